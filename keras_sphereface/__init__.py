@@ -1,0 +1,47 @@
+"""Hyperspherical face recognition in Keras: margin heads, training, evaluation, pretrained models.
+
+The package imports its parts when they are first used, so that `import keras_sphereface` costs next to nothing
+and works where an optional dependency (TensorFlow included) is not installed.
+"""
+
+import importlib
+
+from keras_sphereface.version import __version__
+
+# Public name -> (module, attribute), or (module, None) for a module itself.
+_PUBLIC = {
+    "angular": ("keras_sphereface.angular", None),
+    "backbones": ("keras_sphereface.backbones", None),
+    "callbacks": ("keras_sphereface.callbacks", None),
+    "data": ("keras_sphereface.data", None),
+    "evaluation": ("keras_sphereface.evaluation", None),
+    "heads": ("keras_sphereface.heads", None),
+    "losses": ("keras_sphereface.losses", None),
+    "margins": ("keras_sphereface.margins", None),
+    "feature_norms": ("keras_sphereface.feature_norms", None),
+    "plots": ("keras_sphereface.plots", None),
+    "presets": ("keras_sphereface.presets", None),
+    "regularizers": ("keras_sphereface.regularizers", None),
+    "schedules": ("keras_sphereface.schedules", None),
+    "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
+    "convert": ("keras_sphereface.convert", "convert"),
+    "evaluate": ("keras_sphereface.evaluate", "evaluate"),
+    "load_pretrained": ("keras_sphereface.hub", "load_pretrained"),
+    "push_to_hub": ("keras_sphereface.hub", "push_to_hub"),
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]
+
+
+def __getattr__(name):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'keras_sphereface' has no attribute {name!r}")
+    module_name, attribute = _PUBLIC[name]
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

@@ -1,0 +1,7 @@
+"""Allows `python -m keras_sphereface.cli`."""
+
+import sys
+
+from keras_sphereface.cli import main
+
+sys.exit(main())

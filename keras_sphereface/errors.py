@@ -1,0 +1,37 @@
+"""The package's own exceptions. Wrong arguments raise ValueError or TypeError as in Keras."""
+
+import importlib
+
+
+class FileFormatError(ValueError):
+    """A file whose content breaks its format.
+
+    The message is one line: the file, the place in it, what was found, what was expected, and what to do.
+    """
+
+
+class MissingDependencyError(ImportError):
+    """An optional dependency is not installed. The message names the extra that brings it."""
+
+
+def require(module_name, extra):
+    """Imports an optional dependency where it is used.
+
+    Args:
+        module_name: Dotted name of the module to import, e.g. `"matplotlib.pyplot"`.
+        extra: The extra of this package that installs it, e.g. `"plots"`.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingDependencyError: If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        package = module_name.partition(".")[0]
+        raise MissingDependencyError(
+            f"This needs the package {package!r}, which could not be imported ({error}). "
+            f"Install it with: python -m pip install 'keras_sphereface[{extra}]'"
+        ) from error

@@ -1,0 +1,55 @@
+"""Packaging of keras_sphereface. Tool settings are in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_sphereface/version.py").read_text()).group(1)
+
+EXTRAS = {
+    "plots": ["matplotlib>=3.8"],
+    "convert": ["torch>=2.4"],
+    "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "jax": ["jax>=0.4.30"],
+}
+EXTRAS["test"] = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "scikit-learn>=1.5",
+    "ruff>=0.6",
+    "build>=1.2",
+    *EXTRAS["plots"],
+    *EXTRAS["export"],
+]
+
+setup(
+    name="keras_sphereface",
+    version=VERSION,
+    description="Hyperspherical face recognition in Keras 3: SphereFace-R heads, training, evaluation, pretrained models",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["keras_sphereface", "keras_sphereface.*"]),
+    package_data={"keras_sphereface": ["weights/*", "presets/*.json"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.18",
+        "keras>=3.8",
+        "h5py>=3.10",
+        "huggingface_hub>=0.27",
+        "absl-py>=2.0",
+        "numpy>=1.26",
+        "pillow>=10",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["keras-sphereface = keras_sphereface.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
