@@ -1,0 +1,127 @@
+"""Training a backbone with a margin head through `model.fit`."""
+
+import keras
+
+from keras_sphereface.embedder import build_embedder
+from keras_sphereface.losses import HeadLoss
+
+STATISTICS = ("accuracy", "embedding_norm", "target_angle")
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class FaceClassifier(keras.Model):
+    """A backbone with a margin head, trained on `(images, labels)` by `fit`.
+
+    The loss is the head's, with the margin and every penalty; sample weights, scaling over replicas, regularization and
+    mixed precision are Keras's. Metrics are taken without the margin: `accuracy` (the nearest class is the label),
+    `embedding_norm` (mean norm) and `target_angle` (mean angle to the label's class weights, in degrees).
+
+    Args:
+        backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`.
+        head: A head of `keras_sphereface.heads`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        images: Tensor of shape `(batch, height, width, 3)`, RGB, 0..255.
+
+    Returns:
+        Embeddings of shape `(batch, embedding_dim)`, not normalized. `head(embeddings)` gives the logits.
+
+    Example:
+    >>> head = keras_sphereface.heads.SphereFaceR(num_classes=100)
+    >>> trainer = keras_sphereface.FaceClassifier(keras_sphereface.backbones.SFNet4(embedding_dim=64), head)
+    >>> trainer.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    >>> history = trainer.fit(images, labels)
+    >>> trainer.embedder.save("model.keras")
+    """
+
+    def __init__(self, backbone, head, **kwargs):
+        super().__init__(**kwargs)
+        if not callable(getattr(head, "loss_and_statistics", None)):
+            raise TypeError(
+                f"`head` must be a head of keras_sphereface.heads, e.g. SphereFaceR(num_classes). Received: head={head!r}"
+            )
+        self.backbone = backbone
+        self.head = head
+        self._trackers = [keras.metrics.Mean(name=name) for name in STATISTICS]
+        object.__setattr__(self, "_embedder", None)  # Not tracked: its weights are the backbone's.
+        if backbone.built:
+            self.build(backbone.input_shape)
+
+    def build(self, input_shape):
+        """Builds the backbone, and the head for its embeddings."""
+        if not self.backbone.built:
+            self.backbone.build(input_shape)
+        if not self.head.built:
+            self.head.build(self.backbone.compute_output_shape(input_shape))
+        self.built = True
+
+    def call(self, images, training=None):
+        """Returns the embeddings; see the class."""
+        return self.backbone(images, training=training)
+
+    @property
+    def embedder(self):
+        """The model to keep: preprocessing inside, unit-length embeddings out. It shares the backbone's weights."""
+        if self._embedder is None:
+            object.__setattr__(self, "_embedder", build_embedder(self.backbone))
+        return self._embedder
+
+    def compile(self, optimizer="sgd", jit_compile="auto", **kwargs):
+        """Configures training; the loss and the metrics are the head's.
+
+        Args:
+            optimizer: A Keras optimizer or its name. Defaults to `"sgd"`.
+            jit_compile: As in `keras.Model.compile`; `"auto"` leaves XLA out on TensorFlow without an accelerator, where
+                its convolutions are slower. Defaults to `"auto"`.
+            **kwargs: Further arguments of `keras.Model.compile`, except `loss` and `metrics`.
+
+        Raises:
+            ValueError: If `loss` or `metrics` is given.
+        """
+        for name in ("loss", "metrics", "weighted_metrics"):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f"FaceClassifier takes its loss and metrics from the head: remove `{name}` from compile(), or put the "
+                    f"head into a functional model to use your own. Received: {name}={kwargs[name]!r}"
+                )
+            kwargs.pop(name, None)
+        if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not _tensorflow_has_accelerator():
+            jit_compile = False
+        super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the mean of the head's losses, scaled over replicas by Keras, and updates the metrics."""
+        if y is None:
+            raise ValueError("FaceClassifier trains on (images, labels). Received data without labels")
+        losses, statistics = self.head.loss_and_statistics(y_pred, y)
+        for tracker in self._trackers:
+            tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)
+        return super().compute_loss(x=x, y=y, y_pred=losses, sample_weight=sample_weight, training=training)
+
+    def get_config(self):
+        """Returns the backbone's and the head's configuration."""
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "head": keras.saving.serialize_keras_object(self.head),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the model again from `get_config`'s dictionary."""
+        config = dict(config)
+        for name in ("backbone", "head"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+        return cls(**config)
+
+    def get_compile_config(self):
+        """Returns what `compile` was called with; loss and metrics are the head's."""
+        config = super().get_compile_config()
+        return {name: value for name, value in config.items() if name not in ("loss", "metrics", "weighted_metrics")}
+
+
+def _tensorflow_has_accelerator():
+    import tensorflow as tf
+
+    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))

@@ -1,0 +1,94 @@
+r"""Feature-normalization modes: what becomes of an embedding's norm in the logits, rho(x), and in the loss.
+
+| name | rho(x) | loss of an example |
+| --- | --- | --- |
+| `"none"` (NFN) | norm, gradient flows | loss_weight * CE |
+| `"hard"` (HFN) | scale | loss_weight / scale * CE |
+| `"soft"` (SFN) | norm, gradient flows | loss_weight / scale * CE + norm_penalty * abs(norm - scale) |
+
+Reference: arXiv 2109.05565, section 3.3. The absolute penalty is that of the authors' code; the squared one is ring loss
+(arXiv 1803.00130).
+"""
+
+import dataclasses
+
+from keras import ops
+
+# Squared norms below this count as zero: such an embedding has no direction, and gets cosine 0 and gradient 0 instead
+# of a gradient of the size 1 / norm.
+MIN_SQUARED_NORM = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNorm:
+    """A feature-normalization mode.
+
+    Args:
+        name: `"none"`, `"hard"` or `"soft"`.
+        keeps_norm: Whether rho(x) is the embedding's own norm (otherwise it is the scale).
+        divides_by_scale: Whether the loss weight is divided by the scale.
+        penalizes: Whether the loss has the norm penalty.
+    """
+
+    name: str
+    keeps_norm: bool
+    divides_by_scale: bool
+    penalizes: bool
+
+    def magnitude(self, norms, scale):
+        """rho(x): shape `(batch,)` for norms of shape `(batch,)`."""
+        return norms if self.keeps_norm else ops.full_like(norms, scale)
+
+    def loss_factor(self, loss_weight, scale):
+        """The factor of the cross-entropy, a float; `loss_weight=None` means 1."""
+        if loss_weight is None:
+            return 1.0
+        return loss_weight / scale if self.divides_by_scale else loss_weight
+
+
+_TABLE = {
+    mode.name: mode
+    for mode in (
+        FeatureNorm("none", keeps_norm=True, divides_by_scale=False, penalizes=False),
+        FeatureNorm("hard", keeps_norm=False, divides_by_scale=True, penalizes=False),
+        FeatureNorm("soft", keeps_norm=True, divides_by_scale=True, penalizes=True),
+    )
+}
+
+
+def names():
+    """Returns the names of the modes."""
+    return list(_TABLE)
+
+
+def get(name):
+    """Returns the `FeatureNorm` of a name; raises ValueError for an unknown one."""
+    if isinstance(name, str) and name in _TABLE:
+        return _TABLE[name]
+    raise ValueError(f"`feature_norm` must be one of {names()}. Received: feature_norm={name!r}")
+
+
+def normalize(vectors, axis):
+    """Splits vectors into directions and norms, with zero gradient (not NaN) at a vector of zeros.
+
+    Args:
+        vectors: Float tensor.
+        axis: The axis along which a vector lies.
+
+    Returns:
+        `(directions, norms)`: a tensor of `vectors`' shape with unit vectors (zeros for a zero vector) and the norms,
+        with `axis` removed.
+    """
+    squared = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
+    has_direction = squared > MIN_SQUARED_NORM
+    # The inner `where` keeps the square root's infinite derivative at 0 out of the backward pass.
+    safe_norms = ops.sqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
+    directions = ops.where(has_direction, vectors / safe_norms, ops.zeros_like(vectors))
+    norms = ops.where(has_direction, safe_norms, ops.zeros_like(safe_norms))
+    return directions, ops.squeeze(norms, axis=axis)
+
+
+def norm_penalty(norms, scale, power=1):
+    """How far norms are from the scale: `abs(norms - scale)` for power 1, its square (ring loss) for power 2."""
+    distance = norms - scale
+    return ops.abs(distance) if power == 1 else ops.square(distance)

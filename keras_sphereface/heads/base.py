@@ -1,0 +1,128 @@
+"""What every margin head shares: class weights on the sphere, cosines in float32, and the checks of its input."""
+
+import keras
+from keras import ops
+
+from keras_sphereface import feature_norms, margins
+
+WEIGHT_NORMS = ("projected", "graph", "none")
+
+
+class AngularHead(keras.layers.Layer):
+    """Base of the heads: holds the class weights and the margin, and computes cosines.
+
+    The head computes in float32 whatever the dtype policy: in float16 a cosine of 1 - 1e-6 is 1.
+
+    Args:
+        num_classes: Number of classes, at least 1.
+        margin: Name of a registered margin, or a `keras_sphereface.margins.Margin`.
+        margin_value: The margin's size; `None` for the neutral one (no margin). It is kept in the non-trainable
+            variable `current_margin`, so that a schedule's state is saved with the model.
+        detach: Whether to use characteristic gradient detachment.
+        weight_norm: `"projected"` (the columns of `kernel` live on the unit sphere, put back there after each update by
+            a `UnitNorm` constraint), `"graph"` (normalized in the graph) or `"none"`.
+        kernel_initializer: Initializer of the class weights, before their normalization.
+        **kwargs: `name`, `dtype`, `trainable`, as in every Keras layer.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        margin,
+        margin_value=None,
+        detach=True,
+        weight_norm="projected",
+        kernel_initializer="glorot_normal",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"`num_classes` must be an integer of at least 1. Received: num_classes={num_classes!r}")
+        if weight_norm not in WEIGHT_NORMS:
+            raise ValueError(
+                f"`weight_norm` must be one of {list(WEIGHT_NORMS)}. Received: weight_norm={weight_norm!r}"
+            )
+        self.num_classes = num_classes
+        self.margin = margins.get(margin)
+        self.margin_value = self.margin.validate(self.margin.neutral if margin_value is None else margin_value)
+        self.detach = bool(detach)
+        self.weight_norm = weight_norm
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        """Creates `kernel` of shape `(embedding_dim, num_classes)` and the scalar `current_margin`."""
+        if len(input_shape) != 2 or input_shape[-1] is None:
+            raise ValueError(
+                f"{type(self).__name__} expects embeddings of shape (batch, embedding_dim) with a known embedding_dim. "
+                f"Received: embeddings of shape {tuple(input_shape)}"
+            )
+        projected = self.weight_norm == "projected"
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(input_shape[-1], self.num_classes),
+            initializer=self._unit_initializer if projected else self.kernel_initializer,
+            constraint=keras.constraints.UnitNorm(axis=0) if projected else None,
+            dtype="float32",
+            autocast=False,
+        )
+        self.current_margin = self.add_weight(
+            name="current_margin",
+            shape=(),
+            initializer=keras.initializers.Constant(self.margin_value),
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+        )
+        self.built = True
+
+    def _unit_initializer(self, shape, dtype=None):
+        return feature_norms.normalize(self.kernel_initializer(shape, dtype=dtype), axis=0)[0]
+
+    def unit_kernel(self):
+        """The class weights as a tensor of shape `(embedding_dim, num_classes)`, with unit columns unless
+        `weight_norm="none"`.
+        """
+        kernel = ops.convert_to_tensor(self.kernel)
+        return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
+
+    def cosines_and_norms(self, embeddings):
+        """Cosines of shape `(batch, num_classes)` between embeddings and classes, and the norms, `(batch,)`."""
+        directions, norms = feature_norms.normalize(embeddings, axis=-1)
+        return ops.matmul(directions, self.unit_kernel()), norms
+
+    def check_embeddings(self, embeddings):
+        """Returns the embeddings in float32, having built the head if needed; raises ValueError for a wrong shape."""
+        embeddings = ops.convert_to_tensor(embeddings)
+        if len(embeddings.shape) != 2:
+            raise ValueError(
+                f"{type(self).__name__} expects embeddings of shape (batch, embedding_dim). "
+                f"Received: embeddings of shape {tuple(embeddings.shape)}"
+            )
+        if not self.built:
+            self.build(tuple(embeddings.shape))
+        elif embeddings.shape[-1] != self.kernel.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__} was built for embeddings of {self.kernel.shape[0]} dimensions. "
+                f"Received: embeddings of shape {tuple(embeddings.shape)}"
+            )
+        return ops.cast(embeddings, "float32")
+
+    def get_config(self):
+        """Returns the arguments as a dictionary."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "margin": margins.serialize(self.margin),
+            "margin_value": self.margin_value,
+            "detach": self.detach,
+            "weight_norm": self.weight_norm,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }
+
+    def compute_output_shape(self, input_shape):
+        """Logits: `(batch, num_classes)`."""
+        return (input_shape[0], self.num_classes)
+
+    def compute_mask(self, inputs, mask=None):
+        """Logits of a batch of embeddings have no time steps to mask."""
+        return None

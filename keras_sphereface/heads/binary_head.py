@@ -1,0 +1,159 @@
+"""The head of SphereFace2: one-vs-all binary classification instead of a softmax over the classes."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_sphereface import losses, margins
+from keras_sphereface.heads.base import AngularHead
+from keras_sphereface.heads.labels import check_labels
+from keras_sphereface.heads.margin_head import batch_statistics, check_positive
+
+# Variant -> the margin on the target's angle. C's also raises the other classes: that is done in `_adjusted`.
+VARIANTS = {"C": "normface", "A": "arcface", "M": "sphereface_r_v1"}
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class BinaryHead(AngularHead):
+    r"""SphereFace2: each class a binary classifier, with a margin of kind C (cosine), A (angle) or M (multiple).
+
+    With similarity adjustment $g(z) = 2 ((z + 1) / 2)^t - 1$ and scale r, the logits are $r\,g_i + b$ where
+    C: $g_y = g(\cos\theta_y) - m$ and $g_i = g(\cos\theta_i) + m$; A: $g_y = g(\cos(\min(\theta_y + m, \pi)))$;
+    M: $g_y = g(\cos(\min(m\theta_y, \pi)))$. The loss of an example is
+    `loss_weight * num_classes / scale` times the mean over the classes of the weighted binary cross-entropies.
+
+    Args:
+        num_classes: Number of classes.
+        variant: `"C"`, `"A"` or `"M"`. Defaults to `"C"`.
+        margin_value: m. Defaults to `0.4`.
+        scale: r. Defaults to `40.0`.
+        loss_weight: Weight of the loss, divided by the scale; `None` for a factor of 1. Defaults to `50.0`.
+        positive_weight: lambda, the weight of the target's term against the others', in (0, 1). Defaults to `0.7`.
+        adjustment: t, the exponent of the similarity adjustment. Defaults to `3.0`.
+        detach: Whether to use characteristic gradient detachment. Defaults to `True`.
+        weight_norm: `"projected"` or `"graph"`. Defaults to `"projected"`.
+        kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments, returns, raises: as `MarginHead`; the logits are before the sigmoid.
+
+    Example:
+    >>> head = keras_sphereface.heads.BinaryHead(10, variant="A", margin_value=0.3)
+    >>> head.loss(np.random.normal(size=(4, 16)), np.array([1, 2, 3, 3])).shape
+    (4,)
+
+    Reference: "SphereFace2: Binary Classification is All You Need for Deep Face Recognition", arXiv 2108.01513.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        variant="C",
+        margin_value=0.4,
+        scale=40.0,
+        loss_weight=50.0,
+        positive_weight=0.7,
+        adjustment=3.0,
+        detach=True,
+        weight_norm="projected",
+        kernel_initializer="glorot_normal",
+        **kwargs,
+    ):
+        if variant not in VARIANTS:
+            raise ValueError(f"`variant` must be one of {list(VARIANTS)}. Received: variant={variant!r}")
+        if weight_norm == "none":
+            raise ValueError(
+                "`weight_norm` of SphereFace2 must be 'projected' or 'graph'. Received: weight_norm='none'"
+            )
+        super().__init__(
+            num_classes, VARIANTS[variant], margin_value, detach, weight_norm, kernel_initializer, **kwargs
+        )
+        self.variant = variant
+        self.scale = check_positive("scale", scale)
+        self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
+        self.positive_weight = check_positive("positive_weight", positive_weight)
+        if self.positive_weight >= 1.0:
+            raise ValueError(f"`positive_weight` must be below 1. Received: positive_weight={positive_weight!r}")
+        self.adjustment = check_positive("adjustment", adjustment)
+
+    def build(self, input_shape):
+        """Creates `kernel`, `current_margin` and `bias` of shape `(1,)`."""
+        super().build(input_shape)
+        self.bias = self.add_weight(
+            name="bias",
+            shape=(1,),
+            initializer=keras.initializers.Constant(self.initial_bias()),
+            dtype="float32",
+            autocast=False,
+        )
+
+    def initial_bias(self):
+        """The bias at which positives and negatives weigh the same while every angle is a right one, in closed form."""
+        right_angle, m = math.pi / 2, self.margin_value
+        target = {"C": right_angle, "A": min(right_angle + m, math.pi), "M": min(right_angle * m, math.pi)}[
+            self.variant
+        ]
+        shift = m if self.variant == "C" else 0.0
+
+        def adjust(cosine):
+            return 2.0 * ((cosine + 1.0) / 2.0) ** self.adjustment - 1.0
+
+        positive = self.scale * (adjust(math.cos(target)) - shift)
+        negative = self.scale * (adjust(0.0) + shift)
+        # One class has no negatives to balance against: it is treated as having one.
+        ratio = self.positive_weight / ((1.0 - self.positive_weight) * max(self.num_classes - 1, 1))
+        root = math.sqrt((1.0 - ratio) ** 2 + 4.0 * ratio * math.exp(positive - negative))
+        return math.log(2.0 * ratio) - negative - math.log(1.0 - ratio + root)
+
+    def call(self, embeddings, labels=None):
+        """Returns the logits; without labels, those without the margin."""
+        embeddings = self.check_embeddings(embeddings)
+        cosines, _ = self.cosines_and_norms(embeddings)
+        if labels is None:
+            return self.scale * self._adjust(cosines) + self.bias
+        labels, valid = check_labels(labels, self.num_classes)
+        return ops.where(valid[:, None], self._logits(cosines, labels), float("nan"))
+
+    def loss(self, embeddings, labels):
+        """The loss of each example, a float32 tensor of shape `(batch,)`."""
+        return self.loss_and_statistics(embeddings, labels)[0]
+
+    def loss_and_statistics(self, embeddings, labels):
+        """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
+        embeddings = self.check_embeddings(embeddings)
+        labels, valid = check_labels(labels, self.num_classes)
+        cosines, norms = self.cosines_and_norms(embeddings)
+        factor = 1.0 if self.loss_weight is None else self.loss_weight / self.scale
+        result = factor * losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight)
+        return ops.where(valid, result, float("nan")), batch_statistics(cosines, norms, labels)
+
+    def _adjust(self, cosines):
+        # Cosines a rounding below -1 would have no real power.
+        return 2.0 * ops.power(ops.maximum((cosines + 1.0) / 2.0, 0.0), self.adjustment) - 1.0
+
+    def _logits(self, cosines, labels):
+        values = self._with_margin(ops.stop_gradient(cosines) if self.detach else cosines, labels)
+        if self.detach:
+            values = margins.detach_characteristic(values, cosines)
+        return self.scale * values + self.bias
+
+    def _with_margin(self, cosines, labels):
+        if self.variant != "C":
+            shifted = margins.apply_margin(cosines, labels, self.margin, self.current_margin, detach=False)
+            return self._adjust(shifted)
+        is_target = ops.equal(ops.arange(self.num_classes, dtype=labels.dtype)[None, :], labels[:, None])
+        return self._adjust(cosines) + ops.where(is_target, -self.current_margin, self.current_margin)
+
+    def get_config(self):
+        """Returns the arguments as a dictionary."""
+        config = super().get_config()
+        del config["margin"]  # The variant says it.
+        return {
+            **config,
+            "variant": self.variant,
+            "scale": self.scale,
+            "loss_weight": self.loss_weight,
+            "positive_weight": self.positive_weight,
+            "adjustment": self.adjustment,
+        }

@@ -1,0 +1,69 @@
+"""Checks of labels. A label outside the classes must never train on a wrong column, on any backend, jitted or not."""
+
+import keras
+from keras import ops
+
+
+def check_labels(labels, num_classes):
+    """Checks labels, and returns them in a form that is safe to index with.
+
+    Values that can be read now (eager execution) raise at once. Inside a traced TensorFlow graph an assertion raises
+    when the step runs. Where a compiled program can't raise (JAX, XLA), `valid` is False for a bad label, and the head
+    turns that example's loss and logits into NaN.
+
+    Args:
+        labels: Integers of shape `(batch,)` or `(batch, 1)`.
+        num_classes: The number of classes.
+
+    Returns:
+        `(labels, valid)`: int32 labels clipped to `[0, num_classes)`, and a boolean tensor, both of shape `(batch,)`.
+
+    Raises:
+        ValueError: If the shape or the dtype is wrong, or a readable label is outside `[0, num_classes)`.
+    """
+    labels = ops.convert_to_tensor(labels)
+    if len(labels.shape) == 2 and labels.shape[-1] == 1:
+        labels = ops.squeeze(labels, axis=-1)
+    if len(labels.shape) != 1:
+        raise ValueError(
+            f"Labels must be class numbers of shape (batch,), not one-hot vectors. Received: shape {tuple(labels.shape)}"
+        )
+    dtype = keras.backend.standardize_dtype(labels.dtype)
+    if dtype == "bool" or "complex" in dtype:
+        raise ValueError(f"Labels must be integer class numbers. Received: dtype {dtype}")
+    numbers = ops.cast(labels, "int32")
+    valid = ops.logical_and(labels >= 0, labels < num_classes)
+    if "float" in dtype:
+        valid = ops.logical_and(valid, ops.equal(ops.cast(numbers, labels.dtype), labels))
+    _raise_where_possible(labels, valid, num_classes)
+    return ops.clip(numbers, 0, num_classes - 1), valid
+
+
+def _raise_where_possible(labels, valid, num_classes):
+    message = f"Labels must be integers in [0, {num_classes})."
+    if keras.backend.backend() == "tensorflow" and not isinstance(labels, keras.KerasTensor):
+        import tensorflow as tf
+
+        if not tf.executing_eagerly():
+            tf.debugging.Assert(tf.reduce_all(valid), [message, "Received:", labels], summarize=8)
+            return
+    if is_readable(labels):
+        ok = ops.convert_to_numpy(valid)
+        if not ok.all():
+            bad = ops.convert_to_numpy(labels)[~ok][:8].tolist()
+            raise ValueError(f"{message} Received: {bad}")
+
+
+def is_readable(tensor):
+    """Whether a tensor's values can be read now: it is neither symbolic nor traced."""
+    if isinstance(tensor, keras.KerasTensor):
+        return False
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return not isinstance(tensor, jax.core.Tracer)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return tensor.device.type != "meta" and not torch.compiler.is_compiling()
+    return True

@@ -1,0 +1,170 @@
+"""The head of every margin that is trained by softmax cross-entropy."""
+
+import keras
+from keras import ops
+
+from keras_sphereface import feature_norms, losses, margins, regularizers
+from keras_sphereface.heads.base import AngularHead
+from keras_sphereface.heads.labels import check_labels
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class MarginHead(AngularHead):
+    r"""Classification head with an angular margin.
+
+    With cosines between an embedding and the class weights, the logits are $\rho(x) g_i$ with $g_y = \psi(\theta_y)$ for
+    the target class and $g_i = \eta(\theta_i)$ for the others, from the table of `keras_sphereface.margins`; rho and
+    the loss follow `keras_sphereface.feature_norms`.
+
+    Args:
+        num_classes: Number of classes.
+        margin: Name of a registered margin or a `Margin`. Defaults to `"sphereface_r_v2"`.
+        margin_value: The margin's size, at least the margin's neutral value. Defaults to `None`, the neutral value.
+        feature_norm: `"none"`, `"hard"` or `"soft"`. Defaults to `"hard"`.
+        scale: s, the radius of the sphere, positive. Not used in the logits of `"none"` and `"soft"`. Defaults to `64.0`.
+        loss_weight: Weight of the cross-entropy, divided by the scale for `"hard"` and `"soft"`; `None` for a plain
+            factor of 1. Defaults to `None`.
+        norm_penalty: t, the weight of the penalty on norms of `"soft"`. Defaults to `0.01`.
+        penalty_power: 1 for the absolute penalty of the authors' code, 2 for the square (ring loss). Defaults to `1`.
+        repulsion: Weight of SphereFace+'s penalty on the angles between the batch's classes. Defaults to `0.0`.
+        use_bias: Whether a bias per class, at first 0, is added to the logits, as in plain softmax. Defaults to `False`.
+        detach: Whether to use characteristic gradient detachment. Defaults to `True`.
+        weight_norm: `"projected"`, `"graph"` or `"none"` (plain inner products: softmax). Defaults to `"projected"`.
+        kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
+        **kwargs: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        embeddings: Float tensor of shape `(batch, embedding_dim)`.
+        labels: Integer tensor of shape `(batch,)`, or `None` for logits without the margin. Defaults to `None`.
+
+    Returns:
+        Logits, a float32 tensor of shape `(batch, num_classes)`.
+
+    Raises:
+        ValueError: For arguments out of range, embeddings of a wrong shape or labels outside `[0, num_classes)`.
+
+    Example:
+    >>> head = keras_sphereface.heads.MarginHead(10, margin="cosface", margin_value=0.35, scale=64.0)
+    >>> embeddings, labels = np.random.normal(size=(4, 16)), np.array([1, 2, 3, 3])
+    >>> head(embeddings, labels).shape, head.loss(embeddings, labels).shape
+    ((4, 10), (4,))
+
+    Reference: arXiv 2109.05565, sections 3.1 to 3.4.
+    """
+
+    def __init__(
+        self,
+        num_classes,
+        margin="sphereface_r_v2",
+        margin_value=None,
+        feature_norm="hard",
+        scale=64.0,
+        loss_weight=None,
+        norm_penalty=0.01,
+        penalty_power=1,
+        repulsion=0.0,
+        use_bias=False,
+        detach=True,
+        weight_norm="projected",
+        kernel_initializer="glorot_normal",
+        **kwargs,
+    ):
+        super().__init__(num_classes, margin, margin_value, detach, weight_norm, kernel_initializer, **kwargs)
+        self.feature_norm = feature_norms.get(feature_norm)
+        if penalty_power not in (1, 2):
+            raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
+        self.scale = check_positive("scale", scale)
+        self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
+        self.norm_penalty = check_positive("norm_penalty", norm_penalty, zero_allowed=True)
+        self.penalty_power = penalty_power
+        self.repulsion = check_positive("repulsion", repulsion, zero_allowed=True)
+        self.use_bias = bool(use_bias)
+        self.bias = None
+
+    def build(self, input_shape):
+        """Creates `kernel`, `current_margin` and, if used, `bias` of shape `(num_classes,)`."""
+        super().build(input_shape)
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.num_classes,), initializer="zeros", dtype="float32", autocast=False
+            )
+
+    def call(self, embeddings, labels=None):
+        """Returns the logits; see the class."""
+        embeddings = self.check_embeddings(embeddings)
+        cosines, norms = self.cosines_and_norms(embeddings)
+        if labels is None:
+            return self._scale(cosines, self.feature_norm.magnitude(norms, self.scale))
+        labels, valid = check_labels(labels, self.num_classes)
+        return self._logits(cosines, norms, labels, valid)
+
+    def loss(self, embeddings, labels):
+        """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties."""
+        return self.loss_and_statistics(embeddings, labels)[0]
+
+    def loss_and_statistics(self, embeddings, labels):
+        """The losses, and what is worth watching, from one pass over the classes.
+
+        Args:
+            embeddings: Float tensor of shape `(batch, embedding_dim)`.
+            labels: Integer tensor of shape `(batch,)`.
+
+        Returns:
+            `(losses, statistics)`: losses of shape `(batch,)`, and a dictionary of tensors of shape `(batch,)`:
+            `"accuracy"` (1.0 where the nearest class, without the margin, is the label), `"embedding_norm"` and
+            `"target_angle"` (degrees).
+        """
+        embeddings = self.check_embeddings(embeddings)
+        labels, valid = check_labels(labels, self.num_classes)
+        cosines, norms = self.cosines_and_norms(embeddings)
+        factor = self.feature_norm.loss_factor(self.loss_weight, self.scale)
+        result = factor * losses.cross_entropy(self._logits(cosines, norms, labels, valid), labels)
+        if self.feature_norm.penalizes:
+            result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
+        if self.repulsion:
+            result = result + self.repulsion * regularizers.angular_repulsion(self.unit_kernel(), labels)
+        result = ops.where(valid, result, float("nan"))
+        return result, batch_statistics(cosines, norms, labels)
+
+    def _logits(self, cosines, norms, labels, valid):
+        characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)
+        magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
+        return self._scale(characteristic, magnitudes)
+
+    def _scale(self, characteristic, magnitudes):
+        logits = magnitudes[:, None] * characteristic
+        return logits if self.bias is None else logits + self.bias
+
+    def get_config(self):
+        """Returns the arguments as a dictionary."""
+        return {
+            **super().get_config(),
+            "feature_norm": self.feature_norm.name,
+            "scale": self.scale,
+            "loss_weight": self.loss_weight,
+            "norm_penalty": self.norm_penalty,
+            "penalty_power": self.penalty_power,
+            "repulsion": self.repulsion,
+            "use_bias": self.use_bias,
+        }
+
+
+def check_positive(name, value, zero_allowed=False):
+    """Returns `value` as a float if it is a finite number above zero (or zero, if allowed); raises ValueError."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (0.0 <= value < float("inf")) or (value == 0 and not zero_allowed):
+        wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+    return float(value)
+
+
+def batch_statistics(cosines, norms, labels):
+    """What is worth watching in a batch, without gradients; see `MarginHead.loss_and_statistics`."""
+    cosines, norms = ops.stop_gradient(cosines), ops.stop_gradient(norms)
+    target_cosines = ops.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
+    nearest = ops.cast(ops.argmax(cosines, axis=1), "int32")
+    return {
+        "accuracy": ops.cast(ops.equal(nearest, labels), "float32"),
+        "embedding_norm": norms,
+        "target_angle": ops.arccos(ops.clip(target_cosines, -1.0, 1.0)) * 57.29577951308232,
+    }

@@ -1,0 +1,52 @@
+"""Losses per example as pure functions of logits, and the loss object that hands a head's loss to Keras."""
+
+import keras
+from keras import ops
+
+
+def cross_entropy(logits, labels):
+    r"""Softmax cross-entropy, $\log\sum_i e^{z_i} - z_y$, computed stably.
+
+    Args:
+        logits: Float tensor of shape `(batch, classes)`.
+        labels: Integer tensor of shape `(batch,)`.
+
+    Returns:
+        Float tensor of shape `(batch,)`.
+    """
+    return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+
+
+def one_vs_all(logits, labels, positive_weight):
+    r"""Weighted sum over the classes of binary cross-entropies: the target against 1, every other class against 0.
+
+    $\lambda \log(1 + e^{-z_y}) + (1 - \lambda) \sum_{i \ne y} \log(1 + e^{z_i})$
+
+    Args:
+        logits: Float tensor of shape `(batch, classes)`.
+        labels: Integer tensor of shape `(batch,)`.
+        positive_weight: lambda, the weight of the target's term, in (0, 1).
+
+    Returns:
+        Float tensor of shape `(batch,)`.
+
+    Reference: SphereFace2, arXiv 2108.01513, equation 5.
+    """
+    is_target = ops.equal(ops.arange(logits.shape[-1], dtype=labels.dtype)[None, :], labels[:, None])
+    weights = ops.where(is_target, positive_weight, 1.0 - positive_weight)
+    return ops.sum(weights * ops.softplus(ops.where(is_target, -logits, logits)), axis=1)
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class HeadLoss(keras.losses.Loss):
+    """Averages losses that a head has computed already.
+
+    With it the sample weights, the loss tracker, regularization and the scaling over replicas are Keras's own.
+    """
+
+    def __init__(self, name="head_loss", reduction="sum_over_batch_size", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+
+    def call(self, y_true, y_pred):
+        """Returns `y_pred`, the losses per example of shape `(batch,)`; `y_true`, the labels, are not used."""
+        return y_pred

@@ -1,0 +1,170 @@
+r"""Margins: pairs of angular functions, a table of them by name, and their application to cosines.
+
+A new margin is two small pure functions and one line:
+
+```python
+margin = keras_sphereface.margins.register(
+    "half_angle", psi=lambda theta, m: keras.ops.cos(theta) - m * keras.ops.sin(theta / 2) ** 2, neutral=0.0
+)
+head = keras_sphereface.heads.MarginHead(1000, margin="half_angle", margin_value=0.3)
+```
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from keras import ops
+
+from keras_sphereface import angular
+
+# Angles come from cosines clipped to +-(1 - this), as in the authors' code: the derivative of arccos is infinite at +-1.
+COSINE_CLIP = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """A margin: what becomes of the target's angle (psi) and of the other classes' angles (eta).
+
+    Args:
+        name: The name under which `get` finds it and a saved head refers to it.
+        psi: Function `(theta, margin_value) -> tensor`, the target's logit on the unit sphere, or None for the cosine.
+        eta: The same for the other classes, or None for the cosine. An eta costs a pass over (batch, classes).
+        neutral: The margin value at which the head has no margin: 1.0 for multiplicative margins, 0.0 for additive ones.
+            It is also the smallest value allowed, and where a margin schedule starts.
+    """
+
+    name: str
+    psi: Callable | None = None
+    eta: Callable | None = None
+    neutral: float = 1.0
+
+    def __post_init__(self):
+        for field in ("psi", "eta"):
+            function = getattr(self, field)
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"`{field}` of a margin must be a function (theta, margin_value) -> tensor or None. "
+                    f"Received: {field}={function!r}"
+                )
+
+    def validate(self, value):
+        """Returns `value` as a float if it is a margin of this kind's range; raises ValueError otherwise."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
+        if value < self.neutral:
+            raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")
+        return float(value)
+
+
+_TABLE = {
+    margin.name: margin
+    for margin in (
+        Margin("sphereface", psi=angular.sphereface_psi),
+        Margin("sphereface_r_v1", psi=angular.sphereface_r_v1_psi),
+        Margin("sphereface_r_v2", eta=angular.sphereface_r_v2_eta),
+        Margin("cosface", psi=angular.cosface_psi, neutral=0.0),
+        Margin("arcface", psi=angular.arcface_psi, neutral=0.0),
+        Margin("normface", neutral=0.0),
+    )
+}
+
+
+def names():
+    """Returns the names of the registered margins, sorted."""
+    return sorted(_TABLE)
+
+
+def register(name, psi=None, eta=None, neutral=1.0):
+    """Adds a margin to the table, so that heads take it by name and saved heads find it again.
+
+    Args:
+        name: A name that is not taken.
+        psi: Function `(theta, margin_value) -> tensor` for the target, or None for the cosine.
+        eta: The same for the other classes, or None for the cosine.
+        neutral: The margin value that means no margin. Defaults to `1.0` (a multiplicative margin).
+
+    Returns:
+        The `Margin`.
+
+    Raises:
+        ValueError: If the name is taken by another margin or isn't a non-empty string.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"A margin's name must be a non-empty string. Received: name={name!r}")
+    margin = Margin(name, psi=psi, eta=eta, neutral=float(neutral))
+    if _TABLE.get(name, margin) != margin:
+        raise ValueError(f"A margin named {name!r} is registered already. Choose another name. Taken: {names()}")
+    _TABLE[name] = margin
+    return margin
+
+
+def get(identifier):
+    """Returns the `Margin` for a registered name, or the `Margin` given.
+
+    Raises:
+        ValueError: If no margin has that name.
+    """
+    if isinstance(identifier, Margin):
+        return identifier
+    if isinstance(identifier, str) and identifier in _TABLE:
+        return _TABLE[identifier]
+    raise ValueError(f"Unknown margin. Expected a Margin or one of {names()}. Received: margin={identifier!r}")
+
+
+def serialize(margin):
+    """Returns the name that `get` turns back into `margin`.
+
+    Raises:
+        ValueError: If the margin isn't registered, since a saved head could not find it again.
+    """
+    if _TABLE.get(margin.name) != margin:
+        raise ValueError(
+            f"The margin {margin.name!r} is not registered, so a saved head could not find it again. "
+            "Register it first: keras_sphereface.margins.register(name, psi=..., eta=...)"
+        )
+    return margin.name
+
+
+def angles(cosines):
+    """Angles in radians of cosines, clipped so that the derivative stays finite."""
+    return ops.arccos(ops.clip(cosines, COSINE_CLIP - 1.0, 1.0 - COSINE_CLIP))
+
+
+def detach_characteristic(value, cosines):
+    r"""Characteristic gradient detachment (CGD): the forward value is `value`, the gradient that of `cosines`.
+
+    $g = \cos\theta + \mathrm{stop\_gradient}(f(\theta) - \cos\theta)$, written so that the forward value is exactly
+    `value`. Reference: arXiv 2109.05565, section 3.4.
+    """
+    return ops.stop_gradient(value) + (cosines - ops.stop_gradient(cosines))
+
+
+def apply_margin(cosines, labels, margin, value, detach=True):
+    r"""Applies a margin to cosines: $g_y = \psi(\theta_y)$ and $g_i = \eta(\theta_i)$ for the other classes.
+
+    Only the targets' cosines, `(batch,)` values, go through psi; a trigonometric pass over `(batch, classes)` is made
+    only for a margin whose eta isn't the cosine.
+
+    Args:
+        cosines: Float tensor of shape `(batch, classes)`, in [-1, 1].
+        labels: Integer tensor of shape `(batch,)`, in `[0, classes)`.
+        margin: A `Margin`.
+        value: The margin's size, a float or scalar tensor.
+        detach: Whether to use characteristic gradient detachment. Defaults to `True`.
+
+    Returns:
+        Float tensor of shape `(batch, classes)`: the logits on the unit sphere, before the scale.
+    """
+
+    def function_of_angle(function, cosines):
+        result = function(angles(cosines), value)
+        return detach_characteristic(result, cosines) if detach else result
+
+    if margin.psi is None and margin.eta is None:
+        return cosines
+    others = cosines if margin.eta is None else function_of_angle(margin.eta, cosines)
+    target_cosines = ops.take_along_axis(cosines, labels[:, None], axis=1)
+    targets = target_cosines if margin.psi is None else function_of_angle(margin.psi, target_cosines)
+    is_target = ops.equal(ops.arange(cosines.shape[-1], dtype=labels.dtype)[None, :], labels[:, None])
+    return ops.where(is_target, targets, others)

@@ -1,0 +1,102 @@
+"""Learning-rate schedules of the papers, made from Keras's own."""
+
+import keras
+from keras import ops
+
+NAMES = ("steps", "cosine", "polynomial", "constant")
+
+# SphereFace-R trains on MS1M with the learning rate divided by 10 at these shares of the run (arXiv 2109.05565, section 5).
+STEP_SHARES = (4 / 7, 6 / 7)
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Goes linearly from 0 to a schedule's first value, then follows the schedule from its start.
+
+    Args:
+        schedule: A `LearningRateSchedule`.
+        warmup_steps: Number of steps of the linear part, at least 0.
+    """
+
+    def __init__(self, schedule, warmup_steps):
+        if not isinstance(warmup_steps, int) or warmup_steps < 0:
+            raise ValueError(
+                f"`warmup_steps` must be an integer of at least 0. Received: warmup_steps={warmup_steps!r}"
+            )
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        """Returns the learning rate of a step, counted from 0."""
+        step = ops.cast(step, "float32")
+        after = self.schedule(ops.maximum(step - self.warmup_steps, 0.0))
+        if self.warmup_steps == 0:
+            return after
+        during = self.schedule(ops.zeros_like(step)) * (step + 1.0) / self.warmup_steps
+        return ops.where(step < self.warmup_steps, during, after)
+
+    def get_config(self):
+        """Returns the arguments as a dictionary."""
+        return {
+            "schedule": keras.saving.serialize_keras_object(self.schedule),
+            "warmup_steps": self.warmup_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Makes the schedule again from `get_config`'s dictionary."""
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["warmup_steps"])
+
+
+def learning_rate(name, peak, total_steps, warmup_steps=0, boundaries=None):
+    """Makes a learning-rate schedule.
+
+    Args:
+        name: `"steps"` (divided by 10 at each boundary), `"cosine"` (half a cosine down to 0), `"polynomial"` (squared
+            decay to 0, as arcface_torch) or `"constant"`.
+        peak: The largest learning rate, above 0.
+        total_steps: Number of steps of the whole run, the warm-up included.
+        warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
+        boundaries: Steps at which `"steps"` divides by 10. Defaults to 4/7 and 6/7 of the run.
+
+    Returns:
+        A `keras.optimizers.schedules.LearningRateSchedule`.
+
+    Raises:
+        ValueError: For an unknown name or numbers out of range.
+
+    Example:
+    >>> schedule = learning_rate("polynomial", peak=0.1, total_steps=10_000, warmup_steps=500)
+    >>> optimizer = keras.optimizers.SGD(schedule, momentum=0.9)
+    """
+    if name not in NAMES:
+        raise ValueError(f"The schedule must be one of {list(NAMES)}. Received: name={name!r}")
+    if not peak > 0 or not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            "A schedule needs peak > 0 and 0 <= warmup_steps < total_steps. "
+            f"Received: peak={peak}, warmup_steps={warmup_steps}, total_steps={total_steps}"
+        )
+    schedules = keras.optimizers.schedules
+    remaining = total_steps - warmup_steps
+    if name == "cosine":
+        schedule = schedules.CosineDecay(peak, remaining)
+    elif name == "polynomial":
+        schedule = schedules.PolynomialDecay(peak, remaining, end_learning_rate=0.0, power=2.0)
+    else:
+        steps = [] if name == "constant" else _boundaries(boundaries, total_steps, warmup_steps)
+        values = [peak * 0.1**count for count in range(len(steps) + 1)]
+        # Without a boundary Keras's class has no step to compare with: one past the end stands for none.
+        schedule = schedules.PiecewiseConstantDecay(steps or [total_steps], values if steps else [peak, peak])
+    return Warmup(schedule, int(warmup_steps))
+
+
+def _boundaries(boundaries, total_steps, warmup_steps):
+    if boundaries is None:
+        boundaries = [round(share * total_steps) for share in STEP_SHARES]
+    boundaries = [int(step) - warmup_steps for step in boundaries]
+    if boundaries != sorted(set(boundaries)) or (boundaries and boundaries[0] <= 0):
+        raise ValueError(
+            "`boundaries` must be increasing steps after the warm-up. "
+            f"Received: {[step + warmup_steps for step in boundaries]} with warmup_steps={warmup_steps}"
+        )
+    return boundaries
