@@ -1,1 +1,66 @@
-"""placeholder"""
+"""Backbones: face crops (RGB, 0..255) in, raw embeddings out. Preprocessing is inside."""
+
+from keras_sphereface.backbones.base import FaceBackbone
+from keras_sphereface.backbones.iresnet import IResNet, IResNet18, IResNet34, IResNet50, IResNet100, IResNet200
+from keras_sphereface.backbones.mobilefacenet import MobileFaceNet
+from keras_sphereface.backbones.sfnet import SFNet, SFNet4, SFNet10, SFNet20, SFNet36, SFNet64
+
+_TABLE = {
+    "sfnet4": SFNet4,
+    "sfnet10": SFNet10,
+    "sfnet20": SFNet20,
+    "sfnet36": SFNet36,
+    "sfnet64": SFNet64,
+    "iresnet18": IResNet18,
+    "iresnet34": IResNet34,
+    "iresnet50": IResNet50,
+    "iresnet100": IResNet100,
+    "iresnet200": IResNet200,
+    "mobilefacenet": MobileFaceNet,
+}
+
+__all__ = [
+    "FaceBackbone",
+    "IResNet",
+    "IResNet18",
+    "IResNet34",
+    "IResNet50",
+    "IResNet100",
+    "IResNet200",
+    "MobileFaceNet",
+    "SFNet",
+    "SFNet4",
+    "SFNet10",
+    "SFNet20",
+    "SFNet36",
+    "SFNet64",
+    "get",
+    "names",
+]
+
+
+def names():
+    """The names that `get` knows, as a tuple."""
+    return tuple(_TABLE)
+
+
+def get(name, **kwargs):
+    """Builds a backbone by its name.
+
+    Args:
+        name: One of `names()`, e.g. `"iresnet100"`.
+        **kwargs: Arguments of the backbone, e.g. `embedding_dim`, `input_shape`, `dtype`.
+
+    Returns:
+        The backbone, a `keras.Model`.
+
+    Raises:
+        ValueError: If no backbone has this name.
+
+    Example:
+    >>> get("sfnet4", embedding_dim=64).output_shape
+    (None, 64)
+    """
+    if name not in _TABLE:
+        raise ValueError(f"Unknown backbone. Received: name={name!r}. Known names: {', '.join(_TABLE)}")
+    return _TABLE[name](**kwargs)

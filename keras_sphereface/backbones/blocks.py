@@ -1,0 +1,99 @@
+"""Layers with PyTorch's conventions, because the reference networks and their checkpoints come from there.
+
+Layer names are the state dicts' names with dots turned to underscores: `layer1.0.conv1` becomes `layer1_0_conv1`.
+"""
+
+from keras import initializers, layers
+
+BATCH_NORM_EPSILON = 1e-5  # PyTorch's default
+BATCH_NORM_MOMENTUM = 0.9  # Keras's momentum keeps the old value: 1 - PyTorch's default of 0.1
+PRELU_SLOPE = 0.25  # PyTorch's default, of He et al. (arXiv 1502.01852)
+
+
+def kaiming_fan_out():
+    """He initialization that preserves the gradients' variance through ReLU (arXiv 1502.01852)."""
+    return initializers.VarianceScaling(scale=2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+def linear_uniform():
+    """PyTorch's default for linear layers: uniform within +-1/sqrt(fan_in)."""
+    return initializers.VarianceScaling(scale=1.0 / 3.0, mode="fan_in", distribution="uniform")
+
+
+def _pad(x, kernel_size, strides, dtype, name):
+    """Zero padding of `kernel_size // 2` on every side where Keras's "same" would pad less on the left.
+
+    With stride 2 and an even input, "same" pads right and bottom only; PyTorch pads all sides.
+    """
+    if strides == 1 or kernel_size == 1:
+        return x, "same"
+    padding = layers.ZeroPadding2D(kernel_size // 2, data_format="channels_last", dtype=dtype, name=f"{name}_pad")
+    return padding(x), "valid"
+
+
+def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None, dtype=None, name=None):
+    """Convolution padded by `kernel_size // 2` on all sides."""
+    x, padding = _pad(x, kernel_size, strides, dtype, name)
+    return layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        data_format="channels_last",
+        use_bias=use_bias,
+        kernel_initializer=initializer or kaiming_fan_out(),
+        dtype=dtype,
+        name=name,
+    )(x)
+
+
+def depthwise_conv(x, kernel_size=3, strides=1, dtype=None, name=None):
+    """Depthwise convolution without bias, padded by `kernel_size // 2` on all sides."""
+    x, padding = _pad(x, kernel_size, strides, dtype, name)
+    return _depthwise(kernel_size, strides, padding, dtype, name)(x)
+
+
+def global_depthwise_conv(x, dtype=None, name=None):
+    """Depthwise convolution over the whole feature map: one learned weighted mean per channel."""
+    return _depthwise(tuple(x.shape[1:3]), 1, "valid", dtype, name)(x)
+
+
+def _depthwise(kernel_size, strides, padding, dtype, name):
+    return layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        data_format="channels_last",
+        use_bias=False,
+        depthwise_initializer=kaiming_fan_out(),
+        dtype=dtype,
+        name=name,
+    )
+
+
+def batch_norm(x, dtype=None, name=None):
+    """Batch normalization with PyTorch's defaults."""
+    return layers.BatchNormalization(
+        axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name
+    )(x)
+
+
+def prelu(x, dtype=None, name=None):
+    """PReLU with one slope per channel."""
+    slope = initializers.Constant(PRELU_SLOPE)
+    return layers.PReLU(alpha_initializer=slope, shared_axes=[1, 2], dtype=dtype, name=name)(x)
+
+
+def relu(x, dtype=None, name=None):
+    """ReLU."""
+    return layers.ReLU(dtype=dtype, name=name)(x)
+
+
+def flatten(x, dtype=None):
+    """Flattens rows, columns, channels in this order."""
+    return layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")(x)
+
+
+def dense(x, units, use_bias=True, dtype=None, name=None):
+    """Linear layer with PyTorch's default initialization."""
+    return layers.Dense(units, use_bias=use_bias, kernel_initializer=linear_uniform(), dtype=dtype, name=name)(x)

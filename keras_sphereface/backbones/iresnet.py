@@ -1,0 +1,130 @@
+"""IResNet, the improved ResNet of InsightFace."""
+
+import keras
+from keras import initializers, layers
+
+from keras_sphereface.backbones import base, blocks
+
+CHANNELS = (64, 128, 256, 512)
+CONV_STDDEV = 0.1  # InsightFace's and OpenSphere's; batch normalization follows, so that only the direction matters
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class IResNet(base.FaceBackbone):
+    """IResNet: residual units of batch norm, 3x3, batch norm, PReLU, 3x3, batch norm; no activation after the sum.
+
+    The scale of the last batch normalization is trained, as in OpenSphere's second version; InsightFace keeps it at 1.
+
+    Args:
+        units: Residual units of each of the four stages, e.g. `(3, 13, 30, 3)` for IResNet-100. The first of a stage
+            halves the resolution.
+        channels: Channels of the stages. Defaults to `(64, 128, 256, 512)`.
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        dropout: Rate of dropout before the embedding. Defaults to `0.0`.
+        input_shape: `(height, width, 3)`. Defaults to `(112, 112, 3)`.
+        image_mean: Subtracted from the images, which come as 0..255. Defaults to `127.5`.
+        image_std: Then divided by. Defaults to `127.5`, so that the network sees -1..1.
+        dtype: Dtype policy. The embedding is computed in float32 under 16-bit policies. Defaults to `None`.
+        **kwargs: `name` and `trainable` of `keras.Model`.
+
+    Raises:
+        ValueError: If lengths and shapes do not fit.
+
+    Example:
+    >>> backbone = IResNet(units=(1, 1, 1, 1), channels=(8, 8, 16, 16), embedding_dim=32)
+    >>> backbone(np.zeros((2, 112, 112, 3), "uint8")).shape
+    (2, 32)
+
+    Reference:
+        - ArcFace (arXiv 1801.07698), section 3.2.2
+        - Improved Residual Networks (arXiv 2004.04989)
+    """
+
+    def __init__(
+        self,
+        units,
+        channels=CHANNELS,
+        embedding_dim=512,
+        dropout=0.0,
+        input_shape=base.DEFAULT_INPUT_SHAPE,
+        image_mean=base.IMAGE_CENTER,
+        image_std=base.IMAGE_CENTER,
+        dtype=None,
+        **kwargs,
+    ):
+        config = {
+            "units": tuple(units),
+            "channels": tuple(channels),
+            "embedding_dim": base.check_embedding_dim(embedding_dim),
+            "dropout": float(dropout),
+            "input_shape": tuple(input_shape),
+            "image_mean": float(image_mean),
+            "image_std": float(image_std),
+        }
+        if len(config["units"]) != 4 or len(config["channels"]) != 4 or min(config["units"]) < 1:
+            raise ValueError(
+                "`units` and `channels` must have one positive number for each of the four stages. "
+                f"Received: units={config['units']}, channels={config['channels']}"
+            )
+        images = base.image_input(config["input_shape"])
+        x = base.rescale(images, image_mean, image_std)
+        x = _conv(x, config["channels"][0], 3, 1, dtype, "conv1")
+        x = blocks.prelu(blocks.batch_norm(x, dtype, "bn1"), dtype, "prelu")
+        for stage, (count, filters) in enumerate(zip(config["units"], config["channels"]), start=1):
+            for index in range(count):
+                x = _unit(x, f"layer{stage}_{index}", filters, 2 if index == 0 else 1, dtype)
+        embeddings = _embedding(x, config, dtype)
+        super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
+
+
+def _conv(x, filters, kernel_size, strides, dtype, name):
+    initializer = initializers.RandomNormal(stddev=CONV_STDDEV)
+    return blocks.conv(x, filters, kernel_size, strides, initializer=initializer, dtype=dtype, name=name)
+
+
+def _unit(x, name, filters, strides, dtype):
+    """A residual unit; the shortcut of a stage's first one is a strided 1x1 convolution."""
+    shortcut = x
+    x = blocks.batch_norm(x, dtype, f"{name}_bn1")
+    x = _conv(x, filters, 3, 1, dtype, f"{name}_conv1")
+    x = blocks.prelu(blocks.batch_norm(x, dtype, f"{name}_bn2"), dtype, f"{name}_prelu")
+    x = _conv(x, filters, 3, strides, dtype, f"{name}_conv2")
+    x = blocks.batch_norm(x, dtype, f"{name}_bn3")
+    if strides != 1:
+        shortcut = _conv(shortcut, filters, 1, strides, dtype, f"{name}_downsample_0")
+        shortcut = blocks.batch_norm(shortcut, dtype, f"{name}_downsample_1")
+    return layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
+
+
+def _embedding(x, config, dtype):
+    x = blocks.flatten(blocks.batch_norm(x, dtype, "bn2"), dtype)
+    if config["dropout"]:
+        x = layers.Dropout(config["dropout"], dtype=dtype, name="dropout")(x)
+    last = base.embedding_dtype(dtype)
+    x = blocks.dense(x, config["embedding_dim"], dtype=last, name="fc")
+    return blocks.batch_norm(x, last, "features")
+
+
+def IResNet18(embedding_dim=512, name="iresnet18", **kwargs):
+    """IResNet-18: residual units 2, 2, 2, 2. Other arguments are those of `IResNet`."""
+    return IResNet((2, 2, 2, 2), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def IResNet34(embedding_dim=512, name="iresnet34", **kwargs):
+    """IResNet-34: residual units 3, 4, 6, 3. Other arguments are those of `IResNet`."""
+    return IResNet((3, 4, 6, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def IResNet50(embedding_dim=512, name="iresnet50", **kwargs):
+    """IResNet-50: residual units 3, 4, 14, 3. Other arguments are those of `IResNet`."""
+    return IResNet((3, 4, 14, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def IResNet100(embedding_dim=512, name="iresnet100", **kwargs):
+    """IResNet-100: residual units 3, 13, 30, 3. Other arguments are those of `IResNet`."""
+    return IResNet((3, 13, 30, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def IResNet200(embedding_dim=512, name="iresnet200", **kwargs):
+    """IResNet-200: residual units 6, 26, 60, 6. Other arguments are those of `IResNet`."""
+    return IResNet((6, 26, 60, 6), embedding_dim=embedding_dim, name=name, **kwargs)

@@ -1,0 +1,165 @@
+"""SFNet, the plain residual network of SphereFace, as in the authors' OpenSphere."""
+
+import keras
+from keras import initializers, layers
+
+from keras_sphereface.backbones import base, blocks
+
+BLOCK_ORDERS = ("add_relu", "relu_add")
+UNIT_STDDEV = 0.01  # of a residual unit's weights in SphereFace's own networks: units begin close to the identity
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class SFNet(base.FaceBackbone):
+    """SFNet: four stages, each one stride-2 convolution and some residual units of two 3x3 convolutions.
+
+    With F the two convolutions of a unit, a unit of order `"relu_add"` (the paper's; OpenSphere calls it
+    `sfnet20_deprecated` and so on) computes `x + relu(conv(relu(conv(x))))`, one of order `"add_relu"` (OpenSphere's
+    `sfnet20`, as in ResNet) computes `relu(x + conv(relu(conv(x))))`.
+
+    Initial weights: with batch normalization He's, as OpenSphere. Without it Glorot's for the stages' first convolution
+    and a normal distribution of standard deviation 0.01 in the units, as SphereFace: the units then begin close to
+    the identity, where He's would double the variance with every unit.
+
+    Args:
+        units: Residual units of each of the four stages, e.g. `(1, 2, 4, 1)` for SFNet-20.
+        channels: Channels of the stages. Defaults to `(64, 128, 256, 512)`.
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        block_order: `"add_relu"` or `"relu_add"`. Defaults to `"add_relu"`.
+        batch_norm: Whether batch normalization follows every convolution (which then has no bias) and the embedding.
+            Defaults to `False`.
+        dropout: Rate of dropout before the embedding. Defaults to `0.0`.
+        input_shape: `(height, width, 3)`. Defaults to `(112, 112, 3)`.
+        image_mean: Subtracted from the images, which come as 0..255. Defaults to `127.5`.
+        image_std: Then divided by. Defaults to `127.5`, so that the network sees -1..1.
+        dtype: Dtype policy. The embedding is computed in float32 under 16-bit policies. Defaults to `None`.
+        **kwargs: `name` and `trainable` of `keras.Model`.
+
+    Raises:
+        ValueError: On an unknown block order, or lengths and shapes that do not fit.
+
+    Example:
+    >>> backbone = SFNet(units=(0, 0, 0, 0), channels=(8, 16, 32, 64), embedding_dim=32)
+    >>> backbone(np.zeros((2, 112, 112, 3), "uint8")).shape
+    (2, 32)
+
+    Reference:
+        - SphereFace (arXiv 1704.08063), Table 2
+    """
+
+    def __init__(
+        self,
+        units,
+        channels=(64, 128, 256, 512),
+        embedding_dim=512,
+        block_order="add_relu",
+        batch_norm=False,
+        dropout=0.0,
+        input_shape=base.DEFAULT_INPUT_SHAPE,
+        image_mean=base.IMAGE_CENTER,
+        image_std=base.IMAGE_CENTER,
+        dtype=None,
+        **kwargs,
+    ):
+        config = {
+            "units": tuple(units),
+            "channels": tuple(channels),
+            "embedding_dim": base.check_embedding_dim(embedding_dim),
+            "block_order": block_order,
+            "batch_norm": bool(batch_norm),
+            "dropout": float(dropout),
+            "input_shape": tuple(input_shape),
+            "image_mean": float(image_mean),
+            "image_std": float(image_std),
+        }
+        _check(config)
+        images = base.image_input(config["input_shape"])
+        x = base.rescale(images, image_mean, image_std)
+        for stage, (count, filters) in enumerate(zip(config["units"], config["channels"]), start=1):
+            x = _stage(x, f"layer{stage}", count, filters, block_order, batch_norm, dtype)
+        embeddings = _embedding(x, config, dtype)
+        super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
+
+
+def _check(config):
+    if config["block_order"] not in BLOCK_ORDERS:
+        raise ValueError(f"`block_order` must be one of {BLOCK_ORDERS}. Received: {config['block_order']!r}")
+    if len(config["units"]) != 4 or len(config["channels"]) != 4:
+        raise ValueError(
+            "`units` and `channels` must have one number for each of the four stages. "
+            f"Received: units={config['units']}, channels={config['channels']}"
+        )
+
+
+def _stage(x, name, count, filters, block_order, batch_norm, dtype):
+    """One stride-2 convolution, then `count` residual units."""
+    first = blocks.kaiming_fan_out() if batch_norm else initializers.GlorotNormal()
+    x = _conv_norm(x, filters, 2, batch_norm, first, dtype, f"{name}_0", 1)
+    x = blocks.relu(x, dtype, f"{name}_0_relu")
+    for index in range(1, count + 1):
+        x = _unit(x, f"{name}_{index}", filters, block_order, batch_norm, dtype)
+    return x
+
+
+def _unit(x, name, filters, block_order, batch_norm, dtype):
+    """A residual unit."""
+
+    def initializer():
+        return blocks.kaiming_fan_out() if batch_norm else initializers.RandomNormal(stddev=UNIT_STDDEV)
+
+    residual = _conv_norm(x, filters, 1, batch_norm, initializer(), dtype, name, 1)
+    residual = blocks.relu(residual, dtype, f"{name}_relu1")
+    residual = _conv_norm(residual, filters, 1, batch_norm, initializer(), dtype, name, 2)
+    if block_order == "relu_add":
+        residual = blocks.relu(residual, dtype, f"{name}_relu2")
+    x = layers.Add(dtype=dtype, name=f"{name}_add")([x, residual])
+    return blocks.relu(x, dtype, f"{name}_relu2") if block_order == "add_relu" else x
+
+
+def _conv_norm(x, filters, strides, batch_norm, initializer, dtype, name, index):
+    """A 3x3 convolution with a bias, or with batch normalization in place of it."""
+    x = blocks.conv(
+        x,
+        filters,
+        3,
+        strides,
+        use_bias=not batch_norm,
+        initializer=initializer,
+        dtype=dtype,
+        name=f"{name}_conv{index}",
+    )
+    return blocks.batch_norm(x, dtype, f"{name}_bn{index}") if batch_norm else x
+
+
+def _embedding(x, config, dtype):
+    x = blocks.flatten(x, dtype)
+    if config["dropout"]:
+        x = layers.Dropout(config["dropout"], dtype=dtype, name="dropout")(x)
+    last = base.embedding_dtype(dtype)
+    x = blocks.dense(x, config["embedding_dim"], dtype=last, name="fc")
+    return blocks.batch_norm(x, last, "features") if config["batch_norm"] else x
+
+
+def SFNet4(embedding_dim=512, name="sfnet4", **kwargs):
+    """SFNet-4: four convolutions, no residual unit. Other arguments are those of `SFNet`."""
+    return SFNet((0, 0, 0, 0), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def SFNet10(embedding_dim=512, name="sfnet10", **kwargs):
+    """SFNet-10: residual units 0, 1, 2, 0. Other arguments are those of `SFNet`."""
+    return SFNet((0, 1, 2, 0), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def SFNet20(embedding_dim=512, name="sfnet20", **kwargs):
+    """SFNet-20: residual units 1, 2, 4, 1. Other arguments are those of `SFNet`."""
+    return SFNet((1, 2, 4, 1), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def SFNet36(embedding_dim=512, name="sfnet36", **kwargs):
+    """SFNet-36: residual units 2, 4, 8, 2. Other arguments are those of `SFNet`."""
+    return SFNet((2, 4, 8, 2), embedding_dim=embedding_dim, name=name, **kwargs)
+
+
+def SFNet64(embedding_dim=512, name="sfnet64", **kwargs):
+    """SFNet-64: residual units 3, 8, 16, 3. Other arguments are those of `SFNet`."""
+    return SFNet((3, 8, 16, 3), embedding_dim=embedding_dim, name=name, **kwargs)
