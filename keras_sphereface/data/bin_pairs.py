@@ -1,0 +1,142 @@
+"""InsightFace's `.bin` pair files (lfw.bin, agedb_30.bin, cfp_fp.bin, ...): reading and writing."""
+
+import hashlib
+import os
+import pathlib
+import pickle
+
+import numpy as np
+
+from keras_sphereface.data.bin_reader import Blob, LazyArray, load_bin_pickle
+from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
+from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
+from keras_sphereface.errors import FileFormatError
+
+# Protocol 2 is the highest that Python 2 reads, and many of the tools that take these files are of its time.
+PICKLE_PROTOCOL = 2
+_ENCODERS = {"png": encode_png, "jpeg": encode_jpeg, "array": np.asarray}
+
+
+def read_bin(path, name=None, num_folds=NUM_FOLDS):
+    """Reads a `.bin` pair file, both kinds: encoded images and arrays.
+
+    Nothing in the file is executed: see `keras_sphereface.data.bin_reader`. Images are decoded when they are asked
+    for. Identical images are one unique image. The folds are runs of consecutive pairs, as the tools that use these
+    files cut them: 10 runs, where `count % 10` first ones have one pair more.
+
+    An array is an encoded image (uint8 `(n,)` or `(n, 1)`) or pixels in RGB (uint8 `(h, w, 3)` or `(3, h, w)`).
+
+    Args:
+        path: Path of the file.
+        name: Name of the pair set. Defaults to the file's name without its ending.
+        num_folds: Number of folds. Defaults to `10`.
+
+    Returns:
+        `PairSet` without identities, which the file does not hold.
+
+    Raises:
+        FileFormatError: If the file is truncated, is not such a file, or names a global that it does not need.
+    """
+    path = os.fspath(path)
+    content = load_bin_pickle(path)
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        raise FileFormatError(f"{path}: expected (images, is_same), found {type(content).__name__}. Check the file.")
+    images, mated = content[0], _read_flags(content[1], path)
+    if not isinstance(images, (list, tuple)) or len(images) != 2 * len(mated):
+        count = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
+        raise FileFormatError(
+            f"{path}: expected two images per pair, {2 * len(mated)} for {len(mated)} pairs, found {count}. "
+            "The file was written wrongly; get it again."
+        )
+    unique, indices = _unique_images(images, path)
+    names = [f"{os.path.basename(path)}[{position}]" for position in unique]
+    return PairSet(
+        lambda index: _decode(images[unique[index]], f"{path}: image {unique[index]}"),
+        len(unique),
+        indices[0::2],
+        indices[1::2],
+        mated,
+        folds=contiguous_folds(len(mated), num_folds),
+        names=names,
+        name=pathlib.Path(path).stem if name is None else name,
+        protocol="bin",
+    )
+
+
+def write_bin(path, pairs, encoding="png"):
+    """Writes pairs as a `.bin` file that this and other projects' readers take.
+
+    Args:
+        path: Path of the file to write.
+        pairs: `PairSet`. Folds, names and identities have no place in the format.
+        encoding: `"png"` (no loss), `"jpeg"` (quality 95) or `"array"` (uint8 `(h, w, 3)`). Defaults to `"png"`.
+
+    Raises:
+        ValueError: If `encoding` is another word.
+    """
+    if encoding not in _ENCODERS:
+        raise ValueError(f"Expected encoding as one of {sorted(_ENCODERS)}. Received: encoding={encoding!r}")
+    encode = _ENCODERS[encoding]
+    unique = [encode(pairs.image(index)) for index in range(pairs.num_images)]
+    images = [unique[index] for pair in zip(pairs.left, pairs.right) for index in pair]
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            pickle.dump((images, [bool(flag) for flag in pairs.mated]), file, protocol=PICKLE_PROTOCOL)
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _read_flags(flags, path):
+    if isinstance(flags, LazyArray) and flags.data is not None:
+        flags = flags.read().reshape(-1).tolist()
+    if not isinstance(flags, (list, tuple)) or not all(isinstance(flag, int) and flag in (0, 1) for flag in flags):
+        raise FileFormatError(f"{path}: expected is_same as a list of booleans. Check that it is a pair file.")
+    return np.array(flags, dtype=bool)
+
+
+def _unique_images(images, path):
+    """Returns the position of each distinct image and, per image, which distinct one it is."""
+    seen, unique, indices = {}, [], np.zeros(len(images), np.int64)
+    for position, item in enumerate(images):
+        blob = item.data if isinstance(item, LazyArray) else item
+        if not isinstance(blob, Blob):
+            raise FileFormatError(f"{path}: image {position}: expected bytes or a uint8 array. Get the file again.")
+        key = (blob.offset, blob.length) if blob.buffer is not None else None
+        if key not in seen:
+            digest = (getattr(item, "shape", None), hashlib.sha256(_content(blob, path, position)).digest())
+            seen[key] = seen.setdefault(digest, len(unique))
+            if seen[key] == len(unique):
+                unique.append(position)
+        indices[position] = seen[key]
+    return unique, indices
+
+
+def _content(blob, path, position):
+    try:
+        return blob.read()
+    except UnicodeError as error:
+        raise FileFormatError(
+            f"{path}: image {position}: its text holds no bytes ({error}). Get the file again."
+        ) from None
+
+
+def _decode(item, label):
+    if isinstance(item, Blob):
+        return decode_image(item.read(), label)
+    try:
+        array = item.read()
+    except ValueError as error:
+        raise FileFormatError(f"{label}: broken array ({error}). Get the file again.") from None
+    if array.dtype == np.uint8 and (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
+        return decode_image(array.tobytes(), label)
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[-1] == 3:
+        return array
+    if array.dtype == np.uint8 and array.ndim == 3 and array.shape[0] == 3:
+        return array.transpose(1, 2, 0)
+    raise FileFormatError(
+        f"{label}: expected uint8 pixels (h, w, 3) or (3, h, w), or encoded bytes; found shape {array.shape}, "
+        f"dtype {array.dtype}. Write the file anew."
+    )

@@ -1,0 +1,328 @@
+"""A reader for the pickle inside a `.bin` pair file that runs nothing the file asks for.
+
+The file is `pickle.dump((images, is_same), ...)`: encoded images (or arrays) and booleans. Python's unpickler would call any
+function such a file names. This one is an interpreter of its own for the few instructions that these files use: the
+names they may mention stand for the constructors below, any other name is refused, and the images are kept as
+places in the file, so that memory stays small whatever the lengths in it claim.
+"""
+
+import math
+import mmap
+import os
+import pickletools
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_sphereface.errors import FileFormatError
+
+# How many bytes of length stand between an opcode and its content.
+_LENGTH_BYTES = {
+    "SHORT_BINBYTES": 1,
+    "BINBYTES": 4,
+    "BINBYTES8": 8,
+    "BYTEARRAY8": 8,
+    "SHORT_BINSTRING": 1,
+    "BINSTRING": 4,
+    "SHORT_BINUNICODE": 1,
+    "BINUNICODE": 4,
+    "BINUNICODE8": 8,
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_INTEGERS = ("BININT", "BININT1", "BININT2", "LONG1", "INT")
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_DTYPES = {"u1": np.uint8, "uint8": np.uint8, "b1": np.bool_, "bool": np.bool_}
+_DTYPES |= {f"{kind}{size}": np.dtype(f"{kind}{size}").type for kind in "iu" for size in (1, 2, 4, 8)}
+# Names, shapes and encodings are short; a longer text in their place is an attack or a broken file.
+_MAX_TEXT = 200
+_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_FROMBUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
+_GLOBALS = {
+    ("_codecs", "encode"): "encode",
+    ("__builtin__", "bytes"): "bytes",
+    ("builtins", "bytes"): "bytes",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    **{(module, "_reconstruct"): "reconstruct" for module in _ARRAY_MODULES},
+    **{(module, "scalar"): "scalar" for module in _ARRAY_MODULES},
+    **{(module, "_frombuffer"): "frombuffer" for module in _FROMBUFFER_MODULES},
+}
+
+
+class Blob(NamedTuple):
+    """Bytes or text that stay in the file; `text` says that they are UTF-8, `latin1` that they hold encoded bytes."""
+
+    buffer: mmap.mmap
+    offset: int
+    length: int
+    text: bool = False
+    latin1: bool = False
+
+    def read(self):
+        """Returns the bytes."""
+        data = self.buffer[self.offset : self.offset + self.length] if self.length else b""
+        return data.decode("utf-8").encode("latin-1") if self.latin1 else data
+
+
+class _Name(NamedTuple):
+    """An admitted global, as a plain word; it is never imported."""
+
+    word: str
+
+
+class _Dtype:
+    def __init__(self, dtype):
+        self.dtype = np.dtype(dtype)
+
+
+class LazyArray:
+    """An array whose content stays in the file until `read` is called."""
+
+    def __init__(self):
+        self.shape = self.dtype = self.data = None
+        self.order = "C"
+
+    def fill(self, shape, dtype, data, order="C"):
+        """Takes shape, dtype and content after checking that they belong together."""
+        if not (isinstance(shape, tuple) and len(shape) <= 4 and all(_is_count(size) for size in shape)):
+            raise ValueError("an array's shape is not a tuple of up to four sizes")
+        if not isinstance(dtype, _Dtype) or not isinstance(data, Blob):
+            raise ValueError("an array without plain numeric content (object arrays are refused)")
+        # Text is never shorter in bytes than the latin-1 it encodes, nor more than twice as long.
+        needed = math.prod(shape) * dtype.dtype.itemsize
+        if not (needed <= data.length <= 2 * needed if data.latin1 else needed == data.length):
+            raise ValueError(f"an array of shape {shape} needs {needed} bytes, but {data.length} are given")
+        self.shape, self.dtype, self.data, self.order = shape, dtype.dtype, data, order
+        return self
+
+    def read(self):
+        """Returns the array."""
+        data = self.data.read()
+        return np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order)
+
+
+def load_bin_pickle(path):
+    """Reads the top-level object of a `.bin` file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The object, made of tuples, lists, numbers, booleans, `Blob` and `LazyArray`.
+
+    Raises:
+        FileFormatError: If the file is truncated, names another global than these files need, or uses an
+            instruction they do not need. Nothing the file names is ever imported or called.
+    """
+    if os.path.getsize(path) == 0:
+        raise FileFormatError(f"{path}: holds no bytes, expected a pickled (images, is_same). Get the file again.")
+    with open(path, "rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    machine = _Machine(buffer)
+    position = 0
+    try:
+        for opcode, argument, position in pickletools.genops(buffer):
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.step(opcode.name, argument, position)
+    except _Refused as error:
+        raise FileFormatError(f"{path}: byte {position}: {error}") from None
+    except (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileFormatError(
+            f"{path}: byte {position}: truncated or not a pair file ({reason}). Expected a pickled (images, is_same) "
+            "of protocol 2 or later; get the file again or write it anew with keras_sphereface.data.write_bin."
+        ) from error
+    raise FileFormatError(f"{path}: ends without its last instruction. The file is truncated; get it again.")
+
+
+class _Refused(Exception):
+    """The file asks for something that no pair file needs."""
+
+
+_MARK = object()
+
+
+class _Machine:
+    """Stack and memo of one file; every instruction is a method or an entry of the tables above."""
+
+    def __init__(self, buffer):
+        self.buffer = buffer
+        self.stack = []
+        self.memo = {}
+
+    def pop(self):
+        return self.stack.pop()
+
+    def step(self, name, argument, position):
+        if name in _LENGTH_BYTES:
+            self._push_blob(name, position)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _INTEGERS:
+            self.stack.append(argument)
+        elif name in _TUPLES:
+            size = _TUPLES[name]
+            items = self.stack[len(self.stack) - size :] if size else []
+            if len(items) != size or _MARK in items:
+                raise ValueError("a tuple of more items than there are")
+            self.stack[len(self.stack) - size :] = [tuple(items)]
+        else:
+            method = getattr(self, f"_op_{name.lower()}", None)
+            if method is None:
+                raise _Refused(f"instruction {name} ({repr(argument)[:40]}) is refused: a pair file does not need it.")
+            method(argument)
+
+    def _push_blob(self, name, position):
+        size = _LENGTH_BYTES[name]
+        length = int.from_bytes(self.buffer[position + 1 : position + 1 + size], "little")
+        self.stack.append(Blob(self.buffer, position + 1 + size, length, text="UNICODE" in name))
+
+    def _op_proto(self, argument):
+        pass
+
+    def _op_frame(self, argument):
+        pass
+
+    def _op_mark(self, argument):
+        self.stack.append(_MARK)
+
+    def _op_empty_list(self, argument):
+        self.stack.append([])
+
+    def _op_tuple(self, argument):
+        self.stack.append(tuple(self._to_mark()))
+
+    def _op_list(self, argument):
+        self.stack.append(self._to_mark())
+
+    def _op_append(self, argument):
+        item = self.pop()
+        self._list_on_top().append(item)
+
+    def _op_appends(self, argument):
+        items = self._to_mark()
+        self._list_on_top().extend(items)
+
+    def _op_memoize(self, argument):
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def _op_binput(self, argument):
+        self.memo[argument] = self.stack[-1]
+
+    _op_long_binput = _op_put = _op_binput
+
+    def _op_binget(self, argument):
+        self.stack.append(self.memo[argument])
+
+    _op_long_binget = _op_get = _op_binget
+
+    def _op_global(self, argument):
+        module, _, name = argument.partition(" ")
+        self._push_global(module, name)
+
+    def _op_stack_global(self, argument):
+        name, module = self.pop(), self.pop()
+        self._push_global(_text(module), _text(name))
+
+    def _op_inst(self, argument):
+        raise _Refused(_refusal(*argument.partition(" ")[::2]))
+
+    def _push_global(self, module, name):
+        if (module, name) not in _GLOBALS:
+            raise _Refused(_refusal(module, name))
+        self.stack.append(_Name(_GLOBALS[module, name]))
+
+    def _op_reduce(self, argument):
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+            raise ValueError("a call of something that is not an admitted constructor")
+        self.stack.append(_CONSTRUCTORS[function.word](*arguments))
+
+    def _op_build(self, argument):
+        state, target = self.pop(), self.stack[-1]
+        if isinstance(target, LazyArray):
+            _, shape, dtype, fortran, data = state
+            target.fill(shape, dtype, data, "F" if fortran else "C")
+        elif not isinstance(target, _Dtype):
+            raise ValueError("a state for something that is neither an array nor a dtype")
+        elif _text(state[1]) not in ("|", "<"):
+            raise ValueError("numbers in big-endian order")
+
+    def _to_mark(self):
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index] is _MARK:
+                items = self.stack[index + 1 :]
+                del self.stack[index:]
+                return items
+        raise ValueError("no start of a list or tuple")
+
+    def _list_on_top(self):
+        if not isinstance(self.stack[-1], list):
+            raise ValueError("items for something that is not a list")
+        return self.stack[-1]
+
+
+def _refusal(module, name):
+    return (
+        f"global '{module[:_MAX_TEXT]}.{name[:_MAX_TEXT]}' is refused: a pair file needs only arrays and bytes. "
+        "It may be an attack; get the file from a source you trust."
+    )
+
+
+def _is_count(value):
+    return isinstance(value, int) and value >= 0
+
+
+def _text(value):
+    if not isinstance(value, Blob) or value.length > _MAX_TEXT:
+        raise ValueError("a name is not a short text")
+    return value.read().decode("utf-8")
+
+
+def _encode(blob, encoding):
+    if not (isinstance(blob, Blob) and blob.text) or _text(encoding).lower() not in ("latin1", "latin-1"):
+        raise ValueError("only text can be encoded, and only as latin1")
+    return blob._replace(latin1=True)
+
+
+def _empty_bytes(*arguments):
+    if arguments:
+        raise ValueError("bytes() with an argument")
+    return Blob(None, 0, 0)
+
+
+def _dtype(code, *flags):
+    code = _text(code).lstrip("<|")
+    if code not in _DTYPES:
+        raise ValueError(f"dtype {code!r}; only integers and booleans belong in a pair file")
+    return _Dtype(_DTYPES[code])
+
+
+def _reconstruct(kind, shape, code):
+    if kind != _Name("ndarray"):
+        raise ValueError("an array of a subclass")
+    return LazyArray()
+
+
+def _frombuffer(data, dtype, shape, order):
+    return LazyArray().fill(shape, dtype, data, _text(order))
+
+
+def _scalar(dtype, data):
+    return LazyArray().fill((), dtype, data).read()[()].item()
+
+
+def _not_callable(*arguments):
+    raise ValueError("numpy.ndarray called directly")
+
+
+_CONSTRUCTORS = {
+    "encode": _encode,
+    "bytes": _empty_bytes,
+    "ndarray": _not_callable,
+    "dtype": _dtype,
+    "reconstruct": _reconstruct,
+    "scalar": _scalar,
+    "frombuffer": _frombuffer,
+}
