@@ -24,7 +24,7 @@ _PUBLIC = {
     "regularizers": ("keras_sphereface.regularizers", None),
     "schedules": ("keras_sphereface.schedules", None),
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
-    "convert": ("keras_sphereface.convert", "convert"),
+    "convert": ("keras_sphereface.conversion", "convert"),
     "evaluate": ("keras_sphereface.evaluate", "evaluate"),
     "load_pretrained": ("keras_sphereface.hub", "load_pretrained"),
     "push_to_hub": ("keras_sphereface.hub", "push_to_hub"),

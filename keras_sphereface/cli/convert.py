@@ -1,0 +1,69 @@
+"""Turn another project's PyTorch checkpoint into a Keras model, and report how closely the two agree.
+
+Example:
+    keras-sphereface convert backbone.pth --architecture iresnet100 --output model.keras
+"""
+
+import pathlib
+
+MODEL_SUFFIX = ".keras"
+HEAD_SUFFIX = ".npz"
+
+
+def add_arguments(parser):
+    """Adds the command's arguments."""
+    parser.add_argument("checkpoint", help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run)")
+    parser.add_argument(
+        "--architecture", required=True, help="e.g. sfnet20, sfnet64_deprecated, iresnet100, mobilefacenet"
+    )
+    parser.add_argument("--output", required=True, help=f"the Keras model to write, a name ending in {MODEL_SUFFIX}")
+    parser.add_argument("--report", help="also write the report to this JSON file")
+    parser.add_argument("--head", help=f"also write the head's class weights to this {HEAD_SUFFIX} file")
+    parser.add_argument(
+        "--input-shape", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "3"), help="default: 112 112 3, or the file's"
+    )
+    parser.add_argument("--image-mean", type=float, help="subtracted from RGB 0..255; default: the architecture's")
+    parser.add_argument("--image-std", type=float, help="then divided by; default: the architecture's")
+    parser.add_argument("--no-head", action="store_true", help="pass over the head's tensors")
+    parser.add_argument("--head-layout", choices=["features_first", "classes_first"], help="only for a square head")
+
+
+def run(args):
+    """Converts, writes, prints the report."""
+    _check_paths(args)
+    import numpy as np
+
+    from keras_sphereface.conversion import convert
+
+    model = convert(
+        args.checkpoint,
+        args.architecture,
+        input_shape=args.input_shape,
+        image_mean=args.image_mean,
+        image_std=args.image_std,
+        include_head=not args.no_head,
+        head_layout=args.head_layout,
+    )
+    report = model.conversion_report
+    if args.head and not report.head_weights:
+        raise ValueError(f"{args.checkpoint}: has no class weights to write to {args.head}; leave --head away.")
+    model.save(args.output)
+    print(report)
+    print(f"wrote {args.output}")
+    if args.head:
+        np.savez(args.head, **report.head_weights)
+        print(f"wrote {args.head}: {', '.join(report.head_weights)}")
+    if args.report:
+        pathlib.Path(args.report).write_text(report.to_json() + "\n", encoding="utf-8")
+        print(f"wrote {args.report}")
+
+
+def _check_paths(args):
+    """Refuses impossible outputs before the work rather than after it."""
+    for option, path, suffix in [("--output", args.output, MODEL_SUFFIX), ("--head", args.head, HEAD_SUFFIX)]:
+        if path and not path.endswith(suffix):
+            raise ValueError(f"{option} must end in {suffix}. Received: {path}")
+    for path in filter(None, [args.output, args.head, args.report]):
+        folder = pathlib.Path(path).absolute().parent
+        if not folder.is_dir():
+            raise ValueError(f"The folder {folder} does not exist: make it first, or choose another for {path}.")

@@ -1,0 +1,118 @@
+"""`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
+
+import numpy as np
+
+from keras_sphereface import errors
+from keras_sphereface.conversion import architecture as table
+from keras_sphereface.conversion import checkpoint, mapping, torch_reference
+from keras_sphereface.conversion.head import head_weights
+from keras_sphereface.conversion.report import ConversionReport
+
+PARITY_IMAGES = 4
+PARITY_SEED = 2109
+# Ten times what float32 in another order of summation gives in the deepest network; a wrong axis gives about 1.
+PARITY_TOLERANCE = 1e-3
+
+
+def convert(
+    path,
+    architecture,
+    input_shape=None,
+    image_mean=None,
+    image_std=None,
+    include_head=True,
+    head_layout=None,
+):
+    """Converts a PyTorch checkpoint to a Keras model and compares the two.
+
+    Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, and
+    MobileFaceNet in the naming of its usual PyTorch implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`,
+    `linear1`). The file is read with `weights_only`: nothing in it is run. Needs the extra `convert` (PyTorch).
+
+    Args:
+        path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers.
+        architecture: One of `architectures()`, e.g. `"iresnet100"`. Channels and embedding length are read off the
+            tensors' shapes; `"sfnet"` and `"iresnet"` also count the residual units.
+        input_shape: `(height, width, 3)`. Defaults to `None`: `(112, 112, 3)`; for MobileFaceNet what its kernel says.
+        image_mean: Preprocessing, `(image - image_mean) / image_std` of RGB images 0..255. Defaults to `None`: 127.5.
+        image_std: See `image_mean`. Defaults to `None`: 127.5, for MobileFaceNet 128.
+        include_head: Whether to read the head's class weights, where the file has them. Defaults to `True`.
+        head_layout: `"features_first"` or `"classes_first"`, needed only where a head has as many classes as
+            dimensions. Defaults to `None`.
+
+    Returns:
+        The backbone, a `keras.Model` in float32 from RGB images 0..255 to raw embeddings. Its attribute
+        `conversion_report` is a `ConversionReport`: print it. The class weights are in `conversion_report.head_weights`.
+
+    Raises:
+        FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
+            of another shape or not finite; it names them.
+        ValueError: If the architecture is unknown.
+        MissingDependencyError: If PyTorch is not installed.
+
+    Example:
+    >>> model = convert("backbone.pth", architecture="iresnet100")  # doctest: +SKIP
+    >>> print(model.conversion_report)  # doctest: +SKIP
+    """
+    known = table.get(architecture)
+    content = checkpoint.read(path)
+    tensors = table.canonical_names(known, content.backbone)
+    head = content.head if include_head else {}
+    backbone = table.build(
+        known, tensors, path, input_shape=input_shape, image_mean=image_mean, image_std=image_std, name=architecture
+    )
+    mapping.assign(backbone, tensors, path)
+    weights = head_weights(head, backbone.embedding_dim, path, head_layout)
+    report = _report(backbone, architecture, known, content, tensors, weights)
+    if not report.max_relative_difference <= PARITY_TOLERANCE:
+        raise errors.FileFormatError(
+            f"{path}: the converted model differs from PyTorch's by {report.max_relative_difference:.1e} (relative), "
+            f"expected at most {PARITY_TOLERANCE}: its weights leave the range in which float32 is exact."
+        )
+    backbone.conversion_report = report
+    return backbone
+
+
+def _report(backbone, name, architecture, content, tensors, weights):
+    config = backbone.get_config()
+    images = _parity_images(backbone.input_shape[1:])
+    original = torch_reference.embeddings(
+        architecture.family,
+        tensors,
+        (images - config["image_mean"]) / config["image_std"],
+        units=config.get("units"),
+        block_order=config.get("block_order"),
+    )
+    converted = backbone.predict(images, verbose=0)
+    difference = float(np.abs(converted - original).max())
+    counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
+    height, width = backbone.input_shape[1:3]
+    return ConversionReport(
+        checkpoint=content.path,
+        sha256=content.sha256,
+        architecture=name,
+        backbone={"class_name": type(backbone).__name__, **_plain(config)},
+        parameters=backbone.count_params(),
+        preprocessing=f"(RGB - {config['image_mean']:g}) / {config['image_std']:g}, {height}x{width}",
+        images=len(images),
+        max_difference=difference,
+        max_relative_difference=difference / max(float(np.abs(original).max()), np.finfo(np.float32).tiny),
+        min_cosine=_min_cosine(original, converted),
+        reference=f"PyTorch {errors.require('torch', 'convert').__version__}",
+        ignored=(*content.ignored, *([f"{counters} counters *{mapping.COUNTER}"] if counters else [])),
+        head_weights=weights,
+    )
+
+
+def _plain(config):
+    return {name: value for name, value in config.items() if name not in ("name", "trainable", "dtype")}
+
+
+def _parity_images(input_shape):
+    return np.random.default_rng(PARITY_SEED).integers(0, 256, (PARITY_IMAGES, *input_shape)).astype("float32")
+
+
+def _min_cosine(a, b):
+    a, b = a.astype("float64"), b.astype("float64")
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(np.min((a * b).sum(axis=1) / np.maximum(norms, np.finfo(np.float64).tiny)))

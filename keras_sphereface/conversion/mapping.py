@@ -1,0 +1,122 @@
+"""Which PyTorch tensor each variable of a backbone comes from, and how its axes are turned."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sphereface import errors
+from keras_sphereface.conversion.checkpoint import listing
+
+COUNTER = ".num_batches_tracked"  # of PyTorch's batch normalization, without a meaning for the network's output
+EMBEDDING_CONV = "linear1_conv"  # MobileFaceNet's embedding: a 1x1 convolution in PyTorch, a dense layer here
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One variable to fill: the shape of its tensor in PyTorch and the function to Keras's layout."""
+
+    variable: keras.Variable
+    shape: tuple
+    to_keras: Callable = np.asarray
+
+
+def torch_name(layer_name):
+    """The PyTorch module's name of a layer: `layer1_0_conv1` is `layer1.0.conv1`."""
+    return layer_name.replace("_", ".").replace("dw.conv1", "dw_conv1")
+
+
+def slots(backbone):
+    """All variables of a backbone.
+
+    Args:
+        backbone: An `SFNet`, `IResNet` or `MobileFaceNet`.
+
+    Returns:
+        Dictionary of tensor names to `Slot`s.
+    """
+    found = {}
+    for layer in backbone.layers:
+        for suffix, slot in _layer_slots(layer, backbone):
+            found[f"{torch_name(layer.name)}.{suffix}"] = slot
+    return found
+
+
+def _layer_slots(layer, backbone):
+    """Pairs of name suffix and `Slot` of one layer."""
+    if isinstance(layer, layers.BatchNormalization):
+        return _batch_norm(layer)
+    if isinstance(layer, layers.PReLU):
+        channels = layer.alpha.shape[-1]
+        return [("weight", Slot(layer.alpha, (channels,), lambda x: x[None, None, :]))]
+    if isinstance(layer, layers.DepthwiseConv2D):
+        height, width, channels, _ = layer.kernel.shape
+        return [("weight", Slot(layer.kernel, (channels, 1, height, width), lambda x: x.transpose(2, 3, 0, 1)))]
+    if isinstance(layer, layers.Conv2D):
+        height, width, inputs, outputs = layer.kernel.shape
+        kernel = Slot(layer.kernel, (outputs, inputs, height, width), lambda x: x.transpose(2, 3, 1, 0))
+        return [("weight", kernel), *_bias(layer)]
+    if isinstance(layer, layers.Dense):
+        return [("weight", _dense_slot(layer, backbone)), *_bias(layer)]
+    return []
+
+
+def _bias(layer):
+    return [("bias", Slot(layer.bias, tuple(layer.bias.shape)))] if layer.use_bias else []
+
+
+def _batch_norm(layer):
+    shape = tuple(layer.gamma.shape)
+    return [
+        ("weight", Slot(layer.gamma, shape)),
+        ("bias", Slot(layer.beta, shape)),
+        ("running_mean", Slot(layer.moving_mean, shape)),
+        ("running_var", Slot(layer.moving_variance, shape)),
+    ]
+
+
+def _dense_slot(layer, backbone):
+    """The embedding's matrix: PyTorch flattens channels, rows, columns; Keras rows, columns, channels."""
+    height, width, channels = backbone.get_layer("flatten").input.shape[1:]
+    outputs = layer.units
+
+    def to_keras(x):
+        return x.reshape(outputs, channels, height, width).transpose(2, 3, 1, 0).reshape(-1, outputs)
+
+    shape = (outputs, channels * height * width)
+    return Slot(layer.kernel, (*shape, 1, 1) if layer.name == EMBEDDING_CONV else shape, to_keras)
+
+
+def assign(backbone, tensors, source):
+    """Fills a backbone's variables, all of them or, on any disagreement, none.
+
+    Args:
+        backbone: The backbone.
+        tensors: Tensor names to arrays; batch normalization's counters are passed over.
+        source: Where they come from, for error messages.
+
+    Raises:
+        FileFormatError: If tensors are missing, unknown, or of another shape; it names them.
+    """
+    expected = slots(backbone)
+    tensors = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
+    wrong_shapes = [
+        f"{name} (has {tuple(tensors[name].shape)}, expected {slot.shape})"
+        for name, slot in expected.items()
+        if name in tensors and tuple(tensors[name].shape) != slot.shape
+    ]
+    problems = {
+        "missing tensors": expected.keys() - tensors.keys(),
+        "unknown tensors": tensors.keys() - expected.keys(),
+        "tensors of another shape": wrong_shapes,
+    }
+    found = [f"{title}: {listing(names)}" for title, names in problems.items() if names]
+    if found:
+        raise errors.FileFormatError(
+            f"{source}: does not fit {backbone.name} for {backbone.input_shape[1]}x{backbone.input_shape[2]} images; "
+            f"{'; '.join(found)}. Is `architecture` (or `input_shape`) another?"
+        )
+    for name, slot in expected.items():
+        slot.variable.assign(slot.to_keras(tensors[name]))

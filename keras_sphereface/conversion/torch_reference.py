@@ -1,0 +1,106 @@
+"""The backbones once more, in PyTorch's functions on a checkpoint's own tensors: the other side of the parity report.
+
+Nothing is shared with the Keras backbones but the published layouts, so that a wrong axis or padding shows.
+"""
+
+from keras_sphereface import errors
+from keras_sphereface.backbones.mobilefacenet import BOTTLENECKS
+
+_EPSILON = 1e-5
+
+
+def embeddings(family, tensors, images, units=None, block_order=None):
+    """Computes a reference network's embeddings.
+
+    Args:
+        family: `"sfnet"`, `"iresnet"` or `"mobilefacenet"`.
+        tensors: Tensor names to NumPy arrays.
+        images: `(n, height, width, 3)` float array, already normalized.
+        units: Residual units of the stages (`sfnet`, `iresnet`).
+        block_order: `"add_relu"` or `"relu_add"` (`sfnet`).
+
+    Returns:
+        `(n, embedding_dim)` NumPy array.
+    """
+    torch = errors.require("torch", "convert")
+    t = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
+    x = torch.from_numpy(images.astype("float32")).permute(0, 3, 1, 2).contiguous()
+    with torch.no_grad():
+        if family == "sfnet":
+            return _sfnet(t, x, units, block_order).numpy()
+        if family == "iresnet":
+            return _iresnet(t, x, units).numpy()
+        return _mobilefacenet(t, x).numpy()
+
+
+def _functions():
+    return errors.require("torch.nn.functional", "convert")
+
+
+def _conv(t, x, name, stride=1, groups=1, padding=None):
+    weight = t[f"{name}.weight"]
+    padding = weight.shape[-1] // 2 if padding is None else padding
+    return _functions().conv2d(x, weight, t.get(f"{name}.bias"), stride=stride, padding=padding, groups=groups)
+
+
+def _norm(t, x, name):
+    if f"{name}.weight" not in t:
+        return x
+    statistics = (t[f"{name}.running_mean"], t[f"{name}.running_var"])
+    return _functions().batch_norm(x, *statistics, t[f"{name}.weight"], t[f"{name}.bias"], eps=_EPSILON)
+
+
+def _prelu(t, x, name):
+    return _functions().prelu(x, t[f"{name}.weight"])
+
+
+def _linear(t, x):
+    x = _functions().linear(x.flatten(1), t["fc.weight"], t["fc.bias"])
+    return _norm(t, x, "features")
+
+
+def _sfnet(t, x, units, block_order):
+    for stage, count in enumerate(units, start=1):
+        x = _norm(t, _conv(t, x, f"layer{stage}.0.conv1", stride=2), f"layer{stage}.0.bn1").relu()
+        for index in range(1, count + 1):
+            name = f"layer{stage}.{index}"
+            y = _norm(t, _conv(t, x, f"{name}.conv1"), f"{name}.bn1").relu()
+            y = _norm(t, _conv(t, y, f"{name}.conv2"), f"{name}.bn2")
+            x = x + y.relu() if block_order == "relu_add" else (x + y).relu()
+    return _linear(t, x)
+
+
+def _iresnet(t, x, units):
+    x = _prelu(t, _norm(t, _conv(t, x, "conv1"), "bn1"), "prelu")
+    for stage, count in enumerate(units, start=1):
+        for index in range(count):
+            name, stride = f"layer{stage}.{index}", 2 if index == 0 else 1
+            y = _conv(t, _norm(t, x, f"{name}.bn1"), f"{name}.conv1")
+            y = _prelu(t, _norm(t, y, f"{name}.bn2"), f"{name}.prelu")
+            y = _norm(t, _conv(t, y, f"{name}.conv2", stride), f"{name}.bn3")
+            if index == 0:
+                x = _norm(t, _conv(t, x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+            x = x + y
+    return _linear(t, _norm(t, x, "bn2"))
+
+
+def _mobilefacenet(t, x):
+    x = _prelu(t, _norm(t, _conv(t, x, "conv1.conv", 2), "conv1.bn"), "conv1.prelu")
+    x = _conv(t, x, "dw_conv1.conv", groups=x.shape[1])
+    x = _prelu(t, _norm(t, x, "dw_conv1.bn"), "dw_conv1.prelu")
+    index = 0
+    for _, channels, repetitions, first_stride in BOTTLENECKS:
+        for repetition in range(repetitions):
+            stride = first_stride if repetition == 0 else 1
+            y = _bottleneck(t, x, f"blocks.{index}.conv", stride)
+            x = x + y if stride == 1 and x.shape[1] == channels else y
+            index += 1
+    x = _prelu(t, _norm(t, _conv(t, x, "conv2.conv"), "conv2.bn"), "conv2.prelu")
+    x = _norm(t, _conv(t, x, "linear7.conv", groups=x.shape[1], padding=0), "linear7.bn")
+    return _norm(t, _conv(t, x, "linear1.conv"), "linear1.bn").flatten(1)
+
+
+def _bottleneck(t, x, name, stride):
+    y = _prelu(t, _norm(t, _conv(t, x, f"{name}.0"), f"{name}.1"), f"{name}.2")
+    y = _prelu(t, _norm(t, _conv(t, y, f"{name}.3", stride, groups=y.shape[1]), f"{name}.4"), f"{name}.5")
+    return _norm(t, _conv(t, y, f"{name}.6"), f"{name}.7")
