@@ -1,0 +1,168 @@
+"""Image files and bytes to RGB uint8 arrays, and back, by Pillow."""
+
+import io
+import os
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from keras_sphereface.errors import FileFormatError
+
+# A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
+MAX_PIXELS = 64 * 1024 * 1024
+
+# Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+# What Pillow raises on broken input, decompression bombs included.
+_DECODE_ERRORS = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    MemoryError,
+)
+
+
+def decode_image(data, name=""):
+    """Decodes the bytes of an image file to RGB.
+
+    Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped; a photo is turned as its
+    EXIF orientation says. The size in the header is checked before any pixel is decoded.
+
+    Args:
+        data: Bytes of a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF or PPM file.
+        name: What the image is called in an error message. Defaults to `""`.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`, RGB.
+
+    Raises:
+        FileFormatError: If the bytes are not such an image, are truncated, or claim more than `MAX_PIXELS` pixels.
+
+    Example:
+    >>> decode_image(encode_png(np.zeros((2, 3, 3), "uint8"))).shape
+    (2, 3, 3)
+    """
+    return np.array(_open_rgb(data, name), dtype=np.uint8)
+
+
+def decode_resized(data, image_size, name=""):
+    """Decodes like `decode_image` and resizes to `image_size`, bilinear with antialiasing, where the size differs.
+
+    Args:
+        data: Bytes of an image file.
+        image_size: `(height, width)` in pixels.
+        name: What the image is called in an error message. Defaults to `""`.
+
+    Returns:
+        A uint8 array of shape `(*image_size, 3)`, RGB.
+
+    Raises:
+        FileFormatError: As `decode_image`.
+    """
+    image = _open_rgb(data, name)
+    height, width = image_size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+def read_image(path):
+    """Reads an image file as `decode_image` does.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`, RGB.
+
+    Raises:
+        FileFormatError: If the file is not an image that `decode_image` takes.
+        FileNotFoundError: If there is no such file.
+    """
+    with open(path, "rb") as file:
+        return decode_image(file.read(), os.fspath(path))
+
+
+def encode_jpeg(array, quality=95):
+    """Encodes an image as JPEG (4:4:4 from quality 90 on, else 4:2:0).
+
+    Args:
+        array: uint8 array of shape `(height, width, 3)`, RGB.
+        quality: 1 to 100. Defaults to 95.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ValueError: If the array is not such an image or the quality is out of range.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"JPEG quality must be between 1 and 100. Received: quality={quality!r}")
+    chroma = "4:4:4" if quality >= 90 else "4:2:0"
+    return _encode(array, "JPEG", quality=int(quality), subsampling=chroma)
+
+
+def encode_png(array):
+    """Encodes an image as PNG, without loss.
+
+    Args:
+        array: uint8 array of shape `(height, width, 3)`, RGB.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ValueError: If the array is not such an image.
+    """
+    return _encode(array, "PNG")
+
+
+def _open_rgb(data, name):
+    label = name or f"image of {len(data)} bytes"
+    if not data:
+        raise FileFormatError(f"{label}: holds no bytes, expected an image file. Remove or replace it.")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height <= MAX_PIXELS:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except _DECODE_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileFormatError(
+            f"{label}: cannot be decoded as an image ({reason}). "
+            f"Expected one of {', '.join(FORMATS)}. Replace or remove it."
+        ) from error
+    raise FileFormatError(
+        f"{label}: claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}. Reduce or remove it."
+    )
+
+
+def _to_rgb(image):
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion would clip at 255
+        grey = (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(grey)
+    return image.convert("RGB")
+
+
+def _encode(array, image_format, **options):
+    array = np.asarray(array)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or array.size == 0:
+        raise ValueError(
+            "An image must be a uint8 array of shape (height, width, 3). "
+            f"Received: shape={array.shape}, dtype={array.dtype}"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, image_format, **options)
+    return buffer.getvalue()

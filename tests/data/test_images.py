@@ -1,0 +1,96 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sphereface.data import images
+from keras_sphereface.errors import FileFormatError
+
+
+def save(image, image_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def ramp(height=6, width=5):
+    return np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+
+
+def test_png_round_trip_is_exact(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(images.encode_png(ramp()))
+    np.testing.assert_array_equal(images.read_image(path), ramp())
+
+
+def test_jpeg_keeps_a_flat_colour():
+    flat = np.full((16, 16, 3), (200, 30, 90), np.uint8)
+    assert np.abs(images.decode_image(images.encode_jpeg(flat)).astype(int) - flat).max() <= 3
+
+
+def test_greyscale_palette_and_alpha_become_rgb():
+    grey = Image.fromarray(np.full((2, 2), 77, np.uint8))
+    np.testing.assert_array_equal(images.decode_image(save(grey, "PNG")), np.full((2, 2, 3), 77))
+    alpha = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
+    np.testing.assert_array_equal(images.decode_image(save(alpha, "PNG"))[0, 0], (10, 20, 30))
+    palette = Image.new("RGB", (2, 2), (10, 20, 30)).convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(images.decode_image(save(palette, "PNG"))[1, 1], (10, 20, 30))
+
+
+def test_cmyk_jpeg_becomes_rgb():
+    data = save(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100)
+    red = images.decode_image(data)[4, 4]
+    assert red[0] > 240
+    assert red[1:].max() < 15
+
+
+def test_16_bit_grey_keeps_the_high_byte():
+    deep = Image.fromarray(np.array([[0, 0x8000], [0xFFFF, 0x1234]], np.uint16))
+    np.testing.assert_array_equal(images.decode_image(save(deep, "PNG"))[..., 0], [[0, 0x80], [0xFF, 0x12]])
+
+
+def test_exif_orientation_turns_the_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the row runs down: turn by 90 degrees clockwise
+    picture = np.zeros((1, 2, 3), np.uint8)
+    picture[0, 0] = 255
+    turned = images.decode_image(save(Image.fromarray(picture), "PNG", exif=exif))
+    np.testing.assert_array_equal(turned[..., 0], [[255], [0]])
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+def test_broken_bytes_are_named(data):
+    with pytest.raises(FileFormatError, match="photo 7"):
+        images.decode_image(data, "photo 7")
+
+
+def test_a_truncated_jpeg_is_an_error():
+    data = images.encode_jpeg(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    with pytest.raises(FileFormatError, match="truncated"):
+        images.decode_image(data[: len(data) // 2])
+
+
+def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding():
+    header = b"P6 60000 60000 255\n"
+    with pytest.raises(FileFormatError, match=r"a\.ppm.*60000"):
+        images.decode_image(header, "a.ppm")
+
+
+def test_eps_is_not_opened():
+    with pytest.raises(FileFormatError, match="cannot be decoded"):
+        images.decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+
+
+def test_decode_resized_only_touches_other_sizes():
+    data = images.encode_png(ramp())
+    np.testing.assert_array_equal(images.decode_resized(data, (6, 5)), ramp())
+    flat = images.encode_png(np.full((50, 40, 3), 9, np.uint8))
+    np.testing.assert_array_equal(images.decode_resized(flat, (11, 7)), np.full((11, 7, 3), 9))
+
+
+def test_encoders_refuse_what_is_no_image():
+    with pytest.raises(ValueError, match=r"shape=.*float32"):
+        images.encode_png(np.zeros((2, 2, 3), np.float32))
+    with pytest.raises(ValueError, match="quality=0"):
+        images.encode_jpeg(ramp(), quality=0)
