@@ -1,5 +1,8 @@
 """Callbacks: the margin's schedule, verification on pairs while training, statistics of embeddings and angles."""
 
+import os
+import pathlib
+
 import keras
 import numpy as np
 
@@ -149,3 +152,52 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         if angles.shape[1] > 1:
             statistics["nearest_other_angle"] = angles.min(axis=1)
         return statistics
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves weights, optimizer and margin at the end of every epoch, so that `resume` goes on from there.
+
+    A checkpoint is written under a temporary name, flushed to the disk and renamed: a file with the final name is whole.
+
+    Args:
+        folder: Where checkpoints go; made if missing.
+        keep: How many of the last ones are kept, at least 1. Defaults to `2`.
+
+    Example:
+    >>> checkpoint = keras_sphereface.callbacks.Checkpoint("run/checkpoints")
+    >>> epoch = checkpoint.resume(trainer)  # 0 in a new folder
+    >>> data = dataset.batches(128, seed=1, start_step=epoch * steps_per_epoch)
+    >>> trainer.fit(data, initial_epoch=epoch, epochs=20, steps_per_epoch=steps_per_epoch, callbacks=[checkpoint])
+    """
+
+    SUFFIX = ".weights.h5"
+
+    def __init__(self, folder, keep=2):
+        super().__init__()
+        if not isinstance(keep, int) or keep < 1:
+            raise ValueError(f"`keep` must be an integer of at least 1. Received: keep={keep!r}")
+        self.folder, self.keep = pathlib.Path(folder), keep
+
+    def paths(self):
+        """The checkpoints in the folder, oldest first."""
+        return sorted(self.folder.glob(f"epoch-[0-9]*{self.SUFFIX}"))
+
+    def resume(self, model):
+        """Loads the newest checkpoint into a built and compiled model; returns the number of epochs done, 0 for none."""
+        paths = self.paths()
+        if not paths:
+            return 0
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(paths[-1])
+        return int(paths[-1].name[len("epoch-") : -len(self.SUFFIX)])
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes a checkpoint and removes the oldest ones."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"unfinished{self.SUFFIX}"
+        self.model.save_weights(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / f"epoch-{epoch + 1:06d}{self.SUFFIX}")
+        for path in self.paths()[: -self.keep]:
+            path.unlink()

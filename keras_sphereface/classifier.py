@@ -6,6 +6,7 @@ from keras_sphereface.embedder import build_embedder
 from keras_sphereface.losses import HeadLoss
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
+OWN_COMPILE_ARGUMENTS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -74,12 +75,12 @@ class FaceClassifier(keras.Model):
             optimizer: A Keras optimizer or its name. Defaults to `"sgd"`.
             jit_compile: As in `keras.Model.compile`; `"auto"` leaves XLA out on TensorFlow without an accelerator, where
                 its convolutions are slower. Defaults to `"auto"`.
-            **kwargs: Further arguments of `keras.Model.compile`, except `loss` and `metrics`.
+            **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.
 
         Raises:
-            ValueError: If `loss` or `metrics` is given.
+            ValueError: If a loss or metrics are given.
         """
-        for name in ("loss", "metrics", "weighted_metrics"):
+        for name in OWN_COMPILE_ARGUMENTS:
             if kwargs.get(name) is not None:
                 raise ValueError(
                     f"FaceClassifier takes its loss and metrics from the head: remove `{name}` from compile(), or put the "
@@ -115,10 +116,11 @@ class FaceClassifier(keras.Model):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def get_compile_config(self):
-        """Returns what `compile` was called with; loss and metrics are the head's."""
-        config = super().get_compile_config()
-        return {name: value for name, value in config.items() if name not in ("loss", "metrics", "weighted_metrics")}
+    def compile_from_config(self, config):
+        """Compiles as a saved model was; the loss and the metrics are the head's."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})
+        self.optimizer.build(self.trainable_variables)
 
 
 def _tensorflow_has_accelerator():

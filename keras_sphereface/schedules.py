@@ -5,8 +5,9 @@ from keras import ops
 
 NAMES = ("steps", "cosine", "polynomial", "constant")
 
-# SphereFace-R trains on MS1M with the learning rate divided by 10 at these shares of the run (arXiv 2109.05565, section 5).
-STEP_SHARES = (4 / 7, 6 / 7)
+# The learning rate is divided by 10 at these shares of the run: 80,000, 140,000 and 200,000 of 240,000 steps, as the
+# authors' OpenSphere trains IResNet-100 on MS1M (its config/train/ms1m_iresnet100_arcface.yml).
+STEP_SHARES = (1 / 3, 7 / 12, 5 / 6)
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -57,7 +58,8 @@ def learning_rate(name, peak, total_steps, warmup_steps=0, boundaries=None):
         peak: The largest learning rate, above 0.
         total_steps: Number of steps of the whole run, the warm-up included.
         warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
-        boundaries: Steps at which `"steps"` divides by 10. Defaults to 4/7 and 6/7 of the run.
+        boundaries: Steps at which `"steps"` divides by 10. Defaults to 1/3, 7/12 and 5/6 of the
+            run.
 
     Returns:
         A `keras.optimizers.schedules.LearningRateSchedule`.

@@ -1,0 +1,190 @@
+"""FaceClassifier: fit, metrics without the margin, saving, Keras's own means, and replicas."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+
+CLASSES, SIZE = 4, 16
+
+
+def tiny_backbone(**kwargs):
+    images = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(images)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", **kwargs)(x)
+    return keras.Model(images, keras.layers.Dense(6, dtype="float32")(keras.layers.Flatten()(x)), name="tiny")
+
+
+def coloured_squares(rng, number=64):
+    """Images whose class is the colour that is bright."""
+    labels = rng.integers(0, CLASSES, number).astype("int32")
+    images = rng.uniform(0, 120, (number, SIZE, SIZE, 3))
+    for image, label in zip(images, labels):
+        image[..., label % 3] += 120 if label < 3 else 0
+    return images.astype("uint8"), labels
+
+
+def make_trainer(optimizer=None, **head):
+    trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.SphereFaceR(CLASSES, margin=1.2, scale=10.0, **head))
+    trainer.compile(optimizer or keras.optimizers.SGD(0.003, momentum=0.9))
+    return trainer
+
+
+def test_fit_learns_and_logs_metrics_without_the_margin(rng):
+    images, labels = coloured_squares(rng)
+    trainer = make_trainer()
+    history = trainer.fit(images, labels, batch_size=16, epochs=8, verbose=0).history
+    assert set(history) == {"loss", "accuracy", "embedding_norm", "target_angle"}
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    assert history["target_angle"][-1] < history["target_angle"][0]
+    results = trainer.evaluate(images, labels, verbose=0, return_dict=True)
+    logits = keras.ops.convert_to_numpy(trainer.head(trainer.predict(images, verbose=0)))
+    assert results["accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    assert results["loss"] == pytest.approx(
+        float(keras.ops.mean(trainer.head.loss(trainer.predict(images, verbose=0), labels))), rel=1e-4
+    )
+
+
+def test_class_weights_stay_on_the_sphere(rng):
+    images, labels = coloured_squares(rng)
+    trainer = make_trainer()
+    before = keras.ops.convert_to_numpy(trainer.head.kernel).copy()
+    trainer.fit(images, labels, batch_size=16, verbose=0)
+    kernel = keras.ops.convert_to_numpy(trainer.head.kernel)
+    np.testing.assert_allclose(np.linalg.norm(kernel, axis=0), 1.0, rtol=1e-5)
+    assert np.abs(kernel - before).max() > 1e-3
+
+
+def test_the_embedder_gives_unit_embeddings_and_shares_weights(rng):
+    images, labels = coloured_squares(rng, 8)
+    trainer = make_trainer()
+    before = trainer.embedder.predict(images, verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(before, axis=1), 1.0, rtol=1e-5)
+    raw = trainer.predict(images, verbose=0)
+    np.testing.assert_allclose(before, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=1e-4, atol=1e-6)
+    trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0)
+    assert trainer.embedder is trainer.embedder
+    assert np.abs(trainer.embedder.predict(images, verbose=0) - before).max() > 1e-4
+    assert len(trainer.weights) == len(trainer.backbone.weights) + len(trainer.head.weights)
+
+
+def test_save_and_load(rng, tmp_path):
+    images, labels = coloured_squares(rng, 16)
+    trainer = make_trainer(feature_norm="soft")
+    trainer.fit(images, labels, batch_size=8, verbose=0)
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    np.testing.assert_array_equal(loaded.predict(images, verbose=0), trainer.predict(images, verbose=0))
+    expected = trainer.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
+    actual = loaded.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
+    assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), "the optimizer's state was loaded too"
+    trainer.embedder.save(tmp_path / "embedder.keras")
+    embedder = keras.saving.load_model(tmp_path / "embedder.keras")
+    np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
+
+
+def test_sample_weights_scale_the_loss(rng):
+    images, labels = coloured_squares(rng, 8)
+    trainer = make_trainer()
+    losses = keras.ops.convert_to_numpy(trainer.head.loss(trainer.predict(images, verbose=0), labels))
+    weights = np.arange(8.0, dtype="float32")
+    result = trainer.evaluate(images, labels, sample_weight=weights, batch_size=8, verbose=0, return_dict=True)
+    assert result["loss"] == pytest.approx((losses * weights).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy, rng):
+    images, labels = coloured_squares(rng)
+    keras.config.set_dtype_policy(policy)
+    try:
+        trainer = make_trainer()
+        history = trainer.fit(images, labels, batch_size=16, epochs=4, verbose=0).history
+        embeddings = trainer.embedder.predict(images, verbose=0)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert np.isfinite(history["loss"]).all()
+    assert history["loss"][-1] < history["loss"][0]
+    assert embeddings.dtype == np.float32
+    assert keras.backend.standardize_dtype(trainer.head.kernel.dtype) == "float32"
+
+
+def test_clipping_accumulation_and_averaging_are_keras_own(rng):
+    images, labels = coloured_squares(rng)
+    optimizer = keras.optimizers.SGD(
+        0.003, momentum=0.9, global_clipnorm=1.0, gradient_accumulation_steps=2, use_ema=True, ema_momentum=0.9
+    )
+    trainer = make_trainer(optimizer)
+    history = trainer.fit(
+        images, labels, batch_size=8, epochs=4, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights()]
+    ).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_misuse_is_refused(rng):
+    images, labels = coloured_squares(rng, 8)
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match="takes its loss and metrics from the head: remove `loss`"):
+        trainer.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="remove `metrics`"):
+        trainer.compile("sgd", metrics=["accuracy"])
+    with pytest.raises(TypeError, match="must be a head of keras_sphereface.heads"):
+        ksf.FaceClassifier(tiny_backbone(), keras.layers.Dense(3))
+    with pytest.raises(ValueError, match="without labels"):
+        trainer.fit(images, verbose=0)
+
+
+def test_a_label_outside_the_classes_stops_fit_or_shows_in_the_loss(rng):
+    images, labels = coloured_squares(rng, 8)
+    labels[3] = CLASSES
+    trainer = make_trainer()
+    if keras.backend.backend() == "jax":
+        assert np.isnan(trainer.fit(images, labels, verbose=0).history["loss"]).all()
+    else:
+        with pytest.raises(Exception, match=rf"Labels must be integers in \[0, {CLASSES}\)"):
+            trainer.fit(images, labels, verbose=0)
+
+
+REPLICAS = """
+import sys
+import numpy as np, keras, tensorflow as tf
+import keras_sphereface as ksf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, sys.argv[1])
+from test_classifier import tiny_backbone, coloured_squares, CLASSES
+
+def train(strategy, **head):
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.SphereFaceR(CLASSES, margin=1.3, scale=6.0, **head))
+        trainer.compile(keras.optimizers.SGD(0.003, momentum=0.9, weight_decay=5e-3))
+    images, labels = coloured_squares(np.random.default_rng(0), 64)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16, drop_remainder=True)
+    history = trainer.fit(data, epochs=3, verbose=0).history
+    return history, [np.array(w) for w in trainer.weights]
+
+assert tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).num_replicas_in_sync == 2
+for head in ({"feature_norm": "hard"}, {"feature_norm": "soft", "norm_penalty": 0.1}, {"feature_norm": "none", "variant": "v1", "loss_weight": 1.0}):
+    one, one_weights = train(tf.distribute.get_strategy(), **head)
+    two, two_weights = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), **head)
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-5, err_msg=f"{head} {name}")
+    for a, b in zip(one_weights, two_weights):
+        np.testing.assert_allclose(b, a, atol=1e-5, err_msg=str(head))
+print("replicas agree")
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
+def test_two_replicas_train_as_one():
+    """Loss, metrics and weights after 12 steps, with weight decay and the soft-norm penalty."""
+    import pathlib
+
+    here = str(pathlib.Path(__file__).parent)
+    # In a process of its own: logical devices can be configured only before TensorFlow starts.
+    result = subprocess.run([sys.executable, "-c", REPLICAS, here], capture_output=True, text=True, check=False)
+    assert "replicas agree" in result.stdout, result.stderr[-2000:]
