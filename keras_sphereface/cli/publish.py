@@ -1,0 +1,53 @@
+"""Push a model with its card to the Hugging Face Hub, in one commit.
+
+The card's facts come from a JSON file of the fields of keras_sphereface.model_card.Card (data, license, metrics, ...):
+
+  keras-sphereface publish model.keras me/my-face-model --card card.json
+"""
+
+import json
+import pathlib
+
+
+def add_arguments(parser):
+    """Adds the arguments of `publish`."""
+    parser.add_argument("model", help="a .keras file, a model folder or a preset's name")
+    parser.add_argument("repo_id", help="organization/repository; made if absent")
+    parser.add_argument("--card", type=pathlib.Path, help="JSON file with the card's fields")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--revision", help="branch to commit to (default: main)")
+    parser.add_argument("--message", help="commit message")
+    parser.add_argument("--dry-run", type=pathlib.Path, metavar="FOLDER", help="write the files here; upload nothing")
+
+
+def run(args):
+    """Runs `publish`; the Hub token comes from the environment (HF_TOKEN) or the login."""
+    from keras_sphereface import hub, model_card, model_folder, presets
+
+    model = hub.load_pretrained(args.model)
+    if args.card:
+        card = _read_card(args.card)
+    else:
+        card = model_card.from_preset(presets.get(args.model)) if args.model in presets.names() else model_card.Card()
+    if args.dry_run:
+        description = model_folder.write(model, args.dry_run, card.description_fields())
+        text = model_card.render(card, args.repo_id, description)
+        (args.dry_run / model_card.FILE).write_text(text, encoding="utf-8")
+        print(f"wrote {args.dry_run}")
+        return
+    published = hub.push_to_hub(
+        model, args.repo_id, card, private=args.private, revision=args.revision, message=args.message
+    )
+    print(f"published hf://{published.repo_id} at {published.revision}\n{published.url}")
+    print(f"{published.file}: {published.size:,} bytes, sha256 {published.sha256}")
+
+
+def _read_card(path):
+    from keras_sphereface import model_card
+
+    try:
+        return model_card.Card(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: not the fields of a model card ({error}). See keras_sphereface.model_card.Card"
+        ) from error

@@ -1,0 +1,176 @@
+"""Pretrained models: embedded in the package, in files, and on the Hugging Face Hub."""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+
+from keras_sphereface import hub_files, model_card, model_folder, presets, weights_file
+from keras_sphereface.hub_files import HubError
+from keras_sphereface.version import __version__
+
+HUB_SCHEME = "hf://"
+
+__all__ = ["HubError", "Published", "load_pretrained", "push_to_hub"]
+
+
+def load_pretrained(name=None, revision=None, token=None, cache_dir=None, endpoint=None):
+    """Loads a face model: preprocessing inside, unit-length embeddings out. Never returns random weights.
+
+    Args:
+        name: What to load. `None` is the default that is part of the package and needs no network; else the name of a preset
+            (`keras_sphereface.presets.names()`), `"hf://organization/repository"`, a folder, or a `.keras` file.
+            Defaults to `None`.
+        revision: Branch, tag or commit on the Hub; a commit pins the files for good. Defaults to `None`: the preset's
+            commit, or `main`.
+        token: Hub token for private repositories. Defaults to `None`: the one of the environment or of the login.
+        cache_dir: Folder of downloaded files. Defaults to `None`, the Hub client's cache.
+        endpoint: URL of another Hub. Defaults to `None`, the environment's `HF_ENDPOINT` or the public one.
+
+    Returns:
+        A `keras.Model` from images `(n, height, width, 3)`, RGB 0..255, uint8 or float, to embeddings `(n, d)`.
+
+    Raises:
+        ValueError: If nothing has this name, or a preset is only planned; the message says how to make it.
+        keras_sphereface.errors.FileFormatError: If a file is damaged, changed or names code: none of it is run.
+        HubError: If the Hub does not give the files.
+
+    Example:
+    >>> model = load_pretrained()
+    >>> embeddings = model.predict(crops)
+    """
+    hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "endpoint": endpoint}
+    if isinstance(name, str) and name.startswith(HUB_SCHEME):
+        return _load_from_hub(name[len(HUB_SCHEME) :], hub)
+    if name is None or name in presets.names():
+        preset = presets.default() if name is None else presets.get(name)
+        return _load_preset(preset, hub)
+    return _load_local(name, revision)
+
+
+def _load_preset(preset, hub):
+    if preset.status == "planned":
+        raise ValueError(
+            f"The preset {preset.name!r} is planned: nobody has published its weights yet. Make them with "
+            f"`{preset.obtain}`, load that file by its path, and share it with keras_sphereface.push_to_hub(model, "
+            "'organization/repository')"
+        )
+    if preset.status == "published":
+        pinned = hub["revision"] in (None, preset.revision)
+        hub = {**hub, "revision": hub["revision"] or preset.revision}
+        return _load_from_hub(preset.hub_id, hub, {preset.file: preset.sha256} if pinned else None)
+    _refuse_revision(hub["revision"], preset.name)
+    return _load_embedded(preset)
+
+
+def _load_embedded(preset):
+    from keras_sphereface import backbones
+    from keras_sphereface.embedder import build_embedder
+
+    if not preset.weights_path.is_file():
+        raise FileNotFoundError(f"{preset.weights_path} is missing. Install keras_sphereface again")
+    model_folder.check_sha256(preset.weights_path, preset.sha256)
+    embedder = build_embedder(backbones.get(preset.architecture, **preset.arguments), name=preset.name)
+    weights_file.read(embedder, preset.weights_path)
+    return embedder
+
+
+def _load_from_hub(repo_id, hub, sha256=None):
+    folder = hub_files.download(repo_id, sha256=sha256, **hub)
+    return model_folder.read(folder, f"{HUB_SCHEME}{repo_id}")
+
+
+def _load_local(name, revision):
+    path = pathlib.Path(os.fspath(name))
+    if path.is_dir():
+        _refuse_revision(revision, name)
+        return model_folder.read(path)
+    if path.is_file() and path.suffix == ".keras":
+        _refuse_revision(revision, name)
+        return model_folder.read_keras_file(str(path))
+    raise ValueError(
+        "Expected the name of a preset, 'hf://organization/repository', a folder or a .keras file. "
+        f"Received: name={name!r}. Known names: {', '.join(presets.names())}"
+    )
+
+
+def _refuse_revision(revision, name):
+    if revision is not None:
+        raise ValueError(f"`revision` is for models on the Hub. Received: revision={revision!r} with {str(name)!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What `push_to_hub` uploaded.
+
+    Args:
+        repo_id: `"organization/repository"`.
+        revision: The commit, for `load_pretrained(..., revision=...)`.
+        url: Address of the commit.
+        file: Name of the weight file there.
+        size: Its bytes.
+        sha256: Its SHA-256.
+    """
+
+    repo_id: str
+    revision: str
+    url: str
+    file: str
+    size: int
+    sha256: str
+
+
+def push_to_hub(model, repo_id, card=None, private=False, revision=None, token=None, message=None, endpoint=None):
+    """Uploads a model to the Hugging Face Hub in one commit: weights, configuration, checksums and card.
+
+    The repository is made if absent. `keras.saving.load_model("hf://organization/repository")` reads it, without this
+    package too. If the upload fails, the repository stays as it was.
+
+    Args:
+        model: A `FaceClassifier`, a backbone or an embedder.
+        repo_id: `"organization/repository"`.
+        card: A `model_card.Card` with data, licence and measured metrics. Defaults to `None`: a card that says that
+            nothing is known of them.
+        private: Whether a new repository is private. Defaults to `False`.
+        revision: Branch to commit to. Defaults to `None`, `main`.
+        token: Hub token with write access. Defaults to `None`: the one of the environment or of the login.
+        message: Commit message. Defaults to `None`, one that names the package's version.
+        endpoint: URL of another Hub. Defaults to `None`.
+
+    Returns:
+        A `Published` with the commit and the checksum: what a preset entry needs.
+
+    Raises:
+        ValueError: If the repository's name or the model is of the wrong kind.
+        HubError: If the Hub refuses.
+
+    Example:
+    >>> card = keras_sphereface.model_card.Card(data="my own photos", license="mit")
+    >>> published = push_to_hub(trainer, "me/my-face-model", card)
+    """
+    repo_id = repo_id.removeprefix(HUB_SCHEME)
+    hub_files.check_repo_id(repo_id)
+    card = card or model_card.Card()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        description = model_folder.write(model, folder, card.description_fields())
+        (folder / model_card.FILE).write_text(model_card.render(card, repo_id, description), encoding="utf-8")
+        names = (*model_folder.KERAS_FILES, model_folder.PRESET, model_card.FILE)
+        commit = hub_files.upload(
+            {name: folder / name for name in names},
+            repo_id,
+            private=private,
+            revision=revision,
+            token=token,
+            message=message or f"Model by keras_sphereface {__version__}",
+            endpoint=endpoint,
+        )
+        weights = folder / model_folder.WEIGHTS
+        return Published(
+            repo_id=repo_id,
+            revision=commit.oid,
+            url=commit.commit_url,
+            file=weights.name,
+            size=weights.stat().st_size,
+            sha256=description["sha256"][weights.name],
+        )

@@ -1,0 +1,219 @@
+"""A model as a folder in the layout of Keras and of the Hugging Face Hub, with checksums; and `.keras` files.
+
+The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `keras.saving.load_model(folder)` reads, and
+`preset.json`, this package's description with the SHA-256 of the other three.
+"""
+
+import hashlib
+import json
+import pathlib
+import zipfile
+
+from keras_sphereface import safe_config, weights_file
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.version import __version__
+
+CONFIG, METADATA, WEIGHTS, PRESET = "config.json", "metadata.json", "model.weights.h5", "preset.json"
+KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
+PRESET_FORMAT = 1
+_HASH_BLOCK = 1 << 20
+
+
+def sha256(path):
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_sha256(path, expected, source=None):
+    """Raises `FileFormatError` unless the file has this SHA-256."""
+    found = sha256(path)
+    if found != expected:
+        raise FileFormatError(
+            f"{source or path}: sha256 is {found}, expected {expected}: the file is damaged or was changed. "
+            "Get it again; do not use this one"
+        )
+
+
+def as_embedder(model):
+    """Makes the model that is kept and shared of a model: images in, embeddings of unit length out.
+
+    Args:
+        model: A `FaceClassifier` (its embedder is taken), a backbone, or an embedder.
+
+    Returns:
+        A `keras.Model` that shares the weights.
+
+    Raises:
+        ValueError: If the model does not map images `(n, height, width, 3)` to vectors.
+    """
+    import keras
+
+    from keras_sphereface.embedder import build_embedder
+
+    if hasattr(model, "embedder") and hasattr(model, "head"):
+        return model.embedder
+    inputs, outputs = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    maps_images = isinstance(inputs, tuple) and len(inputs) == 4 and inputs[-1] == 3
+    if not maps_images or not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise ValueError(
+            "Expected a model from images (n, height, width, 3) to embeddings (n, d). "
+            f"Received: {getattr(model, 'name', model)!r} from {inputs} to {outputs}"
+        )
+    has_unit_length = model.layers and isinstance(model.layers[-1], keras.layers.UnitNormalization)
+    return model if has_unit_length else build_embedder(model)
+
+
+def inline(model):
+    """Unfolds functional models inside a functional model, so that its configuration has Keras's own layers only.
+
+    Args:
+        model: A functional `keras.Model`.
+
+    Returns:
+        A functional `keras.Model` of the same layers and weights, not compiled.
+    """
+    import keras
+
+    functional = type(keras.Model(x := keras.Input((1,)), x))
+
+    def call(layer, *args, **kwargs):
+        return layer.call(*args, **kwargs) if isinstance(layer, functional) else layer(*args, **kwargs)
+
+    if not isinstance(model, functional):
+        return model
+    flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    return inline(flat) if any(isinstance(layer, functional) for layer in flat.layers) else flat
+
+
+def write(model, folder, description=None):
+    """Writes a model as a folder.
+
+    Args:
+        model: As in `as_embedder`.
+        folder: Folder to write into; made if absent.
+        description: Dictionary to keep in `preset.json`, e.g. `name`, `data`, `license`, `metrics`. Defaults to `None`.
+
+    Returns:
+        The content of `preset.json`, a dictionary; `sha256` has the files' checksums.
+
+    Raises:
+        FileFormatError: If the model has layers that `read` would refuse.
+    """
+    import keras
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = inline(as_embedder(model))
+    keras.saving.save_model(flat, folder, zipped=False)
+    safe_config.check(json.loads((folder / CONFIG).read_text(encoding="utf-8")), flat.name)
+    preset = {
+        "format": PRESET_FORMAT,
+        "keras_sphereface": __version__,
+        "keras": keras.__version__,
+        "image_size": list(flat.input_shape[1:3]),
+        "embedding_dim": flat.output_shape[-1],
+        "parameters": flat.count_params(),
+        **(description or {}),
+        "sha256": {name: sha256(folder / name) for name in KERAS_FILES},
+    }
+    (folder / PRESET).write_text(json.dumps(preset, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return preset
+
+
+def read_checksums(path):
+    """Reads the checksums of a `preset.json`.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Dictionary from the name of a file of the folder to its SHA-256.
+
+    Raises:
+        FileFormatError: If it is broken, or names files outside the folder.
+    """
+    try:
+        preset = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        version, checksums = preset["format"], dict(preset["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: not a preset description ({error!r}). Publish the model again") from error
+    if not isinstance(version, int) or version > PRESET_FORMAT:
+        raise FileFormatError(f"{path}: format {version!r}, expected at most {PRESET_FORMAT}. Update keras_sphereface")
+    unknown = sorted(set(checksums) - set(KERAS_FILES))
+    missing = sorted(set(KERAS_FILES) - set(checksums))
+    if unknown or missing:
+        raise FileFormatError(
+            f"{path}: `sha256` must name {', '.join(KERAS_FILES)} and nothing else. Received: {sorted(checksums)}"
+        )
+    return checksums
+
+
+def read(folder, source=None):
+    """Reads a model folder; checksums are checked where it has a `preset.json`.
+
+    Args:
+        folder: A folder with `config.json` and `model.weights.h5`.
+        source: What to call it in errors. Defaults to the folder.
+
+    Returns:
+        The embedder, a `keras.Model`, not compiled.
+
+    Raises:
+        FileFormatError: If a file is missing, broken, changed, or names code.
+    """
+    folder = pathlib.Path(folder)
+    source = source or str(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileFormatError(f"{source}: {name} is missing. A model folder has {', '.join(KERAS_FILES)}")
+    if (folder / PRESET).is_file():
+        for name, expected in read_checksums(folder / PRESET).items():
+            check_sha256(folder / name, expected, f"{source}/{name}")
+    safe_config.check(_parse(f"{source}/{CONFIG}", (folder / CONFIG).read_bytes()), f"{source}/{CONFIG}")
+    weights_file.check_hdf5(folder / WEIGHTS)
+    return _load(folder, source)
+
+
+def read_keras_file(path):
+    """Reads a `.keras` file under the same rules as `read`.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        The embedder, a `keras.Model`, not compiled.
+
+    Raises:
+        FileFormatError: If the file is broken or names code.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read(CONFIG)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise FileFormatError(f"{path}: not a .keras file ({error}). Save it again with model.save") from error
+    safe_config.check(_parse(path, content), path)
+    return _load(path, path)
+
+
+def _parse(source, content):
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{source}: not JSON ({error}). Get the file again") from error
+
+
+def _load(path, source):
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise FileFormatError(
+            f"{source}: Keras could not load the whole model ({first_line}). Save it again"
+        ) from error
+    return as_embedder(model)

@@ -1,0 +1,188 @@
+"""Presets as data: every pretrained model that has a name, one JSON file of this folder each.
+
+`python -m keras_sphereface.presets > zoo/README.md` writes the table of all of them.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+
+from keras_sphereface.errors import FileFormatError
+
+FOLDER = pathlib.Path(__file__).parent
+WEIGHTS_FOLDER = FOLDER.parent / "weights"
+STATUSES = ("embedded", "published", "planned")
+NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """What is known about one pretrained model.
+
+    Args:
+        name: Lower-case name, the argument of `load_pretrained`.
+        status: `"embedded"` (the weights are in this package), `"published"` (on the Hub) or `"planned"` (no weights
+            yet: `obtain` says how to make them).
+        architecture: Name of the backbone, as in `backbones.get`.
+        arguments: Keyword arguments of the backbone.
+        preprocessing: Dictionary with `text`, `image_size` (height, width), `color`, `range`, `mean`, `std`.
+        data: What it was trained on.
+        license: Licence and terms of the weights.
+        description: One sentence.
+        default: Whether `load_pretrained()` returns it; one embedded preset has it. Defaults to `False`.
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        parameters: Number of parameters, or `None`.
+        file: Name of the weight file. Embedded: under `keras_sphereface/weights/`. Published: in the repository.
+        size: Its bytes.
+        sha256: Its SHA-256, hexadecimal.
+        hub_id: `"organization/repository"`, for published ones.
+        revision: The commit there, 40 hexadecimal digits, for published ones.
+        metrics: List of dictionaries `name`, `dataset`, `value`, `unit`, `command` (the one that measured it).
+        obtain: For planned ones: the command that makes the weights.
+        notes: More for the reader, as a list of sentences.
+    """
+
+    name: str
+    status: str
+    architecture: str
+    arguments: dict
+    preprocessing: dict
+    data: str
+    license: str
+    description: str
+    default: bool = False
+    embedding_dim: int = 512
+    parameters: int | None = None
+    file: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    metrics: list = dataclasses.field(default_factory=list)
+    obtain: str | None = None
+    notes: list = dataclasses.field(default_factory=list)
+
+    @property
+    def weights_path(self):
+        """Path of an embedded preset's weights."""
+        return WEIGHTS_FOLDER / self.file
+
+
+def from_dict(entry, source="preset"):
+    """Makes a `Preset` of a dictionary, checked.
+
+    Args:
+        entry: Dictionary of the fields of `Preset`.
+        source: What to call it in errors, e.g. the path of its file.
+
+    Returns:
+        The `Preset`.
+
+    Raises:
+        FileFormatError: If a field is missing, unknown or not what its description says.
+    """
+    fields = {field.name: field for field in dataclasses.fields(Preset)}
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    unknown, missing = sorted(set(entry) - set(fields)), sorted(required - set(entry))
+    if unknown or missing:
+        raise FileFormatError(f"{source}: unknown fields {unknown}, missing fields {missing}. Correct the entry")
+    preset = Preset(**entry)
+    for problem in _problems(preset):
+        raise FileFormatError(f"{source}: {problem}. Correct the entry")
+    return preset
+
+
+def _problems(preset):
+    """Yields what is wrong with a preset."""
+    if not NAME.fullmatch(preset.name):
+        yield f"`name` must be lower-case words joined by '_'. Received: {preset.name!r}"
+    if preset.status not in STATUSES:
+        yield f"`status` must be one of {STATUSES}. Received: {preset.status!r}"
+    if preset.file is not None and not FILE_NAME.fullmatch(preset.file):
+        yield f"`file` must be a plain file name. Received: {preset.file!r}"
+    if preset.status in ("embedded", "published"):
+        if preset.file is None or not isinstance(preset.size, int) or not SHA256.fullmatch(preset.sha256 or ""):
+            yield f"{preset.status} presets need `file`, `size` and `sha256`"
+    elif not preset.obtain:
+        yield "planned presets need `obtain`, the command that makes the weights"
+    elif preset.metrics or preset.sha256:
+        yield "planned presets have neither metrics nor `sha256`: nothing exists yet that could be measured"
+    is_pinned = REPO_ID.fullmatch(preset.hub_id or "") and COMMIT.fullmatch(preset.revision or "")
+    if preset.status == "published" and not is_pinned:
+        yield "published presets need `hub_id` and the commit as `revision`, 40 hexadecimal digits"
+    for metric in preset.metrics:
+        if set(metric) != {"name", "dataset", "value", "unit", "command"}:
+            yield f"a metric needs name, dataset, value, unit, command. Received: {sorted(metric)}"
+    if preset.default and preset.status != "embedded":
+        yield "the default must be embedded"
+
+
+@functools.cache
+def table():
+    """Reads all presets.
+
+    Returns:
+        Dictionary from name to `Preset`, the embedded ones first, then published, then planned.
+
+    Raises:
+        FileFormatError: If a file is broken.
+    """
+    presets = []
+    for path in sorted(FOLDER.glob("*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise FileFormatError(f"{path}: not JSON ({error}). Install the package again") from error
+        presets.append(from_dict(entry, path))
+        if path.stem != presets[-1].name:
+            raise FileFormatError(f"{path}: `name` is {presets[-1].name!r}, expected {path.stem!r}. Rename the file")
+    presets.sort(key=lambda preset: (not preset.default, STATUSES.index(preset.status), preset.name))
+    return {preset.name: preset for preset in presets}
+
+
+def names():
+    """The names of all presets, as a tuple; planned ones included."""
+    return tuple(table())
+
+
+def get(name):
+    """Returns a `Preset` by its name.
+
+    Args:
+        name: One of `names()`.
+
+    Raises:
+        ValueError: If no preset has this name.
+
+    Example:
+    >>> get("sfnet20_ms1m").architecture
+    'sfnet20'
+    """
+    if name not in table():
+        raise ValueError(f"Unknown preset. Received: name={name!r}. Known names: {', '.join(names())}")
+    return table()[name]
+
+
+def default():
+    """The embedded preset that `load_pretrained()` returns.
+
+    Raises:
+        LookupError: If this copy of the package has none.
+    """
+    for preset in table().values():
+        if preset.default:
+            return preset
+    raise LookupError(
+        "This copy of keras_sphereface has no embedded default model. Install a release of the package, or name a "
+        f"model: a folder, a .keras file, 'hf://organization/repository' or one of {', '.join(names())}"
+    )

@@ -1,0 +1,99 @@
+"""Refuses model configurations that could do more than build known layers. Nothing of a configuration runs here."""
+
+import importlib
+import inspect
+
+from keras_sphereface.errors import FileFormatError
+
+KERAS_MODULES = frozenset(
+    {
+        "keras.layers",
+        "keras.initializers",
+        "keras.regularizers",
+        "keras.constraints",
+        "keras.dtype_policies",
+        "keras.models",
+        "keras.src.models.functional",
+        "keras.src.models.sequential",
+    }
+)
+KERAS_TOP_LEVEL = frozenset({"DTypePolicy", "FloatDTypePolicy", "Sequential", "Model"})
+# Layers that run code of their configuration, or read files that it names.
+REFUSED_LAYERS = frozenset(
+    {
+        "Lambda",
+        "TorchModuleWrapper",
+        "TFSMLayer",
+        "JaxLayer",
+        "FlaxLayer",
+        "StringLookup",
+        "IntegerLookup",
+        "TextVectorization",
+    }
+)
+DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"})
+OWN_PACKAGE = "keras_sphereface"
+_OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_sphereface.classifier")
+
+
+def check(config, source):
+    """Checks the configuration of a saved model, as in its `config.json`.
+
+    Allowed are the layers, initializers, regularizers and constraints of Keras without those that run code (`Lambda` and
+    wrappers of other frameworks) or read files, and the registered classes of this package.
+
+    Args:
+        config: The configuration, a dictionary of plain JSON values.
+        source: What to call it in errors, e.g. `"hf://org/repo/config.json"`.
+
+    Raises:
+        FileFormatError: If the configuration is not a model's or names anything else.
+    """
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise FileFormatError(f"{source}: expected the configuration of a Keras model, a dictionary with `class_name`")
+    _walk({key: value for key, value in config.items() if key != "compile_config"}, source)
+
+
+def _walk(node, source):
+    pending = [node]  # no recursion: a nested file must not exhaust the stack
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if "class_name" in node:
+                _check_class(node, source)
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def _check_class(node, source):
+    name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
+    if module is None and name in DATA_CLASSES:
+        return
+    known = isinstance(name, str) and isinstance(module, str) and _known(name, module, registered)
+    if not known:
+        raise FileFormatError(
+            f"{source}: refused to build {name!r} of module {module!r}: only Keras's own layers that run no code from a "
+            "file, and this package's classes, are loaded. If you trust the model, load it with keras.saving.load_model"
+        )
+
+
+def _known(name, module, registered):
+    if module.partition(".")[0] == OWN_PACKAGE:
+        return _own_class(name, registered)
+    if registered not in (None, name):  # a registered name would be looked up before the module
+        return False
+    if module == "keras":
+        return name in KERAS_TOP_LEVEL
+    if module not in KERAS_MODULES or name in REFUSED_LAYERS:
+        return False
+    return inspect.isclass(getattr(importlib.import_module(module), name, None))
+
+
+def _own_class(name, registered):
+    import keras
+
+    for module in _OWN_MODULES:
+        importlib.import_module(module)
+    found = keras.saving.get_registered_object(registered) if registered == f"{OWN_PACKAGE}>{name}" else None
+    return inspect.isclass(found)

@@ -1,0 +1,152 @@
+"""Weights by name in an HDF5 file, complete or refused: what the embedded presets are stored in.
+
+A weight is the data set `<layer>/<variable>`, e.g. `conv1_conv/kernel`, in Keras's layout. The file's attribute `format`
+is 1. Values may be float16, to halve the file; a model's variables keep their own dtype.
+"""
+
+import h5py
+import numpy as np
+
+from keras_sphereface.errors import FileFormatError
+
+FORMAT_VERSION = 1
+SUFFIX = ".h5"
+
+
+def variables_by_name(model):
+    """Names the weights of a model, those of models inside it included.
+
+    Args:
+        model: A `keras.Model` whose layers have different names.
+
+    Returns:
+        Dictionary from `"<layer>/<variable>"` to the Keras variable, in the layers' order. Random generators' states
+        are left out.
+
+    Raises:
+        ValueError: If two weights have the same name.
+    """
+    named = {}
+    for layer in _leaves(model):
+        for variable in layer.weights:
+            name = f"{layer.name}/{variable.name}"
+            if name in named and named[name] is not variable:
+                raise ValueError(
+                    f"Two weights have one name: give the layers different names. Received: {name!r} twice"
+                )
+            named[name] = variable
+    return named
+
+
+def _leaves(model):
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def write(model, path, dtype="float16"):
+    """Writes the weights of a model.
+
+    Args:
+        model: A `keras.Model`.
+        path: File to write, ending in `.h5`.
+        dtype: `"float16"` or `"float32"`. Defaults to `"float16"`.
+
+    Raises:
+        ValueError: If a weight is not finite in this dtype.
+    """
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = FORMAT_VERSION
+        for name, variable in variables_by_name(model).items():
+            values = np.asarray(_to_numpy(variable), dtype=dtype)
+            if not np.isfinite(values).all():
+                raise ValueError(f"Weight {name!r} is not finite in {dtype}; train again, or write another dtype")
+            file.create_dataset(name, data=values, track_times=False)
+
+
+def _to_numpy(variable):
+    import keras
+
+    return keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32"))
+
+
+def read(model, path):
+    """Reads the weights of a model; every weight of the model and of the file must match.
+
+    Args:
+        model: A `keras.Model`.
+        path: A file of `write`.
+
+    Raises:
+        FileFormatError: If a weight is missing, unknown, of another shape or not finite. The model then keeps its weights.
+    """
+    variables = variables_by_name(model)
+    values = _read_arrays(path)
+    missing, unknown = sorted(set(variables) - set(values)), sorted(set(values) - set(variables))
+    if missing or unknown:
+        raise FileFormatError(
+            f"{path}: the weights are not those of the model {model.name!r}: missing {_few(missing)}; unknown "
+            f"{_few(unknown)}. Use the architecture and arguments that the file was made with"
+        )
+    for name, variable in variables.items():
+        if values[name].shape != tuple(variable.shape):
+            raise FileFormatError(
+                f"{path}: {name} has shape {values[name].shape}, the model {model.name!r} expected "
+                f"{tuple(variable.shape)}. Use the architecture and arguments that the file was made with"
+            )
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _few(names, shown=3):
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more if names else "none"
+
+
+def _read_arrays(path):
+    """All data sets of the file as float32; links that lead out of the file are refused."""
+    check_hdf5(path)
+    arrays = {}
+    with h5py.File(path, "r") as file:
+        version = int(file.attrs.get("format", 0))
+        if version != FORMAT_VERSION:
+            raise FileFormatError(
+                f"{path}: the attribute `format` is {version}, expected {FORMAT_VERSION}. "
+                "Update keras_sphereface, or write the file with keras_sphereface.weights_file.write"
+            )
+        file.visititems(lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+        arrays = {name: np.asarray(item, dtype="float32") for name, item in arrays.items()}
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise FileFormatError(f"{path}: {name} holds values that are not finite. Get the file again")
+    return arrays
+
+
+def check_hdf5(path):
+    """Refuses HDF5 files that are broken or that reach into other files (external links, external or virtual data).
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        FileFormatError: If the file is not readable HDF5 or holds such a reference.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            _check_group(path, file)
+    except OSError as error:
+        raise FileFormatError(f"{path}: not a readable HDF5 file ({error}). Get the file again") from error
+
+
+def _check_group(path, group):
+    for name in group:
+        place = f"{group.name.rstrip('/')}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise FileFormatError(f"{path}: {place} is a link, expected plain data. Do not use this file")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _check_group(path, item)
+        elif item.is_virtual or item.external:
+            raise FileFormatError(f"{path}: {place} lies in another file, expected plain data. Do not use this file")
