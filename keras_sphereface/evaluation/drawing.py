@@ -1,0 +1,137 @@
+"""Pictures of a verification report, drawn with matplotlib's figure objects: no window, no global state."""
+
+import os
+
+import numpy as np
+
+from keras_sphereface.errors import require
+from keras_sphereface.evaluation.counts import accept_counts
+from keras_sphereface.evaluation.metrics import roc
+
+BINS = 80
+DPI = 120
+SHEET_COLUMNS = 4
+# Curves of millions of operating points are drawn with at most this many: more than a picture has pixels.
+MAX_CURVE_POINTS = 5000
+
+
+def roc_figure(report):
+    """Draws the ROC: TAR over the logarithm of FAR."""
+    figure, axes = _figure("False accept rate", "True accept rate", f"{report.name}: ROC")
+    far, tar = _curve(report)
+    axes.step(far, tar, where="post")
+    axes.set_xscale("log")
+    axes.set_xlim(0.5 / report.num_nonmated, 1)
+    axes.set_ylim(0, 1.01)
+    return figure
+
+
+def det_figure(report):
+    """Draws the DET: FRR over FAR, both logarithmic."""
+    figure, axes = _figure("False accept rate", "False reject rate", f"{report.name}: DET")
+    far, tar = _curve(report)
+    axes.step(far, 1 - tar, where="post")
+    axes.plot([1e-7, 1], [1e-7, 1], ":", color="gray", label="equal error")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(0.5 / report.num_nonmated, 1)
+    axes.set_ylim(0.5 / report.num_mated, 1)
+    axes.legend()
+    return figure
+
+
+def score_figure(report):
+    """Draws the histograms of mated and nonmated scores."""
+    return _two_histograms(report, report.scores, "Score (cosine)", "scores")
+
+
+def angle_figure(report):
+    """Draws the histograms of the angles between the two embeddings of a pair, in degrees."""
+    angles = np.degrees(np.arccos(np.clip(report.scores, -1, 1)))
+    return _two_histograms(report, angles, "Angle in degrees", "angles")
+
+
+def norm_figure(report):
+    """Draws the histogram of the embeddings' norms."""
+    figure, axes = _figure("Norm of the embedding", "Images", f"{report.name}: norms")
+    low, high = float(report.norms.min()), float(report.norms.max())
+    margin = 0.01 * max(abs(high), 1e-6)  # all norms equal (unit embeddings) still give a visible bar
+    axes.hist(report.norms, bins=np.linspace(low - margin, high + margin, BINS))
+    return figure
+
+
+def hardest_figure(report):
+    """Draws the sheet of the hardest pairs: mated pairs of low, then nonmated pairs of high score."""
+    entries = report.hardest
+    rows = max(1, -(-len(entries) // SHEET_COLUMNS))
+    figure = require("matplotlib.figure", "plots").Figure(figsize=(4 * SHEET_COLUMNS, 2.6 * rows), layout="constrained")
+    figure.suptitle(f"{report.name}: hardest pairs")
+    for position, entry in enumerate(entries):
+        axes = figure.add_subplot(rows, SHEET_COLUMNS, position + 1)
+        sides = [report.pairs.image(side[entry["pair"]]) for side in (report.pairs.left, report.pairs.right)]
+        height = min(side.shape[0] for side in sides)
+        axes.imshow(np.concatenate([side[:height] for side in sides], axis=1))
+        axes.set_axis_off()
+        kind = "mated" if entry["mated"] else "nonmated"
+        decision = {True: "wrong", False: "right", None: ""}[entry["wrong"]]
+        title = f"#{entry['pair']} {kind} {entry['score']:.3f} {decision}\n{_short(entry['left'])}\n{_short(entry['right'])}"
+        axes.set_title(title, fontsize=8, parse_math=False)
+    return figure
+
+
+def report_figures(report):
+    """Returns the figures that a report's data allow, by name."""
+    figures = {"scores": score_figure(report)}
+    if report.num_mated and report.num_nonmated:
+        figures |= {"roc": roc_figure(report), "det": det_figure(report)}
+    if np.abs(report.scores).max() <= 1:
+        figures["angles"] = angle_figure(report)
+    if report.norms is not None:
+        figures["norms"] = norm_figure(report)
+    if report.pairs is not None and report.hardest:
+        figures["hardest"] = hardest_figure(report)
+    return figures
+
+
+def save_report_plots(report, folder):
+    """Draws a report's figures into a folder as PNG files; returns their paths."""
+    figures = report_figures(report)
+    os.makedirs(folder, exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(os.path.join(folder, f"{name}.png"))
+        figure.savefig(paths[-1], dpi=DPI)
+    return paths
+
+
+def _figure(xlabel, ylabel, title):
+    figure = require("matplotlib.figure", "plots").Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, parse_math=False)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _curve(report):
+    far, tar, _ = roc(accept_counts(report.scores, report.mated))
+    if len(far) > MAX_CURVE_POINTS:
+        # Evenly in rank on a logarithmic scale, so that the low rates keep every point.
+        ranks = np.unique(np.geomspace(1, len(far), MAX_CURVE_POINTS).astype(np.int64)) - 1
+        far, tar = far[ranks], tar[ranks]
+    return far, tar
+
+
+def _two_histograms(report, values, xlabel, what):
+    figure, axes = _figure(xlabel, "Share of pairs", f"{report.name}: {what}")
+    edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), BINS)
+    for kind, label in ((report.mated, "mated"), (~report.mated, "nonmated")):
+        if kind.any():
+            axes.hist(values[kind], bins=edges, weights=np.full(kind.sum(), 1 / kind.sum()), alpha=0.6, label=label)
+    axes.legend()
+    return figure
+
+
+def _short(name, length=34):
+    return name if len(name) <= length else "..." + name[-length:]

@@ -1,0 +1,88 @@
+"""From embeddings to scores: checks, flip-test fusion, cosines of pairs."""
+
+import numpy as np
+
+FLIPS = ("none", "sum", "concat")
+# Pairs whose two embeddings are gathered at once: 8,192 pairs of 512 float64 are 2 x 32 MB.
+PAIR_BLOCK = 8192
+
+
+def check_embeddings(embeddings, names=None, width=None, first_row=0):
+    """Returns embeddings as a 2-D float array after checking that every row is usable.
+
+    Args:
+        embeddings: `(n, d)` numbers.
+        names: Names of the rows for the message. Defaults to `None`: row numbers only.
+        width: The `d` that is expected. Defaults to `None`: any.
+        first_row: Number of the first row in the whole set, for the message. Defaults to `0`.
+
+    Returns:
+        `(n, d)` array, float32 or float64.
+
+    Raises:
+        ValueError: If the array is not 2-D, the width differs, or a row holds NaN, infinity, or only zeros.
+    """
+    embeddings = np.asarray(embeddings)
+    if embeddings.dtype not in (np.float32, np.float64):
+        embeddings = embeddings.astype(np.float32)
+    if embeddings.ndim != 2 or (width is not None and embeddings.shape[1] != width):
+        raise ValueError(
+            f"Expected embeddings of shape (n, {'d' if width is None else width}), from row {first_row} on as before. "
+            f"Received: embeddings.shape={embeddings.shape}. Use one model, with one output, for all images."
+        )
+    for bad, what in (
+        (~np.isfinite(embeddings).all(axis=1), "holds NaN or infinity"),
+        (~embeddings.any(axis=1), "is all zeros and has no direction"),
+    ):
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            name = "" if names is None else f" ({names[row]})"
+            raise ValueError(
+                f"The embedding of row {first_row + row}{name} {what}. Check the image and the model's weights."
+            )
+    return embeddings
+
+
+def fuse(embeddings, mirrored, flip):
+    """Fuses the embeddings of images and of their mirror images.
+
+    Args:
+        embeddings: `(n, d)` as the model gives them, not normalized again.
+        mirrored: `(n, d)` of the mirror images; unused where `flip="none"`.
+        flip: `"none"`: the image alone; `"sum"`: the sum of both, taken before any normalization; `"concat"`: both side
+            by side, `(n, 2 d)`. Scores are cosines of the result. A model whose own output is unit length makes
+            `"sum"` the sum of unit vectors.
+
+    Returns:
+        `(n, d)` or `(n, 2 d)`.
+    """
+    check_flip(flip)
+    if flip == "none":
+        return embeddings
+    return embeddings + mirrored if flip == "sum" else np.concatenate([embeddings, mirrored], axis=1)
+
+
+def check_flip(flip):
+    """Raises ValueError if `flip` is not a known fusion."""
+    if flip not in FLIPS:
+        raise ValueError(f"Expected flip as one of {FLIPS}. Received: flip={flip!r}")
+
+
+def pair_scores(embeddings, left, right):
+    """Computes the cosine of each pair, in float64, whatever the embeddings' type; blocks do not change a result.
+
+    Args:
+        embeddings: `(n, d)`, not necessarily of unit length.
+        left, right: `(p,)` row numbers.
+
+    Returns:
+        `(p,)` float64 in -1..1.
+    """
+    embeddings = check_embeddings(embeddings)
+    scores = np.empty(len(left), np.float64)
+    for start in range(0, len(left), PAIR_BLOCK):
+        part = slice(start, start + PAIR_BLOCK)
+        first, second = (embeddings[side[part]].astype(np.float64) for side in (left, right))
+        norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+        scores[part] = np.einsum("ij,ij->i", first, second) / norms
+    return np.clip(scores, -1.0, 1.0)

@@ -1,0 +1,162 @@
+"""What an evaluation measured, as one object: a table to print, JSON to save, pictures to draw."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+
+from keras_sphereface.version import __version__
+
+LABEL_WIDTH = 26
+
+
+def signature(name, **parts):
+    """Joins what was done into one line, e.g. `lfw-view2|folds:10|flip:sum|v:0.1.0`; parts that are `None` are left out."""
+    said = [f"{key.replace('_', '-')}:{value}" for key, value in parts.items() if value is not None]
+    return "|".join([name, *said, f"v:{__version__}"])
+
+
+def percent(value):
+    """Formats a rate for the table."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def table(rows):
+    """Formats (label, text) rows as lines of one width."""
+    width = max([LABEL_WIDTH, *(len(label) for label, _ in rows)])
+    return "\n".join(f"{label:<{width}}  {text}".rstrip() for label, text in rows)
+
+
+def save_json(values, path):
+    """Writes values as JSON, complete or not at all.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not know.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    folder = os.path.dirname(os.fspath(path))
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
+
+
+@dataclasses.dataclass
+class VerificationReport:
+    """Result of `verification` and of `keras_sphereface.evaluate`; `None` marks what the comparisons cannot tell.
+
+    Attributes:
+        name: Name of the experiment, the signature's first part.
+        signature: One line that says how every number was computed.
+        num_pairs, num_mated, num_nonmated: Numbers of comparisons.
+        accuracy: Mean of the folds' accuracies, each at the threshold that is best on the other folds (or the accuracy
+            at the given threshold).
+        accuracy_std: Sample standard deviation (divisor n - 1) over the folds.
+        accuracy_folds, fold_thresholds: Accuracy and threshold of each fold, in ascending order of its number.
+        best_threshold_accuracy, best_threshold: Accuracy at the threshold that is best on these same comparisons: an
+            upper bound, not an accuracy to quote.
+        eer: Equal error rate.
+        auc: Area under the ROC.
+        tar_at_far: Per false accept rate the `OperatingPoint`, or `None` where too few nonmated scores support it.
+        intervals: Per rate (`"accuracy"`, `"eer"`, `"auc"`, `"tar@0.001"`, ...) the 95 % bootstrap interval.
+        notes: What a reader has to know about the numbers above.
+        hardest: The mated pairs with the lowest and the nonmated pairs with the highest scores, hardest first; each
+            with `pair`, `mated`, `score`, `wrong`, `left` and `right`.
+        scores, mated: The comparisons, `(n,)`; not saved in the JSON.
+        norms: `(num_images,)` norms of the embeddings where images were embedded.
+        pairs: The `PairSet` where there was one; for the picture sheet.
+    """
+
+    name: str
+    signature: str
+    num_pairs: int
+    num_mated: int
+    num_nonmated: int
+    accuracy: float | None = None
+    accuracy_std: float | None = None
+    accuracy_folds: list = dataclasses.field(default_factory=list)
+    fold_thresholds: list = dataclasses.field(default_factory=list)
+    best_threshold_accuracy: float | None = None
+    best_threshold: float | None = None
+    eer: float | None = None
+    auc: float | None = None
+    tar_at_far: dict = dataclasses.field(default_factory=dict)
+    intervals: dict = dataclasses.field(default_factory=dict)
+    notes: list = dataclasses.field(default_factory=list)
+    hardest: list = dataclasses.field(default_factory=list)
+    scores: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    mated: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    norms: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    pairs: object = dataclasses.field(default=None, repr=False)
+
+    def __str__(self):
+        heading = f"{self.name}: {self.num_pairs} pairs, {self.num_mated} mated, {self.num_nonmated} nonmated"
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([heading, table(self.rows()), *notes, self.signature])
+
+    def rows(self):
+        """Returns the table's rows: a label and a text each."""
+        folds = f"{len(self.accuracy_folds)} folds" if self.accuracy_folds else "given threshold"
+        spread = "" if not self.accuracy_folds else f"  std {100 * self.accuracy_std:.2f}"
+        rows = [
+            (f"accuracy ({folds})", self._rate("accuracy", self.accuracy) + spread),
+            (
+                "best-threshold accuracy",
+                self._rate("best_threshold_accuracy", self.best_threshold_accuracy) + _at(self.best_threshold),
+            ),
+            ("EER", self._rate("eer", self.eer)),
+            ("AUC", self._rate("auc", self.auc)),
+        ]
+        rows = [row for row in rows if not row[1].startswith("-")]
+        for far, point in self.tar_at_far.items():
+            if point is not None:
+                rows.append((f"TAR at FAR {far:.0e}", self._rate(f"tar@{far:g}", point.tar) + _at(point.threshold)))
+            else:
+                rows.append((f"TAR at FAR {far:.0e}", "too few nonmated scores"))
+        return rows
+
+    def _rate(self, name, value):
+        low_high = self.intervals.get(name)
+        interval = "" if low_high is None else f"  [{100 * low_high[0]:.2f}, {100 * low_high[1]:.2f}]"
+        return percent(value) + interval
+
+    def to_dict(self):
+        """Returns everything but the arrays as plain values for JSON; a false accept rate becomes a text like `"0.001"`."""
+        skipped = ("scores", "mated", "norms", "pairs", "tar_at_far")
+        values = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in skipped
+        }
+        values["intervals"] = {name: list(edges) for name, edges in self.intervals.items()}
+        values["tar_at_far"] = {
+            f"{far:g}": None if point is None else point._asdict() for far, point in self.tar_at_far.items()
+        }
+        return values
+
+    def save(self, path):
+        """Saves the report as JSON; an interrupted save leaves no broken file."""
+        save_json(self.to_dict(), path)
+
+    def plot(self, folder):
+        """Draws the report's pictures as PNG files.
+
+        ROC, DET, scores and angles always; embedding norms and the sheet of the hardest pairs where images are known.
+
+        Args:
+            folder: Folder for the files; made if it is not there.
+
+        Returns:
+            The list of paths.
+
+        Raises:
+            MissingDependencyError: If matplotlib is not installed.
+        """
+        from keras_sphereface.evaluation.drawing import save_report_plots
+
+        return save_report_plots(self, folder)
+
+
+def _at(threshold):
+    return f"  at threshold {threshold:.4f}" if threshold is not None else ""

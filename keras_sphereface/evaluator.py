@@ -1,0 +1,166 @@
+"""Measures a model on face pairs: embeds every image once, scores the pairs, reports."""
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
+from keras_sphereface.evaluation.verification import FARS, NUM_HARDEST, REPLICATES, verification
+
+
+def evaluate(
+    model,
+    pairs,
+    flip="sum",
+    batch_size=64,
+    crop=None,
+    threshold=None,
+    fars=FARS,
+    bootstrap=REPLICATES,
+    seed=0,
+    hardest=NUM_HARDEST,
+):
+    """Measures a model on pairs of face images.
+
+    Every distinct image is decoded and embedded once, block by block; a pair's score is the cosine of the two (fused)
+    embeddings, computed in float64. Definitions of the numbers are in `keras_sphereface.evaluation.verification`.
+
+    Args:
+        model: A `keras.Model`, or any callable, from images `(n, h, w, 3)`, RGB, 0..255, to embeddings `(n, d)`. A
+            `keras.Model` gets float32 in blocks of always `batch_size` images, a callable gets uint8 in blocks of at
+            most `batch_size`.
+        pairs: `keras_sphereface.data.PairSet`, e.g. from `read_bin` or `read_lfw`.
+        flip: Flip test: `"none"`, `"sum"` (raw embeddings of image and mirror image are added, before any
+            normalization) or `"concat"` (they stand side by side). Defaults to `"sum"`.
+        batch_size: Images per block. The numbers do not depend on it, up to the model's own rounding. Defaults to
+            `64`.
+        crop: `None`: images are used as they are. `"center"`: their middle, in the size of the model's input (112x96
+            models take the columns 8..104 of 112x112 images). `(h, w)`: their middle in this size. Defaults to `None`.
+        threshold: Threshold chosen elsewhere, instead of the folds. Defaults to `None`.
+        fars: False accept rates for TAR. Defaults to 1e-2, ..., 1e-6.
+        bootstrap: Draws for the intervals, by people where `pairs` knows them; `0` for none. Defaults to `1000`.
+        seed: Seed of the draws. Defaults to `0`.
+        hardest: How many pairs of each kind to list. Defaults to `12`.
+
+    Returns:
+        `keras_sphereface.evaluation.VerificationReport`: `print` it, `.save(path)` it, `.plot(folder)` it.
+
+    Raises:
+        ValueError: If image and model sizes differ, or an embedding holds NaN, is all zeros or changes its width; the
+            message names the image.
+
+    Example:
+
+    >>> report = evaluate(model, ksf.data.read_bin("lfw.bin"))  # doctest: +SKIP
+    >>> print(report)  # doctest: +SKIP
+    """
+    embeddings = embed_images(model, pairs, flip, batch_size, crop)
+    size = _crop_size(model, crop)
+    report = verification(
+        pair_scores(embeddings, pairs.left, pairs.right),
+        pairs.mated,
+        folds=pairs.folds,
+        identities=pairs.pair_identities(),
+        threshold=threshold,
+        fars=fars,
+        bootstrap=bootstrap,
+        seed=seed,
+        name="-".join(word for word in (pairs.name, pairs.protocol) if word) or "pairs",
+        details={"flip": flip, "crop": None if size is None else f"{size[0]}x{size[1]}", "distance": "cosine"},
+        hardest=hardest,
+    )
+    for entry in report.hardest:
+        entry["left"], entry["right"] = (pairs.names[side[entry["pair"]]] for side in (pairs.left, pairs.right))
+    report.norms = np.linalg.norm(embeddings.astype(np.float64), axis=1)
+    report.pairs = pairs
+    return report
+
+
+def embed_images(model, pairs, flip="sum", batch_size=64, crop=None):
+    """Embeds the unique images of a pair set, fused with their mirror images.
+
+    Args:
+        model, pairs, flip, batch_size, crop: As in `evaluate`.
+
+    Returns:
+        `(num_images, d)` float32, or `(num_images, 2 d)` for `flip="concat"`; not normalized.
+    """
+    check_flip(flip)
+    size = _crop_size(model, crop)
+    fused, first = None, 0
+    with tqdm(total=pairs.num_images, desc=f"embedding {pairs.name}", unit="image", disable=None) as bar:
+        for images in pairs.images(batch_size):
+            images = images if size is None else center_crop(images, size)
+            names = pairs.names[first : first + len(images)]
+            parts = [_embed(model, side, batch_size, names, first) for side in _sides(images, flip)]
+            block = fuse(parts[0], parts[-1], flip)
+            if fused is None:
+                fused = np.empty((pairs.num_images, block.shape[1]), np.float32)
+            check_embeddings(block, names, fused.shape[1], first)
+            fused[first : first + len(block)] = block
+            first += len(block)
+            bar.update(len(block))
+    if fused is None:
+        raise ValueError(f"Expected at least one image. Received: pairs={pairs!r}")
+    return fused
+
+
+def center_crop(images, size):
+    """Returns the middle of `(n, h, w, 3)` images; an odd rest leaves one row or column more at the end.
+
+    Raises:
+        ValueError: If the images are smaller than `size`.
+    """
+    rest = [have - want for have, want in zip(images.shape[1:3], size)]
+    if min(rest) < 0:
+        raise ValueError(f"Expected images of at least {tuple(size)}. Received: images of {images.shape[1:3]}")
+    top, left = rest[0] // 2, rest[1] // 2
+    return images[:, top : top + size[0], left : left + size[1]]
+
+
+def _sides(images, flip):
+    return (images,) if flip == "none" else (images, images[:, :, ::-1])
+
+
+def _embed(model, images, batch_size, names, first):
+    """Runs the model on one block and checks that it gave one embedding per image."""
+    if hasattr(model, "predict_on_batch"):
+        _check_size(model, images)
+        # Always one shape: a smaller last block would compile the model again.
+        block = np.zeros((batch_size, *images.shape[1:]), np.float32)
+        block[: len(images)] = images
+        embeddings = np.asarray(model.predict_on_batch(block))[: len(images)]
+    else:
+        embeddings = np.asarray(model(np.ascontiguousarray(images)))
+    if embeddings.ndim != 2 or len(embeddings) != len(images):
+        raise ValueError(
+            f"Expected the model to give ({len(images)}, d) embeddings for {len(images)} images from {names[0]!r} on. "
+            f"Received: shape {embeddings.shape}"
+        )
+    return check_embeddings(embeddings, names, first_row=first).astype(np.float32, copy=False)
+
+
+def _check_size(model, images):
+    shape = _input_size(model)
+    if shape is not None and any(want not in (None, have) for want, have in zip(shape, images.shape[1:3])):
+        raise ValueError(
+            f"Expected images of the model's input size {shape}. Received: images of {images.shape[1:3]}. "
+            "Align the images to this size, or ask for their middle with crop='center'."
+        )
+
+
+def _input_size(model):
+    shape = getattr(model, "input_shape", None)
+    return tuple(shape[1:3]) if isinstance(shape, tuple) and len(shape) == 4 else None
+
+
+def _crop_size(model, crop):
+    if crop is None:
+        return None
+    if crop != "center":
+        if not (isinstance(crop, tuple | list) and len(crop) == 2 and all(int(side) > 0 for side in crop)):
+            raise ValueError(f"Expected crop as None, 'center' or (height, width). Received: crop={crop!r}")
+        return tuple(int(side) for side in crop)
+    size = _input_size(model)
+    if size is None or None in size:
+        raise ValueError("crop='center' needs a model with a fixed input size; give crop=(height, width) instead.")
+    return size
