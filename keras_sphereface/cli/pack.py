@@ -1,0 +1,122 @@
+"""Pack a folder of face images, one folder per person, into the files that training reads.
+
+    keras-sphereface pack celeba_112x112 packed/train.rec
+
+writes train.rec, train.idx and property in InsightFace's layout, so that `packed` works as
+`python examples/train_ms1m.py --data_dir=packed`. JPEG files that have the right size already are stored byte for byte;
+others are resized and encoded.
+"""
+
+import logging
+import os
+import pathlib
+
+from keras_sphereface.data.folders import list_folder
+from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
+from keras_sphereface.errors import FileFormatError
+
+log = logging.getLogger(__name__)
+JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+def add_arguments(parser):
+    """Adds the command's arguments to its parser."""
+    parser.add_argument("folder", help="folder with one folder of images per person")
+    parser.add_argument(
+        "output", help="file to write, e.g. packed/train.rec; a folder gets train.rec or train.tfrecord"
+    )
+    parser.add_argument(
+        "--format", choices=["recordio", "tfrecord"], help="default: by the output's suffix, else recordio"
+    )
+    parser.add_argument(
+        "--image-size", type=int, default=112, metavar="PIXELS", help="side of the images (default: 112)"
+    )
+    parser.add_argument(
+        "--jpeg-quality", type=int, default=95, metavar="Q", help="for images that must be encoded (default: 95)"
+    )
+    parser.add_argument(
+        "--min-images", type=int, default=1, metavar="N", help="leave out people with fewer images (default: 1)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
+    )
+
+
+def run(args):
+    """Packs the folder; prints what was written."""
+    if not 1 <= args.image_size <= 4096 or not 1 <= args.jpeg_quality <= 100:
+        raise ValueError(
+            "Expected --image-size of 1 to 4096 and --jpeg-quality of 1 to 100. "
+            f"Received: {args.image_size} and {args.jpeg_quality}"
+        )
+    output, form = _output(args.output, args.format)
+    faces = list_folder(args.folder, args.min_images)
+    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, args.strict)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if form == "recordio":
+        files = packer.write_recordio(output)
+    else:
+        files = packer.write_tfrecord(output)
+    print(
+        f"Packed {packer.count} images of {len(faces.class_names)} people into {', '.join(files)} "
+        f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
+        f"{packer.broken} broken and left out."
+    )
+
+
+def _output(output, form):
+    path = pathlib.Path(output)
+    form = form or ("tfrecord" if path.suffix.startswith(".tfrec") else "recordio")
+    if path.is_dir() or not path.suffix:
+        path /= "train.rec" if form == "recordio" else "train.tfrecord"
+    return path, form
+
+
+class Packer:
+    """Reads the images of a `FaceFolder` one by one, in the order of the labels, and counts what it did with them."""
+
+    def __init__(self, faces, image_size, quality, strict):
+        self.faces, self.image_size, self.quality, self.strict = faces, image_size, quality, strict
+        self.count = self.kept = self.broken = 0
+
+    def write_recordio(self, path):
+        """Writes train.rec, .idx and property; returns the names of the files."""
+        from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
+
+        with RecordIOWriter(path) as writer:
+            for data, label in self._images():
+                writer.add(data, label)
+        write_property(path.parent, len(self.faces.class_names), self.image_size)
+        return [os.fspath(path), f"{path.stem}.idx", "property"]
+
+    def write_tfrecord(self, path):
+        """Writes the TFRecord file; returns its name in a list."""
+        from keras_sphereface.data.tfrecord import TFRecordWriter
+
+        with TFRecordWriter(path) as writer:
+            for data, label in self._images():
+                writer.add(data, label, self.faces.class_names[label])
+        return [os.fspath(path)]
+
+    def _images(self):
+        from tqdm import tqdm
+
+        rows = zip(self.faces.names, self.faces.labels.tolist())
+        for name, label in tqdm(rows, total=len(self.faces.names), desc="pack", unit="image", disable=None):
+            try:
+                data = self._bytes(os.path.join(self.faces.root, name))
+            except (FileFormatError, OSError) as error:
+                if self.strict:
+                    raise
+                self.broken += 1
+                log.warning("left out: %s", error)
+                continue
+            self.count += 1
+            yield data, label
+
+    def _bytes(self, path):
+        data = pathlib.Path(path).read_bytes()
+        if data.startswith(JPEG_MAGIC) and decode_image(data, path).shape[:2] == self.image_size:
+            self.kept += 1
+            return data
+        return encode_jpeg(decode_resized(data, self.image_size, path), self.quality)

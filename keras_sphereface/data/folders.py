@@ -1,0 +1,72 @@
+"""Folders of images, one folder per identity."""
+
+import logging
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_sphereface.errors import FileFormatError
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+_NAMED_AT_MOST = 5
+
+
+class FaceFolder(NamedTuple):
+    """The images under a folder: `names` relative to `root`, `labels` (int32), and the identities' `class_names`."""
+
+    root: str
+    names: list
+    labels: np.ndarray
+    class_names: list
+
+
+def list_folder(root, min_images=1):
+    """Lists the images of a folder that holds one folder per identity.
+
+    Identities and images are sorted by name, so the labels are the same on every machine. Hidden files and files that
+    are no images are left out; an identity folder with too few images gets no label and is named in the log.
+
+    Args:
+        root: Path of the folder.
+        min_images: Fewest images of an identity that is kept. Defaults to 1.
+
+    Returns:
+        A `FaceFolder`.
+
+    Raises:
+        FileFormatError: If no identity is left.
+        FileNotFoundError: If there is no such folder.
+    """
+    root, names, labels, class_names, left_out = os.fspath(root), [], [], [], []
+    for identity in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
+        files = _images_under(os.path.join(root, identity))
+        if len(files) < max(1, min_images):
+            left_out.append(identity)
+            continue
+        labels.append(np.full(len(files), len(class_names), np.int32))
+        names += [os.path.join(identity, name) for name in files]
+        class_names.append(identity)
+    if left_out:
+        some = ", ".join(left_out[:_NAMED_AT_MOST]) + (", ..." if len(left_out) > _NAMED_AT_MOST else "")
+        log.warning(
+            "%s: %d folders with fewer than %d images left out: %s", root, len(left_out), max(1, min_images), some
+        )
+    if not names:
+        raise FileFormatError(
+            f"{root}: no identity with at least {max(1, min_images)} images. Expected one folder per identity, with images in it."
+        )
+    return FaceFolder(root, names, np.concatenate(labels), class_names)
+
+
+def _images_under(folder):
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        inside = os.path.relpath(place, folder)
+        for name in files:
+            if name[0] != "." and name.lower().endswith(EXTENSIONS):
+                found.append(name if inside == "." else os.path.join(inside, name))
+    return sorted(found)

@@ -1,0 +1,228 @@
+"""MXNet RecordIO files read and written without MXNet, InsightFace's layout included."""
+
+import os
+import pathlib
+
+import numpy as np
+
+from keras_sphereface.data.images import encode_jpeg
+from keras_sphereface.data.recordio_format import (
+    FIRST,
+    LAST,
+    MAGIC_BYTES,
+    MIDDLE,
+    PART_HEADER,
+    WHOLE,
+    part_header,
+    unpack_image,
+)
+from keras_sphereface.data.recordio_index import load_index
+from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
+from keras_sphereface.errors import FileFormatError
+
+# Read at once for a record; a face crop is 2 to 20 KB, and a wrong index may make a record look as long as the file.
+_FIRST_READ = 64 * 1024
+
+
+class RecordIOReader:
+    """Random access to the records of a .rec file.
+
+    Nothing but the index is held in memory; reads are by position (`os.pread`), so threads may share a reader. Every length
+    is checked against the size of the file before anything is read.
+
+    Args:
+        path: Path of the .rec file.
+        index_path: Path of the .idx file. Defaults to the same name with `.idx`. Where it is missing, it is rebuilt by a
+            scan and written.
+
+    Raises:
+        FileFormatError: If the index is broken, or the file has no records.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> with RecordIOReader("faces/train.rec") as reader:
+    ...     record = reader.read(reader.position_of(1))
+    ...     image = ksf.data.decode_image(record.data)
+    """
+
+    def __init__(self, path, index_path=None):
+        self.path = os.fspath(path)
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
+        self.size = os.fstat(self._file.fileno()).st_size
+        if self.size == 0:
+            self.close()
+            raise FileFormatError(f"{self.path}: holds no bytes, expected RecordIO. Restore the file.")
+        self.keys, self.offsets = load_index(self.path, index_path)
+        self._by_key = None
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def __iter__(self):
+        return (self.read(position) for position in range(len(self)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+    def positions_of(self, keys):
+        """Positions of records in the index by their keys.
+
+        Args:
+            keys: Whole numbers, shape `(n,)`.
+
+        Returns:
+            An int64 array of shape `(n,)`; -1 where the index lacks the key.
+        """
+        keys = np.asarray(keys, np.int64)
+        if self._by_key is None:
+            self._by_key = np.argsort(self.keys, kind="stable")
+        found = np.searchsorted(self.keys, keys, sorter=self._by_key).clip(max=len(self) - 1)
+        positions = self._by_key[found]
+        return np.where(self.keys[positions] == keys, positions, -1)
+
+    def position_of(self, key):
+        """Position of one record by its key.
+
+        Raises:
+            KeyError: If the index has no such key.
+        """
+        position = int(self.positions_of([key])[0])
+        if position < 0:
+            raise KeyError(f"{self.path}: the index has no record with key {key}")
+        return position
+
+    def read(self, position):
+        """Reads a record.
+
+        Args:
+            position: Position in the index, from 0.
+
+        Returns:
+            A `Record` with `label`, `id`, `id2` and `data`.
+
+        Raises:
+            FileFormatError: If the record is broken or lies outside the file.
+        """
+        return unpack_image(self.read_payload(position), self._where(position))
+
+    def read_payload(self, position):
+        """Reads a record's bytes, its parts joined; arguments and errors as `read`."""
+        offset = int(self.offsets[position])
+        if not 0 <= offset < self.size:
+            raise FileFormatError(
+                f"{self._where(position)}: the index points outside the file ({self.size} bytes). "
+                "Delete a wrong .idx so that it is rebuilt, or restore the .rec file."
+            )
+        flag, payload, following = self._read_part(position, offset)
+        if flag == WHOLE:
+            return payload
+        if flag != FIRST:
+            raise FileFormatError(
+                f"{self._where(position)}: expected the start of a record, found a later part. Delete a wrong .idx."
+            )
+        parts = [payload]
+        while flag != LAST:
+            flag, payload, following = self._read_part(position, following)
+            if flag not in (MIDDLE, LAST):
+                raise FileFormatError(
+                    f"{self._where(position)}: a record of several parts breaks off before its last. Restore the file."
+                )
+            parts.append(payload)
+        return MAGIC_BYTES.join(parts)
+
+    def _read_part(self, position, offset):
+        block = os.pread(self._file.fileno(), _FIRST_READ, offset)
+        flag, length = part_header(block, self._where(position))
+        end = offset + PART_HEADER.size + length
+        if end > self.size:
+            raise FileFormatError(
+                f"{self._where(position)}: a length of {length} bytes runs past the end of the file ({self.size} bytes). "
+                "Restore the file; its download may have been cut short."
+            )
+        payload = block[PART_HEADER.size : PART_HEADER.size + length]
+        if len(payload) < length:
+            payload += os.pread(self._file.fileno(), length - len(payload), offset + len(block))
+        if len(payload) < length:
+            raise FileFormatError(f"{self._where(position)}: the file became shorter while it was read. Restore it.")
+        return flag, payload, end + -length % 4
+
+    def _where(self, position):
+        return f"{self.path}, record {int(self.keys[position])} at offset {int(self.offsets[position])}"
+
+
+def write_recordio(path, images, labels, num_classes=None, image_size=None, quality=95, progress=False):
+    """Packs images into a RecordIO set: the .rec file, its .idx, and the `property` file that InsightFace's code reads.
+
+    Whole-number labels whose images stand together are written in InsightFace's layout: record 0 holds the range of the
+    identity records, which follow the images and hold the range of each identity's images. Other labels (mixed, fractional
+    or several an image) are written without record 0, as MXNet's im2rec does. The images are streamed; the files appear
+    under their names only when they are complete.
+
+    Args:
+        path: Path of the .rec file; the folder is made if need be.
+        images: Iterable of image files' bytes, kept as they are, or of uint8 arrays `(height, width, 3)` in RGB, encoded as JPEG.
+        labels: Numbers of shape `(n,)`, or several an image, `(n, k)`.
+        num_classes: Number of classes for `property`. Defaults to the largest label plus one.
+        image_size: `(height, width)` for `property`. Defaults to the first image's.
+        quality: JPEG quality for arrays. Defaults to 95.
+        progress: Whether to show a progress bar. Defaults to `False`.
+
+    Returns:
+        The path of the .rec file, as a `pathlib.Path`.
+
+    Raises:
+        ValueError: If images and labels differ in number, or a label cannot be stored exactly.
+
+    Example:
+    >>> ksf.data.write_recordio("faces/train.rec", [face_a, face_b], [0, 1])
+    """
+    path = pathlib.Path(path)
+    labels = np.asarray(labels)
+    grouped = _is_grouped(labels)
+    if num_classes is None:
+        num_classes = int(labels.max()) + 1 if labels.size else 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with RecordIOWriter(path, insightface=grouped) as writer:
+        for data, label in _matched(images, labels, path.name, progress):
+            if not isinstance(data, bytes | bytearray | memoryview):
+                image_size = image_size or np.shape(data)[:2]
+                data = encode_jpeg(data, quality)
+            elif image_size is None:
+                image_size = _size_of(bytes(data), writer.count)
+            writer.add(bytes(data), label)
+    write_property(path.parent, num_classes, image_size or (0, 0))
+    return path
+
+
+def _is_grouped(labels):
+    """Whether labels are whole numbers that each stand in one run."""
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return False
+    runs = 1 + np.count_nonzero(np.diff(labels)) if labels.size else 0
+    return runs == np.unique(labels).size
+
+
+def _matched(images, labels, name, progress):
+    from tqdm import tqdm
+
+    count = 0
+    bar = tqdm(images, total=len(labels), desc=name, unit="image", disable=None if progress else True)
+    for count, data in enumerate(bar, start=1):
+        if count > len(labels):
+            raise ValueError(f"Expected one label an image. Received: {len(labels)} labels and more images than that")
+        yield data, labels[count - 1]
+    if count != len(labels):
+        raise ValueError(f"Expected one label an image. Received: {count} images and {len(labels)} labels")
+
+
+def _size_of(data, number):
+    from keras_sphereface.data.images import decode_image
+
+    return decode_image(data, f"image {number}").shape[:2]

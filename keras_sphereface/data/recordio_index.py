@@ -1,0 +1,165 @@
+"""The index of a RecordIO file: text lines "key<TAB>offset", read in bounded memory, rebuilt by a scan where it is missing."""
+
+import logging
+import os
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.data.files import atomic_writer
+from keras_sphereface.data.recordio_format import FIRST, IMAGE_HEADER, LAST, MIDDLE, PART_HEADER, WHOLE, part_header
+from keras_sphereface.errors import FileFormatError
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 4 * 1024 * 1024  # bytes of text parsed at once
+_MAX_DIGITS = 18  # any number of so many digits fits an int64
+
+
+def read_index(path):
+    """Reads an .idx file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        `(keys, offsets)`, int64 arrays in the order of the file.
+
+    Raises:
+        FileFormatError: If a line is not two whole numbers.
+    """
+    keys, offsets, line = [], [], 1
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            block += file.readline(2 * _MAX_DIGITS + 4)  # to the end of the line that the block cut
+            numbers, lines = _parse_lines(block, path, line)
+            keys.append(numbers[0::2])
+            offsets.append(numbers[1::2])
+            line += lines
+    if not keys:
+        raise FileFormatError(
+            f"{os.fspath(path)}: the index is empty. Delete it so that it is rebuilt from the .rec file."
+        )
+    return np.concatenate(keys), np.concatenate(offsets)
+
+
+def _parse_lines(block, path, first_line):
+    text = np.frombuffer(block, np.uint8)
+    digit = (text >= ord("0")) & (text <= ord("9"))
+    newline = text == ord("\n")
+    blank = (text == ord("\t")) | (text == ord(" ")) | (text == ord("\r")) | newline
+    edges = np.diff(np.concatenate([[False], digit, [False]]).astype(np.int8))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    line_of = np.concatenate([[0], np.cumsum(newline)])
+    lines = line_of[starts]
+    filled = np.unique(lines)
+    pairs = starts.size == 2 * filled.size and np.array_equal(lines, np.repeat(filled, 2))
+    if not (digit | blank).all() or not pairs or (ends - starts).max(initial=0) > _MAX_DIGITS:
+        raise FileFormatError(
+            f"{os.fspath(path)}: between lines {first_line} and {first_line + int(line_of[-1])} a line is not "
+            '"key<TAB>offset" in whole numbers. Delete the index so that it is rebuilt from the .rec file.'
+        )
+    values = np.zeros(starts.size, np.int64)
+    width = ends - starts
+    for place in range(int(width.max(initial=0))):
+        has = place < width
+        values[has] += (text[ends[has] - 1 - place].astype(np.int64) - ord("0")) * 10**place
+    return values, int(line_of[-1])
+
+
+def scan(path):
+    """Finds the records of a .rec file by walking through it.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        `(keys, offsets)`, int64 arrays. The keys are the numbers in the image headers where these are all different
+        (MXNet and InsightFace write the key there), else 0, 1, 2...
+
+    Raises:
+        FileFormatError: If a part's header is broken or runs past the end of the file.
+    """
+    name = os.fspath(path)
+    ids, offsets, position, open_record = [], [], 0, False
+    size = os.path.getsize(path)
+    with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc="index", disable=None) as bar:
+        while position < size:
+            where = f"{name}, offset {position}"
+            header = os.pread(file.fileno(), PART_HEADER.size + IMAGE_HEADER.size, position)
+            flag, length = part_header(header, where)
+            end = position + PART_HEADER.size + length
+            if end > size:
+                raise FileFormatError(
+                    f"{where}: a record of {length} bytes runs past the end of the file ({size} bytes). "
+                    "Restore the file; its download may have been cut short."
+                )
+            if open_record != (flag in (MIDDLE, LAST)):
+                raise FileFormatError(
+                    f"{where}: a part with continuation flag {flag} is out of place. Restore the file."
+                )
+            if flag in (WHOLE, FIRST):
+                offsets.append(position)
+                ids.append(_image_id(header[PART_HEADER.size :], length))
+            open_record = flag in (FIRST, MIDDLE)
+            following = min(size, end + -length % 4)
+            bar.update(following - position)
+            position = following
+    if open_record:
+        raise FileFormatError(f"{name}: the file ends in the middle of a record of several parts. Restore the file.")
+    return _keys(ids), np.array(offsets, np.int64)
+
+
+def _image_id(head, length):
+    if length < IMAGE_HEADER.size or len(head) < IMAGE_HEADER.size:
+        return -1
+    number = IMAGE_HEADER.unpack_from(head)[2]
+    return number if number < 1 << 63 else -1
+
+
+def _keys(ids):
+    keys = np.array(ids, np.int64)
+    if keys.size and keys.min() >= 0 and np.unique(keys).size == keys.size:
+        return keys
+    return np.arange(keys.size, dtype=np.int64)
+
+
+def write_index(path, keys, offsets):
+    """Writes an .idx file: under a temporary name, then renamed.
+
+    Args:
+        path: Path of the file.
+        keys: Whole numbers, shape `(n,)`.
+        offsets: Whole numbers, shape `(n,)`.
+    """
+    with atomic_writer(path) as file:
+        for start in range(0, len(keys), 65536):
+            rows = zip(keys[start : start + 65536], offsets[start : start + 65536])
+            file.write("".join(f"{int(key)}\t{int(offset)}\n" for key, offset in rows).encode("ascii"))
+
+
+def load_index(path, index_path=None, write=True):
+    """Reads the index beside a .rec file, or rebuilds it by a scan and writes it for the next time.
+
+    Args:
+        path: Path of the .rec file.
+        index_path: Path of the .idx file. Defaults to the .rec file's with the other suffix.
+        write: Whether a rebuilt index is written. A folder that cannot be written to is no error. Defaults to `True`.
+
+    Returns:
+        `(keys, offsets)`, int64 arrays.
+
+    Raises:
+        FileFormatError: If either file is broken.
+    """
+    index_path = os.path.splitext(os.fspath(path))[0] + ".idx" if index_path is None else os.fspath(index_path)
+    if os.path.exists(index_path):
+        return read_index(index_path)
+    keys, offsets = scan(path)
+    log.warning("%s has no index; rebuilt it by a scan: %d records", os.fspath(path), len(keys))
+    if write:
+        try:
+            write_index(index_path, keys, offsets)
+        except OSError as error:
+            log.warning("The rebuilt index could not be written to %s (%s)", index_path, error)
+    return keys, offsets

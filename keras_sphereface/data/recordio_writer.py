@@ -1,0 +1,101 @@
+"""A streaming writer of RecordIO sets."""
+
+import contextlib
+import itertools
+import os
+import pathlib
+
+import numpy as np
+
+from keras_sphereface.data.files import atomic_writer
+from keras_sphereface.data.recordio_format import MAX_EXACT_LABEL, frame, pack_image
+from keras_sphereface.data.recordio_index import write_index
+
+
+class RecordIOWriter:
+    """Writes image records one by one; a context manager that leaves either complete .rec and .idx files or none.
+
+    Args:
+        path: Path of the .rec file; the .idx file stands beside it.
+        insightface: Whether to write InsightFace's record 0 and identity records; the images of an identity must then
+            be added together. Defaults to `True`.
+
+    Raises:
+        ValueError: From `add`, if a label cannot be stored exactly or an identity's images do not stand together.
+
+    Example:
+    >>> with RecordIOWriter("train.rec") as writer:
+    ...     writer.add(jpeg_bytes, label=0)
+    """
+
+    def __init__(self, path, insightface=True):
+        self.path = pathlib.Path(path)
+        self.insightface = insightface
+        self.count = 0
+        self._offsets = []
+        self._first_keys = {}  # label -> key of its first image, in order of appearance
+        self._label = None
+
+    def __enter__(self):
+        self._stack = contextlib.ExitStack()
+        self._file = self._stack.enter_context(atomic_writer(self.path))
+        if self.insightface:
+            self._write(0, [0, 0])  # its place is kept, its numbers are known at the end
+        return self
+
+    def __exit__(self, *exception):
+        if exception[0] is None:
+            try:
+                if self.insightface:
+                    self._write_identities()
+            except BaseException as error:
+                self._stack.__exit__(type(error), error, error.__traceback__)
+                raise
+        self._stack.__exit__(*exception)
+        if exception[0] is None:
+            write_index(os.path.splitext(self.path)[0] + ".idx", range(len(self._offsets)), self._offsets)
+
+    def add(self, data, label):
+        """Appends an image.
+
+        Args:
+            data: Bytes of the image file.
+            label: A number, or a sequence of numbers.
+        """
+        values = np.asarray(label, np.float64)
+        if (np.abs(values) > MAX_EXACT_LABEL).any() or not np.isfinite(values).all():
+            raise ValueError(
+                f"A label is stored as float32, exact up to {MAX_EXACT_LABEL}. "
+                f"Received: label={label!r} at image {self.count}"
+            )
+        key = len(self._offsets)
+        if self.insightface and label != self._label:
+            if label in self._first_keys:
+                raise ValueError(
+                    "InsightFace's layout needs the images of an identity to stand together. "
+                    f"Received: label={label!r} again at image {self.count}; sort by label or pass insightface=False."
+                )
+            self._first_keys[label] = key
+            self._label = label
+        self._write(key, label, data)
+        self.count += 1
+
+    def _write(self, key, label, data=b""):
+        self._offsets.append(self._file.tell())
+        self._file.write(frame(pack_image(label, data, id=key)))
+
+    def _write_identities(self):
+        first, starts = len(self._offsets), [*self._first_keys.values(), len(self._offsets)]
+        for number, (start, end) in enumerate(itertools.pairwise(starts)):
+            self._write(first + number, [start, end])
+        end = self._file.tell()
+        self._file.seek(0)
+        self._file.write(frame(pack_image([first, len(self._offsets)], b"", id=0)))
+        self._file.seek(end)
+
+
+def write_property(folder, num_classes, image_size):
+    """Writes InsightFace's `property` file, "num_classes,height,width"."""
+    height, width = image_size
+    with atomic_writer(pathlib.Path(folder) / "property") as file:
+        file.write(f"{num_classes},{height},{width}".encode("ascii"))
