@@ -7,6 +7,7 @@ The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `ker
 import hashlib
 import json
 import pathlib
+import tempfile
 import zipfile
 
 from keras_sphereface import safe_config, weights_file
@@ -80,13 +81,19 @@ def inline(model):
 
     functional = type(keras.Model(x := keras.Input((1,)), x))
 
-    def call(layer, *args, **kwargs):
-        return layer.call(*args, **kwargs) if isinstance(layer, functional) else layer(*args, **kwargs)
+    def is_marker(operation):  # what calling an inner model's graph leaves in place of its input
+        return type(operation).__name__ == "ConvertToTensor"
+
+    def call(operation, *args, **kwargs):
+        if is_marker(operation):
+            return args[0]
+        return operation.call(*args, **kwargs) if isinstance(operation, functional) else operation(*args, **kwargs)
 
     if not isinstance(model, functional):
         return model
     flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    return inline(flat) if any(isinstance(layer, functional) for layer in flat.layers) else flat
+    is_folded = any(isinstance(operation, functional) or is_marker(operation) for operation in flat.operations)
+    return inline(flat) if is_folded else flat
 
 
 def write(model, folder, description=None):
@@ -108,8 +115,12 @@ def write(model, folder, description=None):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = inline(as_embedder(model))
-    keras.saving.save_model(flat, folder, zipped=False)
-    safe_config.check(json.loads((folder / CONFIG).read_text(encoding="utf-8")), flat.name)
+    with tempfile.TemporaryDirectory(dir=folder) as fresh:  # Keras cannot write where it has written before
+        fresh = pathlib.Path(fresh)
+        keras.saving.save_model(flat, fresh, zipped=False)
+        safe_config.check(json.loads((fresh / CONFIG).read_text(encoding="utf-8")), flat.name)
+        for name in KERAS_FILES:
+            (fresh / name).replace(folder / name)
     preset = {
         "format": PRESET_FORMAT,
         "keras_sphereface": __version__,

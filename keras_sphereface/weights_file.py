@@ -1,8 +1,12 @@
 """Weights by name in an HDF5 file, complete or refused: what the embedded presets are stored in.
 
-A weight is the data set `<layer>/<variable>`, e.g. `conv1_conv/kernel`, in Keras's layout. The file's attribute `format`
-is 1. Values may be float16, to halve the file; a model's variables keep their own dtype.
+The data set `values` has all numbers one after the other, float16 (which halves the file) or float32; `index` is JSON text
+with one `[name, shape]` for each weight in the same order, where a name is `<layer>/<variable>`, e.g. `conv1_conv/kernel`. The
+file's attribute `format` is 1. One long data set is read a hundred times faster than hundreds of short ones.
 """
+
+import json
+import math
 
 import h5py
 import numpy as np
@@ -57,13 +61,17 @@ def write(model, path, dtype="float16"):
     Raises:
         ValueError: If a weight is not finite in this dtype.
     """
+    index, values = [], []
+    for name, variable in variables_by_name(model).items():
+        array = np.asarray(_to_numpy(variable), dtype=dtype)
+        if not np.isfinite(array).all():
+            raise ValueError(f"Weight {name!r} is not finite in {dtype}; train again, or write another dtype")
+        index.append([name, list(array.shape)])
+        values.append(array.ravel())
     with h5py.File(path, "w") as file:
         file.attrs["format"] = FORMAT_VERSION
-        for name, variable in variables_by_name(model).items():
-            values = np.asarray(_to_numpy(variable), dtype=dtype)
-            if not np.isfinite(values).all():
-                raise ValueError(f"Weight {name!r} is not finite in {dtype}; train again, or write another dtype")
-            file.create_dataset(name, data=values, track_times=False)
+        file.create_dataset("index", data=np.frombuffer(json.dumps(index).encode(), np.uint8), track_times=False)
+        file.create_dataset("values", data=np.concatenate(values), track_times=False)
 
 
 def _to_numpy(variable):
@@ -106,9 +114,8 @@ def _few(names, shown=3):
 
 
 def _read_arrays(path):
-    """All data sets of the file as float32; links that lead out of the file are refused."""
+    """All weights of the file by name, float32."""
     check_hdf5(path)
-    arrays = {}
     with h5py.File(path, "r") as file:
         version = int(file.attrs.get("format", 0))
         if version != FORMAT_VERSION:
@@ -116,12 +123,20 @@ def _read_arrays(path):
                 f"{path}: the attribute `format` is {version}, expected {FORMAT_VERSION}. "
                 "Update keras_sphereface, or write the file with keras_sphereface.weights_file.write"
             )
-        file.visititems(lambda name, item: arrays.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        arrays = {name: np.asarray(item, dtype="float32") for name, item in arrays.items()}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise FileFormatError(f"{path}: {name} holds values that are not finite. Get the file again")
-    return arrays
+        try:
+            index = [(str(name), tuple(shape)) for name, shape in json.loads(bytes(file["index"][()]))]
+            values = np.asarray(file["values"], dtype="float32")
+            ends = np.cumsum([math.prod(shape) for _, shape in index])
+        except (KeyError, ValueError, TypeError) as error:
+            raise FileFormatError(f"{path}: `index` or `values` is broken ({error}). Get the file again") from error
+    if not index or values.shape != (ends[-1],):
+        raise FileFormatError(
+            f"{path}: `values` has shape {values.shape}, expected what `index` lists. Get the file again"
+        )
+    if not np.isfinite(values).all():
+        raise FileFormatError(f"{path}: holds values that are not finite. Get the file again")
+    parts = np.split(values, ends[:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(index, parts)}
 
 
 def check_hdf5(path):
