@@ -14,6 +14,7 @@ _PUBLIC = {
     "backbones": ("keras_sphereface.backbones", None),
     "callbacks": ("keras_sphereface.callbacks", None),
     "data": ("keras_sphereface.data", None),
+    "embedder": ("keras_sphereface.embedder", None),
     "evaluation": ("keras_sphereface.evaluation", None),
     "heads": ("keras_sphereface.heads", None),
     "losses": ("keras_sphereface.losses", None),
@@ -25,7 +26,7 @@ _PUBLIC = {
     "schedules": ("keras_sphereface.schedules", None),
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
     "convert": ("keras_sphereface.conversion", "convert"),
-    "evaluate": ("keras_sphereface.evaluate", "evaluate"),
+    "evaluate": ("keras_sphereface.evaluator", "evaluate"),
     "load_pretrained": ("keras_sphereface.hub", "load_pretrained"),
     "push_to_hub": ("keras_sphereface.hub", "push_to_hub"),
 }

@@ -49,7 +49,6 @@ def evaluate(
             message names the image.
 
     Example:
-
     >>> report = evaluate(model, ksf.data.read_bin("lfw.bin"))  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     """

@@ -1,0 +1,109 @@
+"""Measure a model on face pairs.
+
+  keras-sphereface evaluate MODEL --pairs lfw.bin
+  keras-sphereface evaluate MODEL --lfw FOLDER --protocol pairs.txt --plot pictures/
+  keras-sphereface evaluate MODEL --list pairs_CALFW.txt --images FOLDER --layout image
+  keras-sphereface evaluate MODEL --cfp FOLDER --view FP
+
+MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf://org/repo, a folder.
+"""
+
+import json
+
+from keras_sphereface.evaluation.embeddings import FLIPS
+from keras_sphereface.evaluation.verification import REPLICATES
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("model", help="a .keras file, a preset's name, hf://org/repo, or a folder with a preset")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--pairs", metavar="FILE", help="a .bin pair file")
+    source.add_argument("--lfw", metavar="FOLDER", help="LFW's images, name/name_0001.jpg; needs --protocol")
+    source.add_argument("--list", metavar="FILE", help="a text list of pairs; needs --images")
+    source.add_argument("--cfp", metavar="FOLDER", help="CFP's top folder, which holds Protocol/")
+    parser.add_argument("--protocol", metavar="FILE", help="LFW's pairs.txt, pairsDevTrain.txt or pairsDevTest.txt")
+    parser.add_argument("--images", metavar="FOLDER", help="folder of the images of --list or of --cfp")
+    parser.add_argument(
+        "--layout",
+        choices=("pair", "image"),
+        default="pair",
+        help="--list has 'left right label' on a line, or two lines 'image label' per pair (default: %(default)s)",
+    )
+    parser.add_argument("--view", choices=("FF", "FP"), default="FP", help="of --cfp (default: %(default)s)")
+    parser.add_argument("--flip", choices=FLIPS, default="sum", help="flip-test fusion (default: %(default)s)")
+    parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="images per block (default: %(default)s)")
+    parser.add_argument("--threshold", type=float, help="report the accuracy at this threshold instead of by folds")
+    parser.add_argument(
+        "--bootstrap", type=int, default=REPLICATES, help="draws for the intervals, 0 for none (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
+    parser.add_argument("--plot", metavar="FOLDER", help="draw ROC, DET, histograms and the hardest pairs into FOLDER")
+    parser.add_argument("--save", metavar="FILE", help="save the report as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
+
+
+def run(args):
+    """Measures and prints; returns None."""
+    from keras_sphereface.evaluator import evaluate
+
+    pairs = read_pairs(args)
+    report = evaluate(
+        load_model(args.model),
+        pairs,
+        flip=args.flip,
+        batch_size=args.batch_size,
+        crop=args.crop,
+        threshold=args.threshold,
+        bootstrap=args.bootstrap,
+        seed=args.seed,
+    )
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    if args.save:
+        report.save(args.save)
+    if args.plot:
+        paths = report.plot(args.plot)
+        if not args.json:
+            print("\n".join(f"drawn: {path}" for path in paths))
+
+
+def read_pairs(args):
+    """Returns the `PairSet` that the arguments name."""
+    from keras_sphereface.data.bin_pairs import read_bin
+    from keras_sphereface.data.pair_lists import read_cfp, read_lfw, read_pair_list
+
+    if args.pairs:
+        return read_bin(args.pairs)
+    if args.lfw:
+        return read_lfw(args.lfw, _needed(args, "lfw", "protocol"))
+    if args.list:
+        return read_pair_list(_needed(args, "list", "images"), args.list, layout=args.layout)
+    return read_cfp(args.cfp, view=args.view, images=args.images)
+
+
+def load_model(name):
+    """Returns the model that a `.keras` path or a name of the zoo stands for."""
+    if name.endswith(".keras"):
+        import keras
+
+        import keras_sphereface.heads  # noqa: F401  registers the package's layers for loading
+
+        return keras.saving.load_model(name, compile=False, safe_mode=True)
+    from keras_sphereface.hub import load_pretrained
+
+    return load_pretrained(name)
+
+
+def _needed(args, option, other):
+    value = getattr(args, other)
+    if value is None:
+        raise ValueError(f"--{option} needs --{other} as well. Received: no --{other}")
+    return value
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
