@@ -3,6 +3,7 @@
 from keras_sphereface.backbones.base import FaceBackbone
 from keras_sphereface.backbones.iresnet import IResNet, IResNet18, IResNet34, IResNet50, IResNet100, IResNet200
 from keras_sphereface.backbones.mobilefacenet import MobileFaceNet
+from keras_sphereface.backbones.patch_sfnet import PatchSFNet
 from keras_sphereface.backbones.sfnet import SFNet, SFNet4, SFNet10, SFNet20, SFNet36, SFNet64
 
 _TABLE = {
@@ -17,6 +18,7 @@ _TABLE = {
     "iresnet100": IResNet100,
     "iresnet200": IResNet200,
     "mobilefacenet": MobileFaceNet,
+    "patch_sfnet": PatchSFNet,
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "IResNet100",
     "IResNet200",
     "MobileFaceNet",
+    "PatchSFNet",
     "SFNet",
     "SFNet4",
     "SFNet10",
