@@ -1,0 +1,279 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from keras_sphereface.evaluation import (
+    accept_counts,
+    auc,
+    best_cut,
+    equal_error_rate,
+    fuse,
+    pair_scores,
+    roc,
+    verification,
+)
+from keras_sphereface.evaluation.bootstrap import WeightedRates, identity_weights, intervals
+from keras_sphereface.evaluation.embeddings import check_embeddings
+from keras_sphereface.evaluation.metrics import cut_thresholds, fold_accuracies, nonmated_needed, supported
+from keras_sphereface.version import __version__
+
+# Mated 0.9 0.8 0.4, nonmated 0.6 0.3 0.1. By hand: of the 9 mated/nonmated couples 8 are in order (0.4 < 0.6).
+# Operating points (FAR, FRR): (0,1) (0,2/3) (0,1/3) | 0.6: (1/3,1/3). EER is 1/3, exactly at a point.
+SCORES = [0.9, 0.6, 0.8, 0.3, 0.4, 0.1]
+MATED = [1, 0, 1, 0, 1, 0]
+
+
+def test_hand_derived_rates():
+    report = verification(SCORES, MATED, bootstrap=0, fars=(0.4,))
+    assert report.auc == 8 / 9
+    assert report.eer == pytest.approx(1 / 3, abs=1e-15)
+    # Accepting {0.9, 0.8} or {0.9, 0.8, 0.6, 0.4} is right in 5 of 6; the higher of the two middle cuts is taken.
+    assert report.best_threshold_accuracy == 5 / 6
+    assert report.best_threshold == pytest.approx(0.7, abs=1e-15)
+    # FAR 0.4 of three allows one, so the threshold must exceed 0.3: 0.4 accepts all mated.
+    assert report.tar_at_far[0.4] == (0.4, 3, 1, 1.0, 1 / 3)
+
+
+def test_equal_error_rate_is_interpolated():
+    # Points (FAR, FRR): (0,1), 0.9: (0,1/2), 0.5: (1,1/2), 0.1: (1,0). FAR = FRR = 1/2 inside the second step.
+    assert equal_error_rate(accept_counts([0.9, 0.5, 0.1], [1, 0, 1])) == 0.5
+    # One step from (0,1) to (1,0): the diagonal is cut in its middle.
+    assert equal_error_rate(accept_counts([0.3, 0.3], [1, 0])) == 0.5
+    # From (0, 1/2) to (1/3, 0): gap 1/2 to -1/3, so 3/5 of the way: 1/5.
+    assert equal_error_rate(accept_counts([0.9, 0.5, 0.5, 0.2, 0.1], [1, 1, 0, 0, 0])) == pytest.approx(0.2, abs=1e-15)
+
+
+def test_all_equal_scores():
+    report = verification([0.5] * 6, [1, 1, 1, 0, 0, 0], bootstrap=0, fars=(0.5, 1.0))
+    assert (report.auc, report.eer, report.best_threshold_accuracy) == (0.5, 0.5, 0.5)
+    assert report.tar_at_far[0.5].tar == 0.0  # all three nonmated are tied: accepting one accepts all
+    assert report.tar_at_far[1.0].tar == 1.0
+
+
+def test_perfect_separation():
+    report = verification([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], folds=[0, 1, 0, 1], bootstrap=0)
+    assert (report.auc, report.eer, report.accuracy, report.best_threshold_accuracy) == (1.0, 0.0, 1.0, 1.0)
+    assert report.fold_thresholds == pytest.approx([(0.8 + 0.1) / 2, (0.9 + 0.2) / 2], abs=1e-15)
+
+
+def test_fold_threshold_comes_from_the_other_folds():
+    # Fold 0 is best at any cut in (0.1, 0.2), fold 1 in (0.8, 0.9): each is measured at the other's threshold.
+    scores, mated, folds = [0.2, 0.1, 0.9, 0.8], [1, 0, 1, 0], [0, 0, 1, 1]
+    report = verification(scores, mated, folds, bootstrap=0)
+    assert report.fold_thresholds == pytest.approx([0.85, 0.15], abs=1e-15)
+    assert report.accuracy_folds == [0.5, 0.5]  # 0.2 and 0.1 both rejected; 0.9 and 0.8 both accepted
+    assert report.accuracy == 0.5
+    # The best threshold on the same pairs decides three of four: that is what must not be called accuracy.
+    assert report.best_threshold_accuracy == 0.75
+
+
+def test_accuracy_is_the_mean_over_folds_with_sample_deviation():
+    scores = np.array([0.9, 0.1, 0.9, 0.1, 0.1, 0.9, 0.9, 0.1])
+    mated = np.array([1, 0, 1, 0, 1, 0, 1, 0])
+    report = verification(scores, mated, folds=[3, 3, 5, 5, 7, 7, 9, 9], bootstrap=0)
+    assert report.accuracy_folds == [1, 1, 0, 1]
+    assert report.accuracy == 0.75
+    assert report.accuracy_std == pytest.approx(0.5)  # sqrt((3 * 0.25**2 + 0.75**2) / 3)
+
+
+def test_threshold_tie_takes_the_middle_cut():
+    # Every cut from "nobody" on is equally good: cuts 0, 2, 4; the middle one lies between 0.7 and 0.5.
+    counts = accept_counts([0.9, 0.7, 0.5, 0.3], [1, 0, 1, 0])
+    assert best_cut(counts).accuracy == 0.75
+    counts = accept_counts([0.9, 0.7, 0.5, 0.3], [0, 1, 0, 1])
+    assert best_cut(counts) == (pytest.approx(0.6), 0.5)
+
+
+def test_cut_between_neighbouring_floats_still_separates():
+    upper, lower = np.nextafter(0.5, 1), 0.5
+    thresholds = cut_thresholds([upper, lower])
+    assert [int(np.sum(np.array([upper, lower]) >= threshold)) for threshold in thresholds] == [0, 1, 2]
+
+
+def test_given_threshold_replaces_the_folds():
+    report = verification(SCORES, MATED, folds=[0, 0, 0, 1, 1, 1], threshold=0.6, bootstrap=0)
+    assert report.accuracy == 4 / 6  # 0.6 itself is accepted, and wrong; so is 0.4 rejected
+    assert report.accuracy_folds == []
+    assert "threshold:given" in report.signature
+
+
+@pytest.mark.parametrize("levels", [11, 10**6])
+def test_agrees_with_sklearn_on_random_data(rng, levels):
+    mated = rng.random(2000) < 0.4
+    scores = np.round((rng.normal(size=2000) + mated) * levels / 6) / levels
+    far, tar, thresholds = roc_curve(mated, scores, drop_intermediate=False)
+    curve = roc(accept_counts(scores, mated))
+    np.testing.assert_allclose(curve.far, far, rtol=1e-12)
+    np.testing.assert_allclose(curve.tar, tar, rtol=1e-12)
+    np.testing.assert_array_equal(curve.thresholds, thresholds)
+    assert auc(accept_counts(scores, mated)) == pytest.approx(roc_auc_score(mated, scores), abs=1e-12)
+    report = verification(scores, mated, bootstrap=0)
+    for limit in (1e-2, 1e-3):
+        if report.tar_at_far[limit] is not None:
+            assert report.tar_at_far[limit].tar == pytest.approx(tar[far <= limit].max(), abs=1e-12)
+
+
+def test_one_class_only_gives_no_rates_and_says_why():
+    for mated, missing in (([1, 1, 1], "no nonmated pairs"), ([0, 0, 0], "no mated pairs")):
+        report = verification([0.1, 0.5, 0.9], mated, folds=[0, 1, 2])
+        assert report.accuracy is report.eer is report.auc is report.best_threshold_accuracy is None
+        assert report.tar_at_far == report.intervals == {}
+        assert missing in str(report)
+
+
+def test_far_without_enough_nonmated_scores_is_none():
+    scores = np.linspace(0, 1, 200)
+    report = verification(scores, np.arange(200) >= 100, bootstrap=0)
+    assert report.tar_at_far[1e-2].tar == 1.0
+    assert report.tar_at_far[1e-3] is report.tar_at_far[1e-6] is None
+    assert "needs at least 1000 nonmated scores, there are 100" in str(report)
+    assert [nonmated_needed(far) for far in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 0.3, 1.0)] == [
+        10, 100, 1000, 10**4, 10**5, 10**6, 4, 1,
+    ]  # fmt: skip
+    assert supported(1e-3, 1000)
+    assert not supported(1e-3, 999)
+
+
+def test_order_of_comparisons_does_not_matter(rng):
+    scores, mated = np.round(rng.random(300), 2), rng.random(300) < 0.5
+    folds = rng.integers(0, 10, 300)
+    order = rng.permutation(300)
+    one = verification(scores, mated, folds, bootstrap=0).to_dict()
+    other = verification(scores[order], mated[order], folds[order], bootstrap=0).to_dict()
+    assert {**one, "hardest": 0} == {**other, "hardest": 0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": [0.1, np.nan, 0.2]}, r"scores\[1\]=nan"),
+        ({"scores": [0.1, np.inf, 0.2]}, r"scores\[1\]=inf"),
+        ({"scores": [], "mated": []}, "at least one comparison"),
+        ({"mated": [1, 0]}, "one mated flag per score"),
+        ({"folds": [1, 2]}, "one fold per score"),
+        ({"identities": (["a"], ["b"])}, "two arrays of 3"),
+        ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, r"mated\[1\]=False"),
+        ({"fars": (0.0,)}, "above 0"),
+    ],
+)
+def test_bad_input_is_refused(changes, message):
+    arguments = {"scores": [0.9, 0.1, 0.2], "mated": [1, 0, 0], "bootstrap": 0, **changes}
+    with pytest.raises(ValueError, match=message):
+        verification(**arguments)
+
+
+def test_signature_says_how_it_was_done():
+    folds = [0, 1, 0, 1, 0, 1]
+    report = verification(
+        SCORES, MATED, folds, name="lfw-view2", details={"flip": "sum", "distance": "cosine"}, bootstrap=0
+    )
+    assert report.signature == f"lfw-view2|folds:2|flip:sum|distance:cosine|threshold:other-folds|v:{__version__}"
+    assert "intervals:pairs-20-3" in verification(SCORES, MATED, folds, bootstrap=20, seed=3).signature
+
+
+def test_unit_weights_give_the_unweighted_rates(rng):
+    mated = rng.random(400) < 0.5
+    scores, folds = np.round(rng.normal(size=400) + mated, 1), rng.integers(0, 5, 400)
+    report = verification(scores, mated, folds, bootstrap=0)
+    rates = WeightedRates(scores, mated, folds, (1e-2,))(np.ones((2, 400)))
+    for name in ("accuracy", "best_threshold_accuracy", "eer", "auc"):
+        np.testing.assert_allclose(rates[name], getattr(report, name), rtol=1e-12)
+    np.testing.assert_allclose(rates["tar@0.01"], report.tar_at_far[1e-2].tar)
+
+
+def test_integer_weights_are_repeated_comparisons(rng):
+    mated = np.arange(60) % 2 == 0
+    scores = np.round(rng.normal(size=60) + mated, 1)
+    weights = rng.integers(1, 4, 60)
+    rates = WeightedRates(scores, mated, None, (0.1,))(weights[None])
+    repeated = verification(np.repeat(scores, weights), np.repeat(mated, weights), bootstrap=0, fars=(0.1,))
+    for name in ("best_threshold_accuracy", "eer", "auc"):
+        np.testing.assert_allclose(rates[name], getattr(repeated, name), rtol=1e-12)
+    np.testing.assert_allclose(rates["tar@0.1"], repeated.tar_at_far[0.1].tar)
+
+
+def test_identity_weights_follow_the_people(rng):
+    left, right = np.array([0, 0, 1, 2]), np.array([0, 1, 2, 2])
+    mated = left == right
+    weights = identity_weights(rng, 500, left, right, mated, 3)
+    drawn = np.stack([weights[:, 0], weights[:, 1], weights[:, 3]])
+    first, third = weights[:, 0], weights[:, 3]
+    second = 3 - first - third  # three people are drawn, each draw names one
+    np.testing.assert_array_equal(weights[:, 1], first * second)
+    np.testing.assert_array_equal(weights[:, 2], second * third)
+    assert drawn.min() == 0
+
+
+def test_intervals_are_seeded_and_cover_the_estimate(rng):
+    people = 80
+    left = np.concatenate([np.arange(people), rng.integers(0, people, 400)])
+    right = np.concatenate([np.arange(people), (left[people:] + rng.integers(1, people, 400)) % people])
+    mated = left == right
+    scores = rng.normal(size=len(left)) + 2 * mated
+    folds = np.arange(len(left)) % 10
+    report = verification(scores, mated, folds, (left, right), bootstrap=200, seed=1)
+    again = verification(scores, mated, folds, (left, right), bootstrap=200, seed=1)
+    assert report.intervals == again.intervals
+    assert report.intervals != verification(scores, mated, folds, (left, right), bootstrap=200, seed=2).intervals
+    for name in ("accuracy", "eer", "auc"):
+        low, high = report.intervals[name]
+        assert low < getattr(report, name) < high
+    assert set(report.intervals) == {"accuracy", "best_threshold_accuracy", "eer", "auc", "tar@0.01"}
+
+
+def test_interval_of_comparisons_has_the_binomial_width(rng):
+    # 400 independent comparisons decided at a given threshold, 80 % rightly: standard error sqrt(0.8 * 0.2 / 400) = 0.02.
+    mated = np.arange(400) % 2 == 0
+    scores = np.where(np.arange(400) % 10 < 8, mated, ~mated).astype(float)
+    rates = WeightedRates(scores, mated, None, (), threshold=0.5)
+    low, high = intervals(rates, mated, replicates=2000, seed=0)["accuracy"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.02, rel=0.08)
+
+
+def test_hardest_pairs_are_listed_with_their_decision():
+    report = verification(SCORES, MATED, threshold=0.5, bootstrap=0, hardest=2)
+    listed = [(entry["pair"], entry["mated"], entry["score"], entry["wrong"]) for entry in report.hardest]
+    assert listed == [(4, True, 0.4, True), (2, True, 0.8, False), (1, False, 0.6, True), (3, False, 0.3, False)]
+
+
+def test_hardest_pairs_are_judged_at_their_own_folds_threshold():
+    report = verification([0.2, 0.1, 0.9, 0.8], [1, 0, 1, 0], [0, 0, 1, 1], bootstrap=0)
+    assert {entry["pair"]: entry["wrong"] for entry in report.hardest} == {0: True, 1: False, 2: False, 3: True}
+
+
+def test_fold_accuracies_of_hand_made_folds():
+    cuts = fold_accuracies([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [1, 1, 2, 2])
+    assert [cut.accuracy for cut in cuts] == [1.0, 1.0]
+    assert [cut.threshold for cut in cuts] == pytest.approx([0.5, 0.5])
+
+
+def test_pair_scores_are_cosines_at_known_angles():
+    angles = np.radians([0, 60, 90, 180])
+    embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32) * [[1], [5], [0.1], [70]]
+    scores = pair_scores(embeddings, np.array([0, 0, 0, 1]), np.array([1, 2, 3, 1]))
+    assert scores.dtype == np.float64
+    np.testing.assert_allclose(scores, [0.5, 0, -1, 1], atol=1e-6)
+    assert np.abs(scores).max() <= 1
+
+
+def test_fusions_at_known_vectors():
+    image, mirror = np.array([[3.0, 0.0]]), np.array([[0.0, 1.0]])
+    assert fuse(image, mirror, "none").tolist() == [[3, 0]]
+    assert fuse(image, mirror, "sum").tolist() == [[3, 1]]  # raw: the longer embedding weighs more
+    assert fuse(image, mirror, "concat").tolist() == [[3, 0, 0, 1]]
+    with pytest.raises(ValueError, match="flip='mean'"):
+        fuse(image, mirror, "mean")
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "message"),
+    [
+        ([[1.0, 0.0], [np.nan, 1.0]], r"row 11 \(b\.jpg\) holds NaN"),
+        ([[1.0, 0.0], [0.0, 0.0]], r"row 11 \(b\.jpg\) is all zeros"),
+        ([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], r"shape \(n, 2\).*\(2, 3\)"),
+        ([1.0, 2.0], "from row 10 on"),
+    ],
+)
+def test_unusable_embeddings_are_named(embeddings, message):
+    with pytest.raises(ValueError, match=message):
+        check_embeddings(np.array(embeddings), ["a.jpg", "b.jpg"], width=2, first_row=10)
