@@ -104,7 +104,10 @@ class BinaryHead(AngularHead):
         # One class has no negatives to balance against: it is treated as having one.
         ratio = self.positive_weight / ((1.0 - self.positive_weight) * max(self.num_classes - 1, 1))
         root = math.sqrt((1.0 - ratio) ** 2 + 4.0 * ratio * math.exp(positive - negative))
-        return math.log(2.0 * ratio) - negative - math.log(1.0 - ratio + root)
+        # Both are the positive root of the same quadratic equation in exp(bias), each where it doesn't cancel.
+        if ratio < 1.0:
+            return math.log(2.0 * ratio) - negative - math.log(1.0 - ratio + root)
+        return math.log((ratio - 1.0 + root) / 2.0) - positive
 
     def call(self, embeddings, labels=None):
         """Returns the logits; without labels, those without the margin."""

@@ -1,0 +1,307 @@
+"""Behaviour of the heads: every combination is finite, saves and loads, and bad input is refused."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+from gradients import value_and_gradients
+
+from keras_sphereface import heads
+
+FACTORIES = {
+    "Softmax": heads.Softmax,
+    "NormFace": heads.NormFace,
+    "CosFace": heads.CosFace,
+    "ArcFace": heads.ArcFace,
+    "SphereFace": heads.SphereFace,
+    "SphereFaceR": heads.SphereFaceR,
+    "SphereFacePlus": heads.SphereFacePlus,
+    "SphereFace2": heads.SphereFace2,
+}
+DIM, CLASSES = 8, 5
+
+
+def axis_data():
+    """Embeddings at known angles to the classes: class i points along axis i."""
+    embeddings = np.zeros((3, DIM), "float32")
+    embeddings[0, 0] = 2.0  # angle 0 to class 0, norm 2
+    embeddings[1, :2] = (1.0, math.sqrt(3.0))  # 60 degrees to class 0, 30 to class 1, norm 2
+    embeddings[2, 2] = -2.0  # angle 180 to class 2
+    return embeddings, np.array([0, 1, 2], "int32")
+
+
+def built(factory, **kwargs):
+    head = factory(CLASSES, **kwargs)
+    head.build((None, DIM))
+    head.kernel.assign(np.eye(DIM, CLASSES))
+    return head
+
+
+def numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def test_public_factories_are_all_tested():
+    assert set(FACTORIES) | {"MarginHead", "BinaryHead"} == set(heads.__all__)
+
+
+def test_logits_of_known_angles():
+    embeddings, labels = axis_data()
+    cos30, cos60 = math.sqrt(3) / 2, 0.5
+    logits = numpy(built(heads.CosFace, margin=0.25, scale=10.0)(embeddings, labels))
+    np.testing.assert_allclose(logits[1], [10 * cos60, 10 * (cos30 - 0.25), 0, 0, 0], atol=1e-5)
+    logits = numpy(built(heads.SphereFaceR, variant="v1", margin=2.0, scale=10.0)(embeddings, labels))
+    np.testing.assert_allclose(logits[1], [10 * cos60, 10 * cos60, 0, 0, 0], atol=1e-5)
+    logits = numpy(built(heads.SphereFaceR, variant="v2", margin=2.0, feature_norm="none")(embeddings, labels))
+    cos45 = math.sqrt(0.5)
+    np.testing.assert_allclose(logits[1], 2 * np.array([cos30, cos30, cos45, cos45, cos45]), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_without_labels_there_is_no_margin(name):
+    embeddings, _ = axis_data()
+    kwargs = {} if name == "Softmax" else {"scale": 10.0}
+    logits = numpy(built(FACTORIES[name], **kwargs)(embeddings))
+    assert logits.shape == (3, CLASSES)
+    if name == "SphereFace2":
+        assert logits[1].argmax() == 1
+    else:
+        radius = 2.0 if name == "Softmax" else 10.0
+        np.testing.assert_allclose(logits[1], radius * np.array([0.5, math.sqrt(3) / 2, 0, 0, 0]), atol=1e-5)
+
+
+def test_loss_of_known_angles():
+    # Two classes at right angles, embedding along the first: CE = log(1 + exp(-s)).
+    head = heads.NormFace(2, scale=3.0, loss_weight=6.0)
+    head.build((None, 2))
+    head.kernel.assign(np.eye(2))
+    loss = numpy(head.loss(np.array([[5.0, 0.0]]), np.array([0])))
+    assert loss == pytest.approx(6.0 / 3.0 * math.log1p(math.exp(-3.0)), rel=1e-6)
+
+
+def test_soft_norm_adds_the_penalty_on_norms():
+    arguments = {"variant": "v1", "feature_norm": "soft", "margin": 1.0, "scale": 4.0, "loss_weight": 4.0}
+    embeddings, labels = axis_data()
+    plain = numpy(built(heads.SphereFaceR, norm_penalty=0.0, **arguments).loss(embeddings, labels))
+    absolute = numpy(built(heads.SphereFaceR, norm_penalty=0.5, **arguments).loss(embeddings, labels))
+    squared = numpy(built(heads.SphereFaceR, norm_penalty=0.5, penalty_power=2, **arguments).loss(embeddings, labels))
+    np.testing.assert_allclose(absolute - plain, 0.5 * abs(2.0 - 4.0), rtol=1e-5)
+    np.testing.assert_allclose(squared - plain, 0.5 * (2.0 - 4.0) ** 2, rtol=1e-5)
+
+
+def test_repulsion_counts_distinct_classes_once():
+    head = built(heads.SphereFacePlus, repulsion=1.0)
+    plain = built(heads.SphereFace)
+    embeddings = np.tile(axis_data()[0][:1], (4, 1))
+    labels = np.array([0, 1, 1, 0], "int32")
+    difference = numpy(head.loss(embeddings, labels)) - numpy(plain.loss(embeddings, labels))
+    # One pair of classes, at a right angle.
+    np.testing.assert_allclose(difference, (math.pi / 2) ** -2, rtol=1e-4)
+    same = numpy(head.loss(embeddings, labels * 0)) - numpy(plain.loss(embeddings, labels * 0))
+    np.testing.assert_allclose(same, 0.0, atol=1e-6)
+
+
+ANGULAR = ("sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface", "normface")
+COMBINATIONS = list(itertools.product(ANGULAR, ("none", "hard", "soft")))
+EXTREMES = np.array([[1.0, 0], [-1.0, 0], [0, 0], [1e-20, 0], [1e4, 1e4]], "float32")
+
+
+@pytest.mark.parametrize(("margin", "feature_norm"), COMBINATIONS)
+def test_every_combination_is_finite_at_the_extremes(margin, feature_norm):
+    for detach, weight_norm in itertools.product((True, False), ("projected", "graph")):
+        head = heads.MarginHead(
+            2, margin, 1.4, feature_norm=feature_norm, scale=30.0, detach=detach, weight_norm=weight_norm
+        )
+        head.build((None, 2))
+        head.kernel.assign(np.eye(2))
+
+        def total(embeddings, head=head):
+            return keras.ops.sum(head.loss(embeddings, np.array([0, 0, 1, 0, 1])))
+
+        value, gradients, kernel_gradients = value_and_gradients(total, [EXTREMES], [head.kernel])
+        assert np.isfinite(value), (detach, weight_norm)
+        assert np.isfinite(gradients[0]).all(), (detach, weight_norm)
+        assert np.isfinite(kernel_gradients[0]).all(), (detach, weight_norm)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("variant", ["C", "A", "M"])
+def test_sphereface2_is_finite_at_the_extremes(variant, detach):
+    head = heads.SphereFace2(2, variant=variant, margin=1.3, detach=detach)
+    head.build((None, 2))
+    head.kernel.assign(np.eye(2))
+
+    def total(embeddings):
+        return keras.ops.sum(head.loss(embeddings, np.array([0, 0, 1, 0, 1])))
+
+    value, gradients, _ = value_and_gradients(total, [EXTREMES])
+    assert np.isfinite(value)
+    assert np.isfinite(gradients[0]).all()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 40, 10_000])
+@pytest.mark.parametrize(("variant", "margin"), [("C", 0.1), ("A", 0.3), ("M", 1.3)])
+def test_sphereface2_starts_in_balance(variant, margin, num_classes):
+    """At right angles, the gradients of the target and of all other classes to the bias cancel."""
+    head = heads.SphereFace2(num_classes, variant=variant, margin=margin, scale=8.0)
+    head.build((None, num_classes + 1))
+    head.kernel.assign(np.eye(num_classes + 1, num_classes))
+    orthogonal = np.eye(num_classes + 1)[-1:]
+    loss = lambda x: keras.ops.sum(head.loss(x, np.array([1])))  # noqa: E731
+    _, _, (gradient,) = value_and_gradients(loss, [orthogonal], [head.bias])
+    # Each side's gradient is of the order of loss_weight / scale * positive_weight = 4.
+    assert abs(gradient[0]) < 1e-3
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_one_class(name):
+    head = FACTORIES[name](1)
+    embeddings = np.ones((3, 4), "float32")
+    value, gradients, _ = value_and_gradients(lambda x: keras.ops.sum(head.loss(x, np.zeros(3, "int32"))), [embeddings])
+    assert np.isfinite(value)
+    assert np.isfinite(gradients[0]).all()
+
+
+@pytest.mark.parametrize("weight_norm", ["projected", "graph"])
+def test_class_weights_are_on_the_sphere(weight_norm):
+    head = heads.ArcFace(CLASSES, weight_norm=weight_norm)
+    head.build((None, DIM))
+    np.testing.assert_allclose(np.linalg.norm(numpy(head.unit_kernel()), axis=0), 1.0, rtol=1e-5)
+    if weight_norm == "graph":
+        head.kernel.assign(3.0 * np.eye(DIM, CLASSES))
+        loss = lambda: keras.ops.sum(head.loss(axis_data()[0], axis_data()[1]))  # noqa: E731
+        _, _, (gradient,) = value_and_gradients(loss, [], [head.kernel])
+        radial = (gradient * np.eye(DIM, CLASSES)).sum(axis=0)
+        np.testing.assert_allclose(radial, 0.0, atol=1e-4)
+        assert np.abs(gradient).max() > 1e-2
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", FACTORIES)
+def test_a_functional_model_saves_loads_and_trains(name, policy, tmp_path, rng):
+    keras.config.set_dtype_policy(policy)
+    try:
+        images, labels = keras.Input((12,)), keras.Input((), dtype="int32")
+        head = FACTORIES[name](CLASSES, name="head")
+        model = keras.Model([images, labels], head(keras.layers.Dense(DIM)(images), labels))
+        model.compile(
+            keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False
+        )
+        x, y = rng.normal(size=(16, 12)).astype("float32"), rng.integers(0, CLASSES, 16).astype("int32")
+        history = model.fit([x, y], y, batch_size=8, epochs=1, verbose=0)
+        assert np.isfinite(history.history["loss"]).all()
+        before = model.predict([x, y], verbose=0)
+        assert before.dtype == np.float32
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.predict([x, y], verbose=0), before)
+        assert loaded.get_layer("head").get_config() == head.get_config()
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def test_the_head_computes_in_float32_under_mixed_precision():
+    embeddings, labels = axis_data()
+    expected = numpy(built(heads.ArcFace).loss(embeddings, labels))
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        head = built(heads.ArcFace)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    logits = head(keras.ops.cast(embeddings, "float16"), labels)
+    assert keras.backend.standardize_dtype(logits.dtype) == "float32"
+    np.testing.assert_allclose(numpy(head.loss(embeddings, labels)), expected, rtol=1e-6)
+
+
+def test_bad_arguments_are_refused():
+    for arguments, words in (
+        ({"variant": "v3"}, "one of .*'v2'.*Received: variant='v3'"),
+        ({"margin": 0.9}, "at least 1.0. Received: margin=0.9"),
+        ({"margin": "1.4"}, "finite number. Received: margin='1.4'"),
+        ({"feature_norm": "medium"}, "one of .*'soft'.*Received: feature_norm='medium'"),
+        ({"scale": 0.0}, "`scale` must be a finite number above 0. Received: scale=0.0"),
+        ({"loss_weight": -1.0}, "`loss_weight`"),
+        ({"norm_penalty": -1.0}, "`norm_penalty`"),
+        ({"weight_norm": "sphere"}, "'projected'.*Received: weight_norm='sphere'"),
+        ({"penalty_power": 3}, "Received: penalty_power=3"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            heads.SphereFaceR(CLASSES, **arguments)
+    for num_classes in (0, -1, 2.5, True, None):
+        with pytest.raises(ValueError, match="`num_classes` must be an integer of at least 1"):
+            heads.SphereFaceR(num_classes)
+    with pytest.raises(ValueError, match=r"'C', 'A', 'M'.*Received: variant='B'"):
+        heads.SphereFace2(CLASSES, variant="B")
+    with pytest.raises(ValueError, match="below 1"):
+        heads.SphereFace2(CLASSES, positive_weight=1.0)
+    with pytest.raises(ValueError, match=r"one of .*Received: margin='arcfase'"):
+        heads.MarginHead(CLASSES, margin="arcfase")
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_bad_input_is_refused(name):
+    head = built(FACTORIES[name])
+    embeddings = np.ones((2, DIM), "float32")
+    for labels in ([0, CLASSES], [-1, 0]):
+        with pytest.raises(ValueError, match=rf"in \[0, {CLASSES}\).*Received: \[{max(labels, key=abs)}\]"):
+            head.loss(embeddings, np.array(labels))
+        with pytest.raises(ValueError, match=rf"in \[0, {CLASSES}\)"):
+            head(embeddings, np.array(labels))
+    with pytest.raises(ValueError, match="in \\[0"):
+        head.loss(embeddings, np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match="not one-hot"):
+        head.loss(embeddings, np.eye(CLASSES)[:2])
+    with pytest.raises(ValueError, match="shape \\(batch, embedding_dim\\)"):
+        head.loss(np.ones((2, 3, DIM)), np.array([0, 1]))
+    with pytest.raises(ValueError, match=f"built for embeddings of {DIM} dimensions"):
+        head.loss(np.ones((2, DIM + 1)), np.array([0, 1]))
+
+
+def test_a_bad_label_inside_a_compiled_step_is_never_silent():
+    head = built(heads.ArcFace)
+    embeddings, labels = np.ones((2, DIM), "float32"), np.array([0, CLASSES], "int32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"Labels must be integers in \\[0, {CLASSES}\\)"):
+            tf.function(head.loss)(embeddings, labels)
+        losses = tf.function(head.loss, jit_compile=True)(embeddings, labels).numpy()
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        losses = np.asarray(jax.jit(head.loss)(embeddings, labels))
+    else:
+        pytest.skip("PyTorch runs eagerly: test_bad_input_is_refused covers it")
+    assert np.isfinite(losses[0])
+    assert np.isnan(losses[1])
+
+
+def test_the_margin_is_a_saved_variable(tmp_path):
+    head = built(heads.SphereFaceR, margin=1.4)
+    assert float(head.current_margin) == pytest.approx(1.4)
+    model = keras.Sequential([keras.Input((DIM,)), head])
+    head.current_margin.assign(1.1)
+    model.save_weights(tmp_path / "head.weights.h5")
+    head.current_margin.assign(1.4)
+    model.load_weights(tmp_path / "head.weights.h5")
+    assert float(head.current_margin) == pytest.approx(1.1)
+    assert len(model.trainable_weights) == 1
+
+
+def test_gradients_agree_between_the_logits_and_the_loss(rng):
+    """The head is a plain layer: cross-entropy of its logits is its loss."""
+    embeddings = rng.normal(size=(6, DIM)).astype("float32")
+    labels = rng.integers(0, CLASSES, 6)
+    head = built(heads.SphereFaceR, margin=1.3, loss_weight=None)
+
+    def outside(x):
+        logits = head(x, labels)
+        return keras.ops.sum(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+
+    expected = value_and_gradients(lambda x: keras.ops.sum(head.loss(x, labels)), [embeddings], [head.kernel])
+    actual = value_and_gradients(outside, [embeddings], [head.kernel])
+    assert actual[0] == pytest.approx(expected[0], rel=1e-6)
+    np.testing.assert_allclose(actual[1][0], expected[1][0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(actual[2][0], expected[2][0], rtol=1e-4, atol=1e-6)

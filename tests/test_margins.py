@@ -1,0 +1,101 @@
+"""The margin table, and the application of margins to cosines."""
+
+import keras
+import numpy as np
+import pytest
+from gradients import value_and_gradients
+
+from keras_sphereface import margins
+
+COSINES = np.cos(np.radians([[60.0, 90.0, 30.0], [120.0, 45.0, 180.0]]))
+LABELS = np.array([0, 1], "int32")
+
+
+def apply(name, value, cosines=COSINES, detach=True):
+    tensor = keras.ops.convert_to_tensor(cosines, "float32")
+    labels = keras.ops.convert_to_tensor(LABELS)
+    return keras.ops.convert_to_numpy(margins.apply_margin(tensor, labels, margins.get(name), value, detach))
+
+
+def test_only_the_target_column_changes():
+    expected = COSINES.copy()
+    expected[0, 0] = -0.5  # cos(2 * 60)
+    expected[1, 1] = 0.0  # cos(2 * 45)
+    np.testing.assert_allclose(apply("sphereface_r_v1", 2.0), expected, atol=1e-6)
+
+
+def test_v2_changes_every_column_but_the_target():
+    expected = np.cos(np.radians([[60.0, 45.0, 15.0], [60.0, 45.0, 90.0]]))
+    # 180 degrees is clipped: arccos(1e-5 - 1) is 0.26 degrees short of it.
+    np.testing.assert_allclose(apply("sphereface_r_v2", 2.0), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize("name", ["sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface", "normface"])
+def test_detachment_leaves_the_plain_cosine_gradient(name):
+    value = margins.get(name).neutral + 0.4
+
+    def total(cosines):
+        return keras.ops.sum(
+            margins.apply_margin(cosines, keras.ops.convert_to_tensor(LABELS), margins.get(name), value)
+        )
+
+    _, (gradient,), _ = value_and_gradients(total, [COSINES])
+    np.testing.assert_array_equal(gradient, np.ones((2, 3)))
+
+
+def test_without_detachment_the_gradient_is_the_derivative_of_psi():
+    margin = margins.get("sphereface_r_v1")
+
+    def total(cosines):
+        return keras.ops.sum(margins.apply_margin(cosines, keras.ops.convert_to_tensor(LABELS), margin, 1.5, False))
+
+    _, (gradient,), _ = value_and_gradients(total, [COSINES])
+    # d cos(m theta) / d cos(theta) = m sin(m theta) / sin(theta).
+    assert gradient[0, 0] == pytest.approx(1.5 * np.sin(np.pi / 2) / np.sin(np.pi / 3), rel=1e-5)
+    assert gradient[1, 1] == pytest.approx(1.5 * np.sin(np.radians(67.5)) / np.sin(np.radians(45)), rel=1e-5)
+    np.testing.assert_array_equal(gradient[[0, 0, 1, 1], [1, 2, 0, 2]], 1.0)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("name", ["sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface"])
+def test_finite_at_zero_and_pi(name, detach):
+    ends = np.array([[1.0, -1.0, 1.0], [1.0, -1.0, -1.0]])
+
+    def total(cosines):
+        return keras.ops.sum(
+            margins.apply_margin(cosines, keras.ops.convert_to_tensor(LABELS), margins.get(name), 1.4, detach)
+        )
+
+    value, (gradient,), _ = value_and_gradients(total, [ends])
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.fixture
+def _registry(monkeypatch):
+    monkeypatch.setattr(margins, "_TABLE", dict(margins._TABLE))
+
+
+@pytest.mark.usefixtures("_registry")
+def test_a_margin_of_ones_own():
+    margin = margins.register("shifted", psi=lambda theta, m: keras.ops.cos(theta) - 2.0 * m, neutral=0.0)
+    assert margins.get("shifted") is margin
+    assert margins.serialize(margin) == "shifted"
+    np.testing.assert_allclose(apply("shifted", 0.25)[0], [0.0, 0.0, np.cos(np.pi / 6)], atol=1e-6)
+    with pytest.raises(ValueError, match="registered already"):
+        margins.register("shifted", psi=lambda theta, m: theta)
+    with pytest.raises(ValueError, match="registered already"):
+        margins.register("arcface", psi=lambda theta, m: theta)
+
+
+def test_errors_name_what_came_and_what_was_expected():
+    with pytest.raises(ValueError, match=r"one of \['arcface', .*'arcfase'"):
+        margins.get("arcfase")
+    with pytest.raises(ValueError, match=r"at least 1.0. Received: margin=0.9"):
+        margins.get("sphereface").validate(0.9)
+    with pytest.raises(ValueError, match=r"finite number. Received: margin=nan"):
+        margins.get("arcface").validate(float("nan"))
+    with pytest.raises(TypeError, match="must be a function"):
+        margins.Margin("broken", psi=3.0)
+    with pytest.raises(ValueError, match="not registered"):
+        margins.serialize(margins.Margin("unknown"))
