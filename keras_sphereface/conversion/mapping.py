@@ -53,7 +53,8 @@ def _layer_slots(layer, backbone):
         return [("weight", Slot(layer.alpha, (channels,), lambda x: x[None, None, :]))]
     if isinstance(layer, layers.DepthwiseConv2D):
         height, width, channels, _ = layer.kernel.shape
-        return [("weight", Slot(layer.kernel, (channels, 1, height, width), lambda x: x.transpose(2, 3, 0, 1)))]
+        kernel = Slot(layer.kernel, (channels, 1, height, width), lambda x: x.transpose(2, 3, 0, 1))
+        return [("weight", kernel), *_bias(layer)]
     if isinstance(layer, layers.Conv2D):
         height, width, inputs, outputs = layer.kernel.shape
         kernel = Slot(layer.kernel, (outputs, inputs, height, width), lambda x: x.transpose(2, 3, 1, 0))
