@@ -1,0 +1,202 @@
+"""A set of labelled face images, and its views for training."""
+
+import os
+
+from keras_sphereface.data import loader as loaders
+from keras_sphereface.data.bad_records import BadRecords
+from keras_sphereface.data.images import decode_resized
+from keras_sphereface.data.order import EpochOrder
+
+
+class FaceDataset:
+    """Labelled face images from any source.
+
+    Args:
+        source: Where the images come from; see `sources.py`.
+        max_bad: Number of broken images (that cannot be decoded, or whose label is out of range) that training puts up
+            with: each is named in the log and replaced. Defaults to 100.
+        strict: Whether the first broken image is an error. Defaults to `False`.
+
+    Attributes:
+        num_images: Number of images.
+        num_classes: Number of identities.
+        image_size: `(height, width)` of the images; others are resized.
+        class_names: Names of the identities, or `None` where they have none.
+        bad: What was found broken so far: `len(bad)`, `bad.messages`.
+
+    Example:
+    >>> ds = ksf.data.from_recordio("faces_emore/train.rec")
+    >>> trainer.fit(ds.batches(512), steps_per_epoch=ds.steps_per_epoch(512), epochs=20)
+    """
+
+    def __init__(self, source, max_bad=100, strict=False):
+        self.source = source
+        self.num_images, self.num_classes = int(source.num_images), int(source.num_classes)
+        self.image_size = tuple(int(side) for side in source.image_size)
+        self.class_names = source.class_names
+        self.bad = BadRecords(source.name, max_bad, strict)
+
+    def __len__(self):
+        return self.num_images
+
+    def __repr__(self):
+        height, width = self.image_size
+        return (
+            f"FaceDataset({self.source.name!r}: {self.num_images} images, {self.num_classes} classes, {height}x{width})"
+        )
+
+    def read(self, record):
+        """Reads one image.
+
+        Args:
+            record: Number of the image, from 0.
+
+        Returns:
+            `(image, label)`: uint8 `(height, width, 3)` RGB and an int.
+
+        Raises:
+            FileFormatError: If the image is broken.
+            IndexError: If there is no such image.
+        """
+        if not 0 <= record < self.num_images:
+            raise IndexError(f"Expected an image number from 0 to {self.num_images - 1}. Received: {record}")
+        if hasattr(self.source, "read_arrays"):
+            images, labels = self.source.read_arrays([record])
+            return images[0], int(labels[0])
+        data, label = self.source.read(record)
+        return decode_resized(data, self.image_size, self.source.where(record)), label
+
+    def steps_per_epoch(self, batch_size, drop_remainder=True):
+        """Number of batches that count as one pass over the images."""
+        return loaders.Steps(self.num_images, batch_size, drop_remainder).per_epoch
+
+    def records_of_step(self, step, batch_size, seed=0, drop_remainder=True, shuffle=True):
+        """Numbers of the images that make up the batch of a step, int64 of shape `(batch_size,)`.
+
+        Arguments as in `batches`. To find the images of a batch that went wrong.
+        """
+        first, count = loaders.Steps(self.num_images, batch_size, drop_remainder).positions(step)
+        return EpochOrder(self.num_images, seed, shuffle).records(first, count)
+
+    def batches(
+        self,
+        batch_size,
+        seed=0,
+        augment=None,
+        start_step=0,
+        drop_remainder=True,
+        repeat=True,
+        shuffle=True,
+        workers=None,
+    ):
+        """The images as a `tf.data.Dataset`.
+
+        A batch depends on nothing but the data, `seed` and its step: not on the number of threads, nor on the step that
+        reading began with. Each epoch is a fresh permutation of all images. The order of the images does not depend on
+        `batch_size` either.
+
+        Args:
+            batch_size: Images of a batch.
+            seed: Seeds the order and the augmentation. Defaults to 0.
+            augment: `None`, the name of a preset (`"none"`, `"flip"`, `"strong"`) or an `Augmentation`. Defaults to `None`.
+            start_step: Step of the first batch, to go on where a run stopped. Defaults to 0.
+            drop_remainder: If `True`, all batches are full and the stream runs on across the end of an epoch; if `False`,
+                each epoch ends with a smaller batch. Defaults to `True`.
+            repeat: If `True`, the data set is endless (`fit` then needs `steps_per_epoch`). If `False`, each pass over it
+                has `steps_per_epoch(batch_size)` batches, and the next pass goes on where it ended. Defaults to `True`.
+            shuffle: If `False`, the images come in their own order. Defaults to `True`.
+            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16.
+
+        Returns:
+            A `tf.data.Dataset` of `(images, labels)`: uint8 `(batch, height, width, 3)`, RGB, and int32 `(batch,)`.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        from keras_sphereface.data.tensorflow_view import as_tf_data
+
+        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, loaders.TensorFlowBackend)
+        return as_tf_data(loader, self.image_size, start_step, repeat, workers or _cores())
+
+    def sequence(
+        self,
+        batch_size,
+        seed=0,
+        augment=None,
+        start_step=0,
+        drop_remainder=True,
+        repeat=True,
+        shuffle=True,
+        workers=None,
+    ):
+        """The images as a `keras.utils.PyDataset`, without TensorFlow: Pillow decodes and NumPy augments.
+
+        Order, augmentation and arguments as in `batches`. With `repeat=False`, pass `shuffle=False` to `fit`, which
+        would reorder the batches once more.
+
+        Returns:
+            A `keras.utils.PyDataset` of `(images, labels)`.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        from keras_sphereface.data.sequence import FaceSequence
+
+        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, loaders.NumpyBackend)
+        return FaceSequence(loader, start_step, repeat, workers or _cores())
+
+    def _loader(self, batch_size, seed, augment, start_step, drop_remainder, shuffle, backend):
+        if start_step < 0:
+            raise ValueError(f"start_step must be 0 or larger. Received: start_step={start_step!r}")
+        return loaders.make_loader(self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend)
+
+
+def from_recordio(path, num_classes=None, image_size=None, max_bad=100, strict=False):
+    """Opens an MXNet RecordIO set, InsightFace's layout or plain.
+
+    Args:
+        path: Path of the .rec file; `.idx` (rebuilt if missing) and `property` are looked for beside it.
+        num_classes: Number of classes. Defaults to what `property` says, else record 0, else the largest label plus one.
+        image_size: `(height, width)`. Defaults to what `property` says, else the first image's.
+        max_bad: As in `FaceDataset`. Defaults to 100.
+        strict: As in `FaceDataset`. Defaults to `False`.
+
+    Returns:
+        A `FaceDataset`.
+
+    Raises:
+        FileFormatError: If the files are broken.
+        FileNotFoundError: If there is no such file.
+    """
+    from keras_sphereface.data.sources import RecordIOSource
+
+    return FaceDataset(RecordIOSource(os.fspath(path), num_classes, image_size), max_bad, strict)
+
+
+def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
+    """Opens a folder of images with one folder per identity.
+
+    Labels count the identity folders in sorted order; folders without images are left out and named in the log.
+
+    Args:
+        root: Path of the folder.
+        image_size: `(height, width)`; images of another size are resized. Defaults to the first image's.
+        min_images: Fewest images of an identity that is kept. Defaults to 1.
+        max_bad: As in `FaceDataset`. Defaults to 100.
+        strict: As in `FaceDataset`. Defaults to `False`.
+
+    Returns:
+        A `FaceDataset` with `class_names`.
+
+    Raises:
+        FileFormatError: If no identity has images.
+        FileNotFoundError: If there is no such folder.
+    """
+    from keras_sphereface.data.folders import list_folder
+    from keras_sphereface.data.sources import FolderSource
+
+    return FaceDataset(FolderSource(list_folder(root, min_images), image_size), max_bad, strict)
+
+
+def _cores():
+    return max(2, min(16, os.cpu_count() or 2))

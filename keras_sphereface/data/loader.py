@@ -1,0 +1,159 @@
+"""From a step to its batch: a pure function of (data, seed, step), whoever calls it and in whatever order."""
+
+import math
+
+import numpy as np
+
+from keras_sphereface.data import augmentation as augmentations
+from keras_sphereface.data.images import decode_resized
+from keras_sphereface.data.order import EpochOrder
+from keras_sphereface.errors import FileFormatError
+
+
+class Steps:
+    """Which positions of the stream a step's batch takes.
+
+    With `drop_remainder`, step k takes positions `k * batch_size` onwards, across the end of an epoch: every batch is full
+    and no image is ever left out. Without, each epoch ends with a batch of what is left.
+
+    Args:
+        num_images: Number of images of an epoch.
+        batch_size: Number of images of a batch.
+        drop_remainder: As above.
+    """
+
+    def __init__(self, num_images, batch_size, drop_remainder=True):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+            raise ValueError(f"batch_size must be a whole number, 1 or larger. Received: batch_size={batch_size!r}")
+        self.num_images, self.batch_size, self.drop_remainder = num_images, int(batch_size), drop_remainder
+        whole = max(1, num_images // self.batch_size)
+        self.per_epoch = whole if drop_remainder else math.ceil(num_images / self.batch_size)
+
+    def positions(self, step):
+        """`(first, count)` of a step."""
+        if self.drop_remainder:
+            return step * self.batch_size, self.batch_size
+        epoch, step = divmod(step, self.per_epoch)
+        start = step * self.batch_size
+        return epoch * self.num_images + start, min(self.batch_size, self.num_images - start)
+
+
+class BatchLoader:
+    """Reads, decodes and augments the batch of a step.
+
+    A broken image is replaced by the next sound one in the epoch's order, so that the batch stays a function of the step.
+
+    Args:
+        source: Where images come from; see `sources.py`.
+        order: An `EpochOrder`.
+        steps: A `Steps`.
+        augmentation: An `Augmentation`.
+        bad: A `BadRecords`.
+        backend: Object with `decode(list of bytes) -> images or None` and `augment(augmentation, parameters, images)`.
+    """
+
+    def __init__(self, source, order, steps, augmentation, bad, backend):
+        self.source, self.order, self.steps = source, order, steps
+        self.augmentation, self.bad, self.backend = augmentation, bad, backend
+
+    def __call__(self, step):
+        """Returns `(images, labels)` of a step: uint8 `(n, h, w, 3)` and int32 `(n,)`."""
+        first, count = self.steps.positions(int(step))
+        records = self.order.records(first, count)
+        images, labels = self._read(records, first)
+        parameters = augmentations.draw(self.augmentation, self.order.seed, first, count)
+        return self.backend.augment(self.augmentation, parameters, images), np.asarray(labels, np.int32)
+
+    def _read(self, records, first):
+        if hasattr(self.source, "read_arrays"):
+            return self.source.read_arrays(records)
+        data, labels, sound = [], [], True
+        for record in records.tolist():
+            try:
+                item, label = self.source.read(record)
+            except (FileFormatError, OSError) as error:
+                self.bad.add(record, error)
+                item, label, sound = b"", 0, False
+            data.append(item)
+            labels.append(label)
+        images = self.backend.decode(data) if sound else None
+        return (images, labels) if images is not None else self._read_one_by_one(data, labels, records, first)
+
+    def _read_one_by_one(self, data, labels, records, first):
+        images = np.empty((len(data), *self.source.image_size, 3), np.uint8)
+        for slot, record in enumerate(records.tolist()):
+            try:
+                if not data[slot]:  # found broken when it was read
+                    raise FileFormatError(self.bad.messages.get(record, f"{self.source.where(record)}: no bytes"))
+                images[slot] = decode_resized(data[slot], self.source.image_size, self.source.where(record))
+            except FileFormatError as error:
+                self.bad.add(record, error)
+                images[slot], labels[slot] = self._replacement(first + slot)
+        return images, labels
+
+    def _replacement(self, position):
+        epoch, start = divmod(position, self.order.num_images)
+        numbers = self.order.epoch(epoch)
+        for ahead in range(1, self.order.num_images):
+            record = int(numbers[(start + ahead) % self.order.num_images])
+            try:
+                data, label = self.source.read(record)
+                return decode_resized(data, self.source.image_size, self.source.where(record)), label
+            except (FileFormatError, OSError) as error:
+                self.bad.add(record, error)
+        raise FileFormatError(f"{self.bad.name}: no image can be decoded. Restore the data.")
+
+
+class NumpyBackend:
+    """Decoding by Pillow and augmentation by NumPy, for backends without TensorFlow."""
+
+    def __init__(self, image_size):
+        self.image_size = image_size
+
+    def decode(self, data):
+        """Returns images, or `None` if one is broken."""
+        try:
+            return np.stack([decode_resized(item, self.image_size) for item in data])
+        except FileFormatError:
+            return None
+
+    def augment(self, augmentation, parameters, images):
+        """Augments a batch."""
+        return augmentations.apply(augmentation, parameters, images)
+
+
+class TensorFlowBackend:
+    """Decoding and augmentation in compiled TensorFlow functions, without Python an image."""
+
+    def __init__(self, image_size):
+        from keras_sphereface.data import tensorflow_ops
+
+        self.image_size, self._ops = image_size, tensorflow_ops
+
+    def decode(self, data):
+        """Returns images, or `None` if one is broken, turned, or of another size or format."""
+        import tensorflow as tf
+
+        try:
+            return self._ops.decoder(tuple(self.image_size))(tf.constant(data, tf.string))
+        except tf.errors.OpError:
+            return None
+
+    def augment(self, augmentation, parameters, images):
+        """Augments a batch."""
+        function = self._ops.augmenter(augmentation, tuple(self.image_size))
+        return function(
+            images,
+            parameters.boxes,
+            parameters.low_sides,
+            parameters.gains,
+            parameters.contrasts,
+            parameters.saturations,
+        )
+
+
+def make_loader(source, batch_size, seed, augment, bad, drop_remainder, shuffle, backend):
+    """Checks a user's arguments and builds the `BatchLoader`; `backend` is `NumpyBackend` or `TensorFlowBackend`."""
+    steps = Steps(source.num_images, batch_size, drop_remainder)
+    order = EpochOrder(source.num_images, seed, shuffle)
+    return BatchLoader(source, order, steps, augmentations.get(augment), bad, backend(source.image_size))
