@@ -1,0 +1,331 @@
+"""IJB-B and IJB-C in the layout they are passed on in: loose crops and the official meta files."""
+
+import csv
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.data.alignment import align
+from keras_sphereface.data.images import read_image
+from keras_sphereface.data.int_tables import line_of_row, read_int_table
+from keras_sphereface.errors import FileFormatError
+
+# The two halves of the gallery are called G1, G2 in IJB-C and S1, S2 in IJB-B.
+GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
+
+# Lines turned into numbers at once.
+_LINES = 65_536
+_LANDMARK_TOKENS = 12
+_THREADS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class TemplateList:
+    """Templates of a gallery or of the probes, each once.
+
+    Attributes:
+        name: `"G1"`, `"G2"`, `"S1"`, `"S2"` or `"probes"`.
+        template_ids: `(n,)` int32, ascending.
+        subject_ids: `(n,)` int32, the person of each template.
+    """
+
+    name: str
+    template_ids: np.ndarray
+    subject_ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class IJBMeta:
+    """The meta files of IJB-B or IJB-C.
+
+    Attributes:
+        name: `"ijbb"` or `"ijbc"`.
+        image_names: List of n file names in `loose_crop`.
+        landmarks: `(n, 5, 2)` float32, x and y in pixels of the loose crop.
+        detector_scores: `(n,)` float32, 0..1.
+        template_ids: `(n,)` int32, the template of each image.
+        media_ids: `(n,)` int32, the photo or video of each image.
+        pair_left, pair_right: `(p,)` int32 template ids of the 1:1 pairs.
+        pair_mated: `(p,)` bool.
+        galleries: The 1:N galleries as `TemplateList`s; empty if they were not read.
+        probes: The 1:N probes as a `TemplateList`, or `None`.
+    """
+
+    name: str
+    image_names: list
+    landmarks: np.ndarray
+    detector_scores: np.ndarray
+    template_ids: np.ndarray
+    media_ids: np.ndarray
+    pair_left: np.ndarray
+    pair_right: np.ndarray
+    pair_mated: np.ndarray
+    galleries: tuple = ()
+    probes: TemplateList | None = None
+
+
+def read_ijb(folder, name, verification=True, identification=True):
+    """Reads the meta files of IJB-B or IJB-C under their official names.
+
+    `<name>_face_tid_mid.txt` (image, template, medium), `<name>_name_5pts_score.txt` (image, five points, detector score),
+    `<name>_template_pair_label.txt` (template, template, 0 or 1), `<name>_1N_gallery_<G1, G2 or S1, S2>.csv` and
+    `<name>_1N_probe_mixed.csv` (TEMPLATE_ID, SUBJECT_ID, ...; one row per image).
+
+    Args:
+        folder: The folder `meta`, or the one that holds it.
+        name: `"ijbb"` or `"ijbc"` (also `"IJB-B"`, `"IJB-C"`).
+        verification: Whether to read the 1:1 pairs. Defaults to `True`.
+        identification: Whether to read the 1:N lists. Defaults to `True`.
+
+    Returns:
+        `IJBMeta`.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        FileFormatError: If a line is broken, the files differ in length or order, or one names an unknown template.
+    """
+    key = name.lower().replace("-", "")
+    if key not in GALLERIES:
+        raise ValueError(f"Expected name as one of {sorted(GALLERIES)}. Received: name={name!r}")
+    folder = os.fspath(folder)
+    if os.path.isdir(os.path.join(folder, "meta")):
+        folder = os.path.join(folder, "meta")
+    media_path = _path(folder, f"{key}_face_tid_mid.txt")
+    landmark_path = _path(folder, f"{key}_name_5pts_score.txt")
+    names, template_ids, media_ids = read_media(media_path)
+    landmark_names, landmarks, scores = read_landmarks(landmark_path)
+    _check_same_images(names, media_path, landmark_names, landmark_path)
+    known = np.unique(template_ids)
+    left, right, mated = (np.zeros(0, np.int32),) * 2 + (np.zeros(0, bool),)
+    if verification:
+        left, right, mated = read_template_pairs(
+            _path(folder, f"{key}_template_pair_label.txt", "verification=False"), known, media_path
+        )
+    galleries, probes = (), None
+    if identification:
+        hint = "identification=False"
+        galleries = tuple(
+            read_template_list(_path(folder, f"{key}_1N_gallery_{half}.csv", hint), half, known, media_path)
+            for half in GALLERIES[key]
+        )
+        probes = read_template_list(_path(folder, f"{key}_1N_probe_mixed.csv", hint), "probes", known, media_path)
+    return IJBMeta(key, names, landmarks, scores, template_ids, media_ids, left, right, mated, galleries, probes)
+
+
+def read_media(path):
+    """Reads `face_tid_mid.txt`: image name, template id and medium id per line.
+
+    Returns:
+        `(names, template_ids, media_ids)`: a list and two `(n,)` int32 arrays.
+    """
+    names, numbers = _read_named(path, 3, np.int32, "an image name, a template id and a medium id")
+    return names, *np.ascontiguousarray(numbers.T)
+
+
+def read_landmarks(path):
+    """Reads `name_5pts_score.txt`: image name, x and y of five points, detector score per line.
+
+    Returns:
+        `(names, landmarks, scores)`: a list, `(n, 5, 2)` float32 and `(n,)` float32.
+    """
+    expected = "an image name, ten coordinates and a detector score"
+    names, numbers = _read_named(path, _LANDMARK_TOKENS, np.float32, expected)
+    return names, numbers[:, :10].reshape(-1, 5, 2), np.ascontiguousarray(numbers[:, 10])
+
+
+def read_template_pairs(path, known, media_path):
+    """Reads `template_pair_label.txt`: two template ids and a label (1: same person) per line.
+
+    Args:
+        path: The file.
+        known: Template ids that have images, ascending.
+        media_path: Where those are from, for the message.
+
+    Returns:
+        `(left, right, mated)`: two `(p,)` int32 arrays and a `(p,)` bool array.
+    """
+    left, right, label = read_int_table(path, 3)
+    if (bad := np.flatnonzero(label > 1)).size:
+        _raise_at(
+            path, line_of_row(path, bad[0]), f"expected the label 0 or 1, found {label[bad[0]]}. Correct the line"
+        )
+    for ids in (left, right):
+        if (row := _first_unknown(ids, known)) is not None:
+            _raise_at(
+                path,
+                line_of_row(path, row),
+                f"template {ids[row]} has no image in {media_path}. Take both files from the same archive",
+            )
+    return left, right, label.astype(bool)
+
+
+def read_template_list(path, name, known, media_path):
+    """Reads a 1:N list: a CSV file with the columns TEMPLATE_ID and SUBJECT_ID, one row per image.
+
+    Args:
+        path: The file.
+        name: The list's name in results.
+        known: Template ids that have images, ascending.
+        media_path: Where those are from, for the message.
+
+    Returns:
+        `TemplateList`.
+    """
+    subjects = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file)
+        header = [title.strip().upper() for title in next(rows, [])]
+        if not {"TEMPLATE_ID", "SUBJECT_ID"} <= set(header):
+            raise FileFormatError(f"{path}, line 1: expected columns TEMPLATE_ID and SUBJECT_ID, found {header[:6]}")
+        columns = header.index("TEMPLATE_ID"), header.index("SUBJECT_ID")
+        for row in rows:
+            if not row:
+                continue
+            try:
+                template, subject = (int(row[column]) for column in columns)
+            except (ValueError, IndexError):
+                found = ",".join(row)[:80]
+                raise FileFormatError(
+                    f"{path}, line {rows.line_num}: expected integers in TEMPLATE_ID and SUBJECT_ID, found {found!r}. "
+                    f"Correct the line"
+                ) from None
+            if subjects.setdefault(template, subject) != subject:
+                raise FileFormatError(
+                    f"{path}, line {rows.line_num}: template {template} belongs to subject {subject} here, to "
+                    f"{subjects[template]} above. Correct the line"
+                )
+    if not subjects:
+        raise FileFormatError(f"{path}: holds no templates. Take the file from the original archive again")
+    template_ids = np.array(sorted(subjects), np.int32)
+    if (row := _first_unknown(template_ids, known)) is not None:
+        raise FileFormatError(
+            f"{path}: template {template_ids[row]} has no image in {media_path}. Take both files from the same archive"
+        )
+    return TemplateList(name, template_ids, np.array([subjects[key] for key in template_ids.tolist()], np.int32))
+
+
+class IJBImages:
+    """The aligned face crops of IJB, in the order of the meta files.
+
+    Args:
+        meta: `IJBMeta`.
+        folder: The folder `loose_crop`, or the one that holds it.
+        image_size: `(height, width)`: `(112, 112)` or `(112, 96)`. Defaults to `(112, 112)`.
+
+    Raises:
+        FileNotFoundError: If images are missing, naming the first.
+    """
+
+    def __init__(self, meta, folder, image_size=(112, 112)):
+        folder = os.fspath(folder)
+        inner = os.path.join(folder, "loose_crop")
+        self.folder = inner if os.path.isdir(inner) else folder
+        self.meta = meta
+        self.image_size = tuple(image_size)
+        missing = sorted(set(meta.image_names) - _files_below(self.folder))
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(meta.image_names)} images of {meta.name} are not in {self.folder!r}, the first is "
+                f"{missing[0]!r}. Unpack the archive again"
+            )
+
+    def __len__(self):
+        return len(self.meta.image_names)
+
+    def batches(self, batch_size, start=0):
+        """Yields uint8 blocks `(k, height, width, 3)`, RGB, from image number `start` on."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for first in range(start, len(self), batch_size):
+                yield np.stack(list(pool.map(self._crop, range(first, min(first + batch_size, len(self))))))
+
+    def _crop(self, row):
+        path = os.path.join(self.folder, self.meta.image_names[row])
+        return align(read_image(path), self.meta.landmarks[row], self.image_size)
+
+
+def _files_below(folder):
+    """Returns the names of all files below a folder, relative to it, with forward slashes."""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"No folder {folder!r}. Expected the folder loose_crop of the archive")
+    names = set()
+    for base, _, files in os.walk(folder):
+        inner = os.path.relpath(base, folder).replace(os.sep, "/")
+        names.update(files if inner == "." else (f"{inner}/{file}" for file in files))
+    return names
+
+
+def _path(folder, name, switch=None):
+    path = os.path.join(folder, name)
+    if not os.path.isfile(path):
+        without = f", or pass {switch} to do without it" if switch else ""
+        raise FileNotFoundError(f"No meta file {path!r}. Put the official file there{without}")
+    return path
+
+
+def _read_named(path, tokens, dtype, expected):
+    """Reads lines of a name and `tokens - 1` finite numbers; returns the names and a 2-D array."""
+    names, parts = [], []
+    with open(path, encoding="utf-8") as file, tqdm(desc=os.path.basename(path), unit="line", disable=None) as bar:
+        line = 0
+        while lines := file.readlines(_LINES * 64):
+            try:
+                words = [text.split() for text in lines]
+                numbers = np.array([row[1:] for row in words]).astype(dtype)
+                broken = numbers.shape[1:] != (tokens - 1,) or not np.isfinite(numbers).all()
+            except (ValueError, OverflowError):
+                broken = True
+            if broken:
+                numbers, words = _read_slowly(path, lines, line, tokens, dtype, expected)
+            names += [row[0] for row in words]
+            parts.append(numbers)
+            line += len(lines)
+            bar.update(len(lines))
+    if not names:
+        raise FileFormatError(f"{path}: holds no lines. Take the file from the original archive again")
+    return names, np.concatenate(parts)
+
+
+def _read_slowly(path, lines, before, tokens, dtype, expected):
+    """Reads line by line, to skip empty lines and to name the broken one."""
+    words, numbers = [], []
+    for row, text in enumerate(lines):
+        if not (split := text.split()):
+            continue
+        try:
+            values = np.array(split[1:]).astype(dtype)
+            good = values.shape == (tokens - 1,) and np.isfinite(values).all()
+        except (ValueError, OverflowError):
+            good = False
+        if not good:
+            _raise_at(path, before + row + 1, f"expected {expected}, found {text.strip()[:80]!r}. Correct the line")
+        words.append(split)
+        numbers.append(values)
+    return np.array(numbers, dtype).reshape(-1, tokens - 1), words
+
+
+def _raise_at(path, line, what):
+    raise FileFormatError(f"{path}, line {line}: {what}")
+
+
+def _first_unknown(ids, known):
+    """Returns the first position in `ids` whose value is not in the ascending `known`, or `None`."""
+    is_known = np.zeros(int(max(ids.max(initial=0), known[-1])) + 1, bool)
+    is_known[known] = True
+    bad = np.flatnonzero(~is_known[ids])
+    return int(bad[0]) if len(bad) else None
+
+
+def _check_same_images(names, path, other_names, other_path):
+    if len(names) != len(other_names):
+        raise FileFormatError(
+            f"{path} has {len(names)} images, {other_path} has {len(other_names)}. Take both files from the same archive"
+        )
+    if names != other_names:
+        row = next(i for i, (one, other) in enumerate(zip(names, other_names)) if one != other)
+        raise FileFormatError(
+            f"{other_path}, line {row + 1}: expected image {names[row]!r} as in {path}, found {other_names[row]!r}. "
+            f"Take both files from the same archive"
+        )

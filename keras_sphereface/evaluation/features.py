@@ -1,0 +1,190 @@
+"""Features of many images in one HDF5 file, written block by block, so that a killed extraction goes on where it was.
+
+All space is allocated when the file is made; afterwards only feature rows and one counter are overwritten in place, and
+HDF5's own structure is never touched again. The counter is raised after its rows are on disk. A kill at any moment
+leaves a readable file whose counted rows are complete.
+"""
+
+import hashlib
+import os
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.errors import FileFormatError
+
+FORMAT = "keras_sphereface features 1"
+
+
+def names_digest(names):
+    """Returns the sha256 of a list of image names, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(str(name).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def extract(embed, image_blocks, path, names, model_signature, flip=True, progress=True):
+    """Computes the features of images into an HDF5 file; called again after a kill, goes on where it was.
+
+    The file holds `features` `(n, d)` float32 and, with `flip`, `flipped_features` of the mirror images. It records the
+    sha256 of the image names and the model's signature: a file made from other images, by another model or with
+    another `flip` is refused.
+
+    Args:
+        embed: Function from uint8 images `(k, h, w, 3)` to features `(k, d)`, e.g. `model.predict`.
+        image_blocks: Function from a row number to an iterator of uint8 blocks of images from that row on, e.g.
+            `lambda start: images.batches(256, start)`.
+        path: The file. Made if it is not there.
+        names: Names of all images, in order.
+        model_signature: Text that changes when the model does, e.g. its weights' sha256.
+        flip: Whether to embed mirror images, too. Defaults to `True`.
+        progress: Whether to show a progress bar, on a terminal only. Defaults to `True`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        FileFormatError: If the file there is not a feature file, is damaged, or belongs to another run.
+        ValueError: If features hold NaN, change their width, or there are more or fewer images than names.
+    """
+    head = {
+        "format": FORMAT,
+        "images_sha256": names_digest(names),
+        "model_signature": str(model_signature),
+        "flip": bool(flip),
+    }
+    start = 0
+    if os.path.exists(path):
+        with _open(path) as file:
+            _check_head(file, path, head, len(names))
+            start = int(file["valid_rows"][0])
+    bar = tqdm(total=len(names), initial=start, desc="features", unit="image", disable=None if progress else True)
+    with bar:
+        for images in image_blocks(start) if start < len(names) else ():
+            if start + len(images) > len(names):
+                raise ValueError(f"More images than names. Received: {start + len(images)} images, {len(names)} names")
+            blocks = {"features": _embed(embed, images, names, start)}
+            if flip:
+                blocks["flipped_features"] = _embed(embed, images[:, :, ::-1], names, start)
+            if not os.path.exists(path):
+                _create(path, head, len(names), blocks)
+            _write(path, start, blocks)
+            start += len(images)
+            bar.update(len(images))
+    if start < len(names):
+        raise ValueError(f"Fewer images than names. Received: {start} images, {len(names)} names")
+    return path
+
+
+def open_features(path, names=None, model_signature=None):
+    """Opens a complete feature file for reading.
+
+    Args:
+        path: The file.
+        names: Image names that it must have been made from. Defaults to `None`: not checked.
+        model_signature: Signature that it must carry. Defaults to `None`: not checked.
+
+    Returns:
+        An `h5py.File`, to use in a `with` statement; `file["features"]` is streamed by `ijb` without being read whole.
+
+    Raises:
+        FileFormatError: If the file is not a feature file, is damaged, incomplete, or does not match.
+    """
+    file = _open(path)
+    try:
+        head = {"format": FORMAT}
+        if names is not None:
+            head["images_sha256"] = names_digest(names)
+        if model_signature is not None:
+            head["model_signature"] = str(model_signature)
+        total = file["features"].shape[0]
+        _check_head(file, path, head, total if names is None else len(names))
+        if (valid := int(file["valid_rows"][0])) < total:
+            raise FileFormatError(
+                f"{path}: holds {valid} of {total} rows: the extraction was stopped. "
+                f"Run it again with the same arguments to go on"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open(path):
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"No feature file {path!r}. Make it with keras_sphereface.evaluation.features.extract")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise FileFormatError(
+            f"{path}: not a whole HDF5 file ({error}). Delete it and extract the features again"
+        ) from error
+    if not {"features", "valid_rows"} <= set(file) or "format" not in file.attrs:
+        file.close()
+        raise FileFormatError(f"{path}: not a feature file of this package. Choose another path")
+    return file
+
+
+def _check_head(file, path, head, count):
+    for key, expected in head.items():
+        if (found := file.attrs.get(key)) != expected:
+            raise FileFormatError(
+                f"{path}: made with {key}={found}, now {key}={expected}. Choose another path, or delete the file"
+            )
+    for name in {"features", "flipped_features"} & set(file):
+        if file[name].shape[0] != count:
+            raise FileFormatError(
+                f"{path}: {name} has {file[name].shape[0]} rows for {count} images. Choose another path, or delete the file"
+            )
+
+
+def _embed(embed, images, names, start):
+    features = np.asarray(embed(images), np.float32)
+    if features.ndim != 2 or len(features) != len(images):
+        raise ValueError(f"Expected features of shape ({len(images)}, d). Received: features.shape={features.shape}")
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"Features must be finite; look at the image and at the model. Received: NaN or infinity for image "
+            f"{names[start + bad[0]]!r} (row {start + bad[0]})"
+        )
+    return features
+
+
+def _create(path, head, count, blocks):
+    """Makes the file with all its space under another name first: at `path` it is always complete in structure."""
+    temporary = f"{path}.tmp"
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(temporary, "w", libver="earliest") as file:
+        file.attrs.update(head)
+        for name, rows in blocks.items():
+            file.create_dataset(name, (count, rows.shape[1]), np.float32, dcpl=plan)
+        file.create_dataset("valid_rows", data=np.zeros(1, np.int64))
+    os.replace(temporary, path)
+
+
+def _write(path, start, blocks):
+    with h5py.File(path, "r+") as file:
+        for name, rows in blocks.items():
+            if rows.shape[1] != file[name].shape[1]:
+                raise ValueError(
+                    f"The model's width differs from the file's: the file is another model's. "
+                    f"Received: {rows.shape[1]} for {file[name].shape[1]} in {path}"
+                )
+            file[name][start : start + len(rows)] = rows
+        _to_disk(file, path)
+        file["valid_rows"][0] = start + len(rows)
+        _to_disk(file, path)
+
+
+def _to_disk(file, path):
+    file.flush()
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

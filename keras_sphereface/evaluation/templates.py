@@ -1,0 +1,154 @@
+"""Templates: one embedding for several images and videos of a person, as IJB-A, B and C ask for."""
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.evaluation.blocks import check_finite, read_rows
+
+# Image rows in memory at a time: 8192 of 512 float32 are 16 MB.
+BLOCK_IMAGES = 8192
+
+
+def image_weights(template_ids, media_ids, detector_scores=None):
+    """Returns the factor of each image in the sum that makes its template.
+
+    The mean within a medium and the sum over media is one weighted sum: each image counts 1 / (images of its template
+    from the same medium), times its detector score where scores are given.
+
+    Args:
+        template_ids: `(n,)` integers, the template of each image.
+        media_ids: `(n,)` integers, the medium (photo or video) of each image; counted within a template.
+        detector_scores: `(n,)` scores of the face detector, 0..1. Defaults to `None`: all 1.
+
+    Returns:
+        `(n,)` float64.
+    """
+    keys = np.stack([np.asarray(template_ids, np.int64), np.asarray(media_ids, np.int64)])
+    order = np.lexsort(keys[::-1])
+    ordered = keys[:, order]
+    new = np.append(True, (ordered[:, 1:] != ordered[:, :-1]).any(axis=0))
+    starts = np.flatnonzero(new)
+    sizes = np.diff(np.append(starts, len(order)))
+    weights = np.empty(len(order))
+    weights[order] = np.repeat(1.0 / sizes, sizes)
+    return weights if detector_scores is None else weights * np.asarray(detector_scores, np.float64)
+
+
+def template_embeddings(
+    features,
+    template_ids,
+    media_ids,
+    detector_scores=None,
+    norm_weighting=True,
+    flipped_features=None,
+    block_size=BLOCK_IMAGES,
+    progress=True,
+):
+    """Pools image features to unit-length templates.
+
+        x_i = f_i + f'_i                        (f' of the mirror image, if given)
+        x_i = x_i / ||x_i||                     unless norm_weighting
+        t   = sum over media of mean over images of the medium of (score_i * x_i)
+        template = t / ||t||
+
+    This is the order of the evaluation that published IJB-B and IJB-C numbers come from. With `norm_weighting` a blurred
+    face, whose feature is short, counts less.
+
+    Args:
+        features: `(n, d)` features as the network gives them (not of unit length, or norms mean nothing): an array, a
+            memory map or an h5py dataset, streamed by blocks.
+        template_ids: `(n,)` integers, the template of each image; fastest where a template's images lie together.
+        media_ids: `(n,)` integers, the medium of each image.
+        detector_scores: `(n,)` weights of the images. Defaults to `None`: all 1.
+        norm_weighting: Whether the norm of a feature counts. Defaults to `True`.
+        flipped_features: `(n, d)` features of the mirror images. Defaults to `None`.
+        block_size: Images in memory at a time (a template is never split). Results do not depend on it. Defaults to
+            `8192`.
+        progress: Whether to show a progress bar, on a terminal only. Defaults to `True`.
+
+    Returns:
+        `(templates, ids)`: `(t, d)` float32 of unit length, and their `(t,)` ids in ascending order.
+
+    Raises:
+        ValueError: If lengths differ, a feature is NaN or infinite, or a template adds up to zero.
+
+    Example:
+    >>> template_embeddings(np.array([[3.0, 0.0], [0.0, 4.0]]), [7, 7], [1, 2])[0]
+    array([[0.6, 0.8]], dtype=float32)
+
+    Reference: Maze et al., IARPA Janus Benchmark - C, ICB 2018; Whitelam et al., IJB-B, CVPRW 2017.
+    """
+    _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores)
+    template_ids = np.asarray(template_ids)
+    weights = image_weights(template_ids, media_ids, detector_scores)
+    order = None
+    ids, index = np.unique(template_ids, return_inverse=True)
+    if np.count_nonzero(index[1:] != index[:-1]) + 1 > len(ids):
+        order = np.argsort(index, kind="stable")
+        index = index[order]
+    starts = np.append(0, np.flatnonzero(index[1:] != index[:-1]) + 1)
+    templates = np.empty((len(ids), features.shape[1]), np.float32)
+    bar = tqdm(total=len(index), desc="templates", unit="image", disable=None if progress else True)
+    with bar:
+        for first, stop in _whole_templates(starts, len(index), block_size):
+            numbers = slice(first, stop) if order is None else order[first:stop]
+            rows = _image_rows(features, flipped_features, numbers, norm_weighting)
+            rows *= weights[numbers][:, None]
+            inside = starts[np.searchsorted(starts, first) : np.searchsorted(starts, stop)]
+            sums = np.add.reduceat(rows, inside - first, axis=0)
+            templates[index[inside]] = _unit(sums, ids[index[inside]])
+            bar.update(stop - first)
+    return templates, ids
+
+
+def _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores):
+    if len(features.shape) != 2 or 0 in features.shape:
+        raise ValueError(f"Expected features of shape (n, d), n and d >= 1. Received: features.shape={features.shape}")
+    if flipped_features is not None and flipped_features.shape != features.shape:
+        raise ValueError(
+            f"Expected the mirror images' features to match. Received: features.shape={features.shape}, "
+            f"flipped_features.shape={flipped_features.shape}"
+        )
+    lengths = {"template_ids": template_ids, "media_ids": media_ids, "detector_scores": detector_scores}
+    for name, values in lengths.items():
+        if values is not None and np.shape(values) != (features.shape[0],):
+            raise ValueError(
+                f"Expected one entry per image: {features.shape[0]} features. Received: {name}.shape={np.shape(values)}. "
+                f"Extract the features again from the same meta files"
+            )
+
+
+def _whole_templates(starts, count, block_size):
+    """Yields `(first, stop)` of blocks of about `block_size` rows that begin and end with a template."""
+    ends = np.append(starts[1:], count)
+    first = 0
+    while first < count:
+        stop = int(ends[np.searchsorted(ends, min(first + block_size, count))])
+        yield first, stop
+        first = stop
+
+
+def _image_rows(features, flipped_features, numbers, norm_weighting):
+    shown = np.arange(numbers.start, numbers.stop) if isinstance(numbers, slice) else numbers
+    rows = read_rows(features, numbers)
+    check_finite(rows, "features", shown)
+    rows = rows.astype(np.float64)
+    if flipped_features is not None:
+        flipped = read_rows(flipped_features, numbers)
+        check_finite(flipped, "flipped_features", shown)
+        rows += flipped
+    if not norm_weighting:
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        # A zero feature has no direction: it adds nothing to its template.
+        rows /= np.where(norms == 0, 1, norms)
+    return rows
+
+
+def _unit(sums, ids):
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    if not norms.all():
+        bad = int(ids[np.flatnonzero(norms[:, 0] == 0)[0]])
+        raise ValueError(
+            f"A template has no direction: its features or detector scores are all zero, or cancel. Received: template {bad}"
+        )
+    return sums / norms

@@ -1,0 +1,59 @@
+"""The similarity transform against transforms that are known."""
+
+import numpy as np
+import pytest
+
+from keras_sphereface.data.alignment import ARCFACE_112X112, SPHEREFACE_112X96, align, similarity_transform
+
+
+def test_known_rotation_scale_and_shift_are_recovered(rng):
+    angle, scale, shift = 0.3, 1.7, np.array([12.0, -5.0])
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = rng.normal(size=(5, 2)) * 30
+    matrix = similarity_transform(points, points @ rotation.T + shift)
+    np.testing.assert_allclose(matrix, np.column_stack([rotation, shift]), atol=1e-9)
+
+
+def test_least_squares(rng):
+    points, target = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
+    matrix = similarity_transform(points, target)
+    # The residual of a least-squares fit is orthogonal to every parameter's direction.
+    residual = points @ matrix[:, :2].T + matrix[:, 2] - target
+    turned = points @ np.array([[0, 1], [-1, 0]])
+    for direction in (points, turned, np.tile([1.0, 0], (5, 1)), np.tile([0, 1.0], (5, 1))):
+        assert abs(np.sum(residual * direction)) < 1e-9
+
+
+def test_never_a_reflection(rng):
+    points = rng.normal(size=(5, 2))
+    assert np.linalg.det(similarity_transform(points, points * [-1, 1])[:, :2]) >= 0
+
+
+def test_templates_differ_by_eight_columns():
+    np.testing.assert_allclose(ARCFACE_112X112 - SPHEREFACE_112X96, np.tile([8.0, 0.0], (5, 1)))
+    assert ARCFACE_112X112[0].tolist() == pytest.approx([38.2946, 51.6963])
+
+
+def test_aligned_image_stays_as_it_is_to_the_pixel(rng):
+    image = rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(align(image, ARCFACE_112X112), image)
+    np.testing.assert_array_equal(align(image, ARCFACE_112X112, (112, 96)), image[:, 8:104])
+
+
+def test_shift_and_quarter_turn_are_exact(rng):
+    image = rng.integers(0, 256, (112, 112, 3), dtype=np.uint8)
+    moved = align(image, ARCFACE_112X112 + np.array([3, -2]))
+    np.testing.assert_array_equal(moved[2:, :109], image[:110, 3:])
+    assert not moved[:2].any()  # outside is black
+    x, y = ARCFACE_112X112.T
+    turned = align(np.rot90(image, -1).copy(), np.stack([111 - y, x], axis=1))
+    np.testing.assert_array_equal(turned, image)
+
+
+def test_bad_points_are_refused():
+    with pytest.raises(ValueError, match="coincide"):
+        similarity_transform(np.ones((5, 2)), ARCFACE_112X112)
+    with pytest.raises(ValueError, match="shape"):
+        similarity_transform(np.ones((4, 2)), ARCFACE_112X112)
+    with pytest.raises(ValueError, match=r"size=\(64, 64\)"):
+        align(np.zeros((9, 9, 3), np.uint8), ARCFACE_112X112, (64, 64))

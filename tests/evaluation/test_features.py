@@ -1,0 +1,138 @@
+"""The feature cache: what a kill leaves, what is refused."""
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.evaluation.features import extract, open_features
+
+NAMES = [f"{i}.jpg" for i in range(10)]
+IMAGES = np.arange(10 * 2 * 2 * 3, dtype=np.uint8).reshape(10, 2, 2, 3)
+
+
+def blocks(start, size=3):
+    for first in range(start, len(IMAGES), size):
+        yield IMAGES[first : first + size]
+
+
+def embed(images):
+    return images[:, 0, :, 0].astype("float32")
+
+
+class KilledError(Exception):
+    """Stands for a kill in the middle of a run."""
+
+
+def killed_after(calls):
+    """An embed that works so many times and then dies, and a list of how many images it saw."""
+    seen = []
+
+    def stub(images):
+        if len(seen) == calls:
+            raise KilledError
+        seen.append(len(images))
+        return embed(images)
+
+    return stub, seen
+
+
+def test_round_trip_with_flip(tmp_path):
+    path = tmp_path / "f.h5"
+    extract(embed, blocks, path, NAMES, "model-1")
+    with open_features(path, NAMES, "model-1") as file:
+        np.testing.assert_array_equal(file["features"][:], embed(IMAGES))
+        np.testing.assert_array_equal(file["flipped_features"][:], embed(IMAGES)[:, ::-1])
+
+
+def test_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "f.h5"
+    stub, _ = killed_after(2)
+    with pytest.raises(KilledError):
+        extract(stub, blocks, path, NAMES, "m", flip=False)
+    with pytest.raises(FileFormatError, match="holds 6 of 10 rows"):
+        open_features(path)
+    stub, seen = killed_after(100)
+    extract(stub, blocks, path, NAMES, "m", flip=False)
+    assert seen == [3, 1]
+    with open_features(path, NAMES, "m") as file:
+        np.testing.assert_array_equal(file["features"][:], embed(IMAGES))
+    # A complete file asks for no image at all.
+    extract(None, None, path, NAMES, "m", flip=False)
+
+
+def test_a_killed_process_leaves_a_readable_file(tmp_path):
+    import subprocess
+    import sys
+
+    path = tmp_path / "f.h5"
+    code = f"""
+import os, signal, numpy as np
+from keras_sphereface.evaluation.features import extract
+def embed(images):
+    embed.calls += 1
+    if embed.calls == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return images[:, 0, :, 0].astype("float32")
+embed.calls = 0
+images = np.arange(120, dtype=np.uint8).reshape(10, 2, 2, 3)
+extract(embed, lambda s: (images[i:i+3] for i in range(s, 10, 3)), {str(path)!r}, {NAMES!r}, "m", flip=False)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    stub, seen = killed_after(100)
+    extract(stub, blocks, path, NAMES, "m", flip=False)
+    assert seen == [3, 1]
+    with open_features(path) as file:
+        np.testing.assert_array_equal(file["features"][:], embed(IMAGES))
+
+
+def test_another_model_list_or_flip_is_refused(tmp_path):
+    path = tmp_path / "f.h5"
+    extract(embed, blocks, path, NAMES, "m", flip=False)
+    with pytest.raises(FileFormatError, match="model_signature=m, now model_signature=other"):
+        extract(embed, blocks, path, NAMES, "other", flip=False)
+    with pytest.raises(FileFormatError, match="images_sha256"):
+        extract(embed, blocks, path, [*NAMES[:9], "x.jpg"], "m", flip=False)
+    with pytest.raises(FileFormatError, match="flip=False, now flip=True"):
+        extract(embed, blocks, path, NAMES, "m")
+    with pytest.raises(FileFormatError, match="model_signature"):
+        open_features(path, model_signature="other")
+    with pytest.raises(FileFormatError, match="images_sha256"):
+        open_features(path, names=NAMES[:3])
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path):
+    path = tmp_path / "f.h5"
+    extract(embed, blocks, path, NAMES, "m")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 50])
+    with pytest.raises(FileFormatError, match="not a whole HDF5 file"):
+        open_features(path)
+    path.write_bytes(b"hello")
+    with pytest.raises(FileFormatError, match="not a whole HDF5 file"):
+        extract(embed, blocks, path, NAMES, "m")
+    with h5py.File(path, "w") as file:
+        file["x"] = [1]
+    with pytest.raises(FileFormatError, match="not a feature file"):
+        open_features(path)
+    with pytest.raises(FileNotFoundError, match="No feature file"):
+        open_features(tmp_path / "none.h5")
+
+
+def test_bad_features_are_refused_naming_the_image(tmp_path):
+    def broken(images):
+        return np.where(images[:, 0, :, 0] == IMAGES[4, 0, 0, 0], np.nan, 1.0)
+
+    with pytest.raises(ValueError, match=r"'4.jpg' \(row 4\)"):
+        extract(broken, blocks, tmp_path / "a.h5", NAMES, "m")
+    with pytest.raises(ValueError, match="Received: 10 images, 11 names"):
+        extract(embed, blocks, tmp_path / "b.h5", [*NAMES, "z"], "m")
+    with pytest.raises(ValueError, match="More images than names"):
+        extract(embed, blocks, tmp_path / "c.h5", NAMES[:5], "m")
+    with pytest.raises(ValueError, match=r"features.shape=\(3,\)"):
+        extract(lambda images: np.ones(len(images)), blocks, tmp_path / "d.h5", NAMES, "m")
+    stub, _ = killed_after(1)
+    with pytest.raises(KilledError):
+        extract(stub, blocks, tmp_path / "e.h5", NAMES, "m", flip=False)
+    with pytest.raises(ValueError, match="3 for 2 in"):
+        extract(lambda images: np.ones((len(images), 3)), blocks, tmp_path / "e.h5", NAMES, "m", flip=False)
