@@ -198,5 +198,54 @@ def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
     return FaceDataset(FolderSource(list_folder(root, min_images), image_size), max_bad, strict)
 
 
+def from_tfrecord(path, num_classes=None, image_size=None, max_bad=100, strict=False):
+    """Opens TFRecord files of `tf.train.Example` with `image/encoded` and `image/class/label`, without TensorFlow.
+
+    Args:
+        path: Path of a file, a pattern such as `"faces/train-*.tfrecord"`, or a list of paths.
+        num_classes: Number of classes. Defaults to the largest label plus one.
+        image_size: `(height, width)`. Defaults to the first image's.
+        max_bad: As in `FaceDataset`. Defaults to 100.
+        strict: As in `FaceDataset`. Defaults to `False`.
+
+    Returns:
+        A `FaceDataset`; with `class_names` if the files hold `image/class/text`.
+
+    Raises:
+        FileFormatError: If the files are broken.
+        FileNotFoundError: If there is no such file.
+    """
+    from keras_sphereface.data.tfrecord import TFRecordSource
+
+    return FaceDataset(TFRecordSource(path, num_classes, image_size), max_bad, strict)
+
+
+def synthetic(num_identities, images_per_identity, seed=0, image_size=112, first_identity=0):
+    """Makes a set of procedural faces: anywhere, without a download.
+
+    A person is geometry and colours; a picture adds pose, light, expression, occlusion, blur and noise. Image j of person i is
+    a pure function of (seed, i, j). Sets with the same seed and ranges of people that do not overlap share no one.
+
+    Args:
+        num_identities: Number of people.
+        images_per_identity: Pictures of each person.
+        seed: A whole number: the world of people. Defaults to 0.
+        image_size: Side of the images in pixels, from 16 to 512. Defaults to 112.
+        first_identity: The first person. Defaults to 0.
+
+    Returns:
+        A `FaceDataset`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+    >>> ds = ksf.data.synthetic(num_identities=300, images_per_identity=20)
+    """
+    from keras_sphereface.data.synthetic import SyntheticSource
+
+    return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
+
+
 def _cores():
     return max(2, min(16, os.cpu_count() or 2))
