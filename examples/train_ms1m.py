@@ -179,7 +179,7 @@ def main(argv):
     trainer.embedder.save(output_dir / "model.keras")
     for one in pairs:
         report = ksf.evaluate(trainer.embedder, one)
-        report.save(output_dir / f"{one.name}.json")
+        report.save(output_dir / f"{report.name}.json")
         print(report)
     print(f"Saved {output_dir / 'model.keras'}. Next, train on MS1M: "
           "python examples/train_ms1m.py --data_dir=faces_emore, or see all flags: --helpfull")  # fmt: skip

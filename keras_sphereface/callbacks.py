@@ -93,12 +93,12 @@ class PairVerification(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, and adds the metrics to the logs."""
-        from keras_sphereface.evaluate import evaluate
+        from keras_sphereface.evaluator import evaluate
 
         is_last = epoch + 1 >= (self.params.get("epochs") or 0)
         if (epoch + 1) % self.every and not is_last:
             return
-        self.report = evaluate(self.model.embedder, self.pairs, batch_size=self.batch_size, progress=False)
+        self.report = evaluate(self.model.embedder, self.pairs, batch_size=self.batch_size, bootstrap=0, hardest=0)
         if logs is not None:
             for metric in self.metric_names:
                 value = getattr(self.report, metric)

@@ -125,13 +125,13 @@ def test_clipping_accumulation_and_averaging_are_keras_own(rng):
 
 
 def test_misuse_is_refused(rng):
-    images, labels = coloured_squares(rng, 8)
+    images, _ = coloured_squares(rng, 8)
     trainer = make_trainer()
     with pytest.raises(ValueError, match="takes its loss and metrics from the head: remove `loss`"):
         trainer.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match="remove `metrics`"):
         trainer.compile("sgd", metrics=["accuracy"])
-    with pytest.raises(TypeError, match="must be a head of keras_sphereface.heads"):
+    with pytest.raises(TypeError, match=r"must be a head of keras_sphereface\.heads"):
         ksf.FaceClassifier(tiny_backbone(), keras.layers.Dense(3))
     with pytest.raises(ValueError, match="without labels"):
         trainer.fit(images, verbose=0)
@@ -168,7 +168,12 @@ def train(strategy, **head):
     return history, [np.array(w) for w in trainer.weights]
 
 assert tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).num_replicas_in_sync == 2
-for head in ({"feature_norm": "hard"}, {"feature_norm": "soft", "norm_penalty": 0.1}, {"feature_norm": "none", "variant": "v1", "loss_weight": 1.0}):
+HEADS = (
+    {"feature_norm": "hard"},
+    {"feature_norm": "soft", "norm_penalty": 0.1},
+    {"feature_norm": "none", "variant": "v1", "loss_weight": 1.0},
+)
+for head in HEADS:
     one, one_weights = train(tf.distribute.get_strategy(), **head)
     two, two_weights = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), **head)
     for name in one:

@@ -1,0 +1,113 @@
+"""Callbacks: the margin's schedule, verification while training, statistics, checkpoints."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+from test_classifier import coloured_squares, make_trainer
+
+from keras_sphereface import callbacks, data
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes down the margin that each step trains with."""
+
+    def __init__(self):
+        super().__init__()
+        self.margins = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        self.margins.append(round(float(self.model.head.current_margin), 4))
+
+
+def test_the_margin_grows_in_steps_and_stops_at_its_final_value(rng):
+    images, labels = coloured_squares(rng, 48)
+    trainer, recorder = make_trainer(feature_norm="none", loss_weight=1.0), Recorder()
+    schedule = callbacks.MarginSchedule(increase=0.1, interval=4)
+    history = trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[schedule, recorder]).history
+    assert recorder.margins == [1.0] * 4 + [1.1] * 4 + [1.2] * 4, "the head's margin is 1.2"
+    assert history["margin"] == pytest.approx([1.1, 1.2])
+
+
+def test_a_restarted_run_goes_on_with_its_margin(rng, tmp_path):
+    images, labels = coloured_squares(rng, 48)
+
+    def run(trainer, first, last, folder):
+        checkpoint, recorder = callbacks.Checkpoint(folder), Recorder()
+        assert checkpoint.resume(trainer) == first
+        schedule = callbacks.MarginSchedule(increase=0.05, interval=4)
+        trainer.fit(
+            images, labels, batch_size=8, shuffle=False, initial_epoch=first, epochs=last, verbose=0,
+            callbacks=[schedule, recorder, checkpoint],
+        )  # fmt: skip
+        return recorder.margins, [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.weights]
+
+    start = make_trainer()
+    start.save_weights(tmp_path / "start.weights.h5")
+    whole, whole_weights = run(start, 0, 2, tmp_path / "whole")
+    first_half = make_trainer()
+    first_half.load_weights(tmp_path / "start.weights.h5")
+    first, _ = run(first_half, 0, 1, tmp_path / "halves")
+    second, weights = run(make_trainer(), 1, 2, tmp_path / "halves")
+    assert first + second == whole
+    for resumed, uninterrupted in zip(weights, whole_weights):
+        np.testing.assert_allclose(resumed, uninterrupted, atol=1e-6)
+
+
+def test_checkpoints_keep_the_last_and_ignore_unfinished_ones(rng, tmp_path):
+    images, labels = coloured_squares(rng, 8)
+    trainer = make_trainer()
+    checkpoint = callbacks.Checkpoint(tmp_path, keep=2)
+    trainer.fit(images, labels, epochs=3, verbose=0, callbacks=[checkpoint])
+    assert [path.name for path in checkpoint.paths()] == ["epoch-000002.weights.h5", "epoch-000003.weights.h5"]
+    (tmp_path / "unfinished.weights.h5").write_bytes(b"half a file")
+    assert callbacks.Checkpoint(tmp_path).resume(make_trainer()) == 3
+
+
+def test_verification_on_pairs_is_logged_like_a_metric(rng):
+    images, labels = coloured_squares(rng, 40)
+    left, right = np.arange(20), np.arange(20, 40)
+    pairs = data.PairSet.from_arrays(
+        images, left, right, labels[left] == labels[right], folds=np.arange(20) % 10, name="squares"
+    )
+    trainer = make_trainer()
+    callback = callbacks.PairVerification(pairs, every=2)
+    history = trainer.fit(images, labels, batch_size=8, epochs=3, verbose=0, callbacks=[callback]).history
+    # Epoch 2 because of `every`, epoch 3 because it is the last.
+    assert len(history["val_squares_accuracy"]) == 2
+    assert history["val_squares_accuracy"][-1] == pytest.approx(callback.report.accuracy)
+    assert 0.0 <= callback.report.accuracy <= 1.0
+
+
+def test_statistics_of_known_embeddings():
+    """Norms and angles of two embeddings placed by hand."""
+    embeddings = np.array([[2.0, 0.0], [3.0, 3.0]])
+    head = types.SimpleNamespace(kernel=np.array([[1.0, 0.0], [0.0, 5.0]]))
+    callback = callbacks.EmbeddingStatistics(np.zeros((2, 1)), np.array([0, 1]))
+    callback.set_model(types.SimpleNamespace(backbone=lambda images, training: embeddings, head=head))
+    logs = {}
+    callback.on_epoch_end(0, logs)
+    norm = 3.0 * np.sqrt(2.0)
+    assert logs["stats_embedding_norm_mean"] == pytest.approx((2.0 + norm) / 2)
+    assert logs["stats_embedding_norm_std"] == pytest.approx((norm - 2.0) / 2)
+    assert logs["stats_target_angle_mean"] == pytest.approx((0.0 + 45.0) / 2)
+    assert logs["stats_nearest_other_angle_mean"] == pytest.approx((90.0 + 45.0) / 2)
+
+
+def test_bad_arguments_are_refused(rng, tmp_path):
+    with pytest.raises(ValueError, match="`increase` must be above 0"):
+        callbacks.MarginSchedule(increase=0.0, interval=5)
+    with pytest.raises(ValueError, match="`interval` must be an integer"):
+        callbacks.MarginSchedule(increase=0.1, interval=0)
+    with pytest.raises(ValueError, match="`keep` must be"):
+        callbacks.Checkpoint(tmp_path, keep=0)
+    with pytest.raises(ValueError, match="`every` must be"):
+        callbacks.PairVerification(None, name="x", every=0)
+    with pytest.raises(ValueError, match="as many labels as images"):
+        callbacks.EmbeddingStatistics(np.zeros((3, 1)), np.zeros(2))
+    images, labels = coloured_squares(rng, 8)
+    with pytest.raises(ValueError, match=r"at least 1.0. Received: margin=0.5"):
+        make_trainer().fit(images, labels, verbose=0, callbacks=[callbacks.MarginSchedule(0.1, 4, start=0.5)])

@@ -1,0 +1,103 @@
+"""The package as a whole: names, layers, cheap and harmless import."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import keras_sphereface as ksf
+
+PACKAGE = pathlib.Path(ksf.__file__).parent
+
+# Each part and the parts that it may import; DESIGN's layers. "errors" and "version" are below all.
+BELOW = {
+    "angular": set(),
+    "margins": {"angular"},
+    "feature_norms": set(),
+    "losses": {"margins", "feature_norms"},
+    "regularizers": {"margins"},
+    "evaluation": set(),
+    "data": set(),
+    "embedder": {"backbones"},
+    "weights_file": set(),
+    "safe_config": set(),
+    "schedules": set(),
+}
+BELOW["heads"] = {"angular", "margins", "feature_norms", "losses", "regularizers"}
+BELOW["backbones"] = set()
+BELOW["classifier"] = {"embedder", "losses"}
+BELOW["callbacks"] = {"evaluator"}
+NEVER = {"errors", "version"}
+
+
+def imports_of(path):
+    """The parts of the package that a file imports."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "keras_sphereface":
+                parts |= {alias.name for alias in node.names}
+            elif node.module.startswith("keras_sphereface."):
+                parts.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            parts |= {a.name.split(".")[1] for a in node.names if a.name.startswith("keras_sphereface.")}
+    return parts
+
+
+@pytest.mark.parametrize("part", sorted(BELOW))
+def test_layers(part):
+    """A part imports only lower ones."""
+    files = list((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]
+    assert files[0].exists(), part
+    for path in files:
+        assert imports_of(path) <= BELOW[part] | {part} | NEVER, path
+
+
+def test_evaluation_is_numpy_only():
+    for path in (PACKAGE / "evaluation").rglob("*.py"):
+        words = path.read_text()
+        assert "import keras\n" not in words, path
+        assert "tensorflow" not in words, path
+
+
+def test_every_public_name_is_there():
+    for name in ksf.__all__:
+        assert getattr(ksf, name) is not None, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ksf.nothing
+
+
+def test_import_is_cheap_and_has_no_side_effects():
+    code = (
+        "import os, sys; before = dict(os.environ); import keras_sphereface; "
+        "assert dict(os.environ) == before; "
+        "heavy = {'keras', 'tensorflow', 'torch', 'jax', 'matplotlib', 'PIL', 'h5py'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr == ""
+
+
+def test_every_module_and_public_object_says_what_it_is():
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_command_help_names_every_command():
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_sphereface.cli", "--help"], capture_output=True, text=True, check=False
+    )
+    from keras_sphereface.cli import COMMANDS
+
+    assert result.returncode == 0
+    for command in COMMANDS:
+        assert command in result.stdout
+        assert (PACKAGE / "cli" / f"{command}.py").exists(), command
