@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_sphereface.data.pairs import PairSet
+from keras_sphereface.evaluation import verification
+from keras_sphereface.evaluation.report import save_json, signature
+
+
+@pytest.fixture
+def report(rng):
+    mated = np.arange(200) % 2 == 0
+    scores = np.clip(rng.normal(0.5 * mated, 0.2), -1, 1)
+    return verification(scores, mated, np.arange(200) // 20, bootstrap=50, name="toy")
+
+
+def test_table_shows_every_number_and_the_signature(report):
+    text = str(report)
+    for expected in (
+        "toy: 200 pairs, 100 mated, 100 nonmated",
+        "accuracy (10 folds)",
+        "best-threshold accuracy",
+        "EER",
+        "AUC",
+    ):
+        assert expected in text
+    assert f"{100 * report.accuracy:.2f} %" in text
+    assert f"TAR at FAR 1e-02            {100 * report.tar_at_far[1e-2].tar:.2f} %" in text
+    assert text.count("too few nonmated scores") == 4
+    assert text.splitlines()[-1] == report.signature
+
+
+def test_json_round_trip(report, tmp_path):
+    report.save(tmp_path / "new" / "report.json")
+    read = json.loads((tmp_path / "new" / "report.json").read_text())
+    assert read["accuracy"] == report.accuracy
+    assert read["signature"] == report.signature
+    assert read["tar_at_far"]["0.01"]["tar"] == report.tar_at_far[1e-2].tar
+    assert read["tar_at_far"]["1e-06"] is None
+    assert read["intervals"]["eer"] == list(report.intervals["eer"])
+    assert read["hardest"] == report.hardest
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.json"]
+
+
+def test_json_refuses_what_json_cannot_say(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        save_json({"value": float("nan")}, tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_signature_leaves_out_what_does_not_apply():
+    assert signature("lfw", folds=10, crop=None, flip="sum").startswith("lfw|folds:10|flip:sum|v:")
+
+
+def test_pictures_of_scores_alone(report, tmp_path):
+    paths = report.plot(tmp_path)
+    assert sorted(path.rsplit("/", 1)[1] for path in paths) == ["angles.png", "det.png", "roc.png", "scores.png"]
+    for path in paths:
+        assert np.asarray(Image.open(path).convert("L")).std() > 5  # not an empty page
+
+
+def test_pictures_with_images(report, tmp_path, rng):
+    images = rng.integers(0, 256, (4, 16, 12, 3), dtype=np.uint8)
+    report.pairs = PairSet.from_arrays(images, np.arange(200) % 4, (np.arange(200) + 1) % 4, report.mated, name="toy")
+    report.norms = np.ones(4)
+    for entry in report.hardest:
+        entry["left"], entry["right"] = "a_$_file.jpg", "b.jpg"
+    paths = report.plot(tmp_path)
+    assert {"norms.png", "hardest.png"} <= {path.rsplit("/", 1)[1] for path in paths}
+
+
+def test_one_class_only_can_be_printed_saved_and_drawn(tmp_path):
+    report = verification([0.2, 0.4], [1, 1], [0, 1])
+    assert "no nonmated pairs" in str(report)
+    report.save(tmp_path / "a.json")
+    assert [path.rsplit("/", 1)[1] for path in report.plot(tmp_path)] == ["scores.png", "angles.png"]
