@@ -190,7 +190,7 @@ def write_recordio(path, images, labels, num_classes=None, image_size=None, qual
         num_classes = int(labels.max()) + 1 if labels.size else 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with RecordIOWriter(path, insightface=grouped) as writer:
-        for data, label in _matched(images, labels, path.name, progress):
+        for data, label in paired(images, labels, path.name, progress):
             if not isinstance(data, bytes | bytearray | memoryview):
                 image_size = image_size or np.shape(data)[:2]
                 data = encode_jpeg(data, quality)
@@ -209,7 +209,12 @@ def _is_grouped(labels):
     return runs == np.unique(labels).size
 
 
-def _matched(images, labels, name, progress):
+def paired(images, labels, name, progress=False):
+    """Iterates over images and labels together, with a progress bar if asked for.
+
+    Raises:
+        ValueError: At the first image without a label, or at the end if labels are left.
+    """
     from tqdm import tqdm
 
     count = 0

@@ -86,6 +86,11 @@ class RecordIOWriter:
 
     def _write_identities(self):
         first, starts = len(self._offsets), [*self._first_keys.values(), len(self._offsets)]
+        if first + len(starts) > MAX_EXACT_LABEL:
+            raise ValueError(
+                f"Record 0 counts in float32, exact up to {MAX_EXACT_LABEL} records. Received: {first + len(starts)}. "
+                "Write several files, or pass insightface=False."
+            )
         for number, (start, end) in enumerate(itertools.pairwise(starts)):
             self._write(first + number, [start, end])
         end = self._file.tell()

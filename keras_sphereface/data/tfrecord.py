@@ -1,0 +1,233 @@
+"""TFRecord files of face images, read in any order and written, without TensorFlow."""
+
+import contextlib
+import glob
+import os
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_sphereface.data.files import atomic_writer
+from keras_sphereface.data.images import encode_jpeg
+from keras_sphereface.data.recordio import paired
+from keras_sphereface.data.sources import check_label, probe_image_size
+from keras_sphereface.data.tfrecord_format import (
+    CHECKSUM,
+    HEAD,
+    IMAGE,
+    LABEL,
+    TEXT,
+    decode_example,
+    encode_example,
+    frame,
+    masked_crc,
+    payload_length,
+)
+from keras_sphereface.errors import FileFormatError
+
+
+class TFRecordReader:
+    """Random access to the records of a TFRecord file; opening it walks through the lengths.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        FileFormatError: If the file is broken or empty.
+        FileNotFoundError: If there is no such file.
+    """
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - open as long as the reader
+        self.size = os.fstat(self._file.fileno()).st_size
+        self.offsets = self._scan()
+        # A record's checksum is computed in Python: once, not each epoch.
+        self._checked = np.zeros(len(self.offsets), bool)
+
+    def __len__(self):
+        return len(self.offsets)
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+    def _scan(self):
+        offsets, position = [], 0
+        with tqdm(total=self.size, unit="B", unit_scale=True, desc="index", disable=None) as bar:
+            while position < self.size:
+                offsets.append(position)
+                end = self._end(position)[1]
+                bar.update(end - position)
+                position = end
+        if not offsets:
+            raise FileFormatError(f"{self.path}: holds no bytes, expected TFRecord. Restore the file.")
+        return np.array(offsets, np.int64)
+
+    def _end(self, position):
+        where = f"{self.path}, offset {position}"
+        length = payload_length(os.pread(self._file.fileno(), HEAD, position), where)
+        end = position + HEAD + length + CHECKSUM.size
+        if end > self.size:
+            raise FileFormatError(
+                f"{where}: a record of {length} bytes runs past the end of the file ({self.size} bytes). Restore the file."
+            )
+        return length, end
+
+    def where(self, record):
+        """Name of a record in messages."""
+        return f"{self.path}, record {record} at offset {int(self.offsets[record])}"
+
+    def read(self, record):
+        """Reads the bytes of a record, and compares their checksum the first time.
+
+        Raises:
+            FileFormatError: If the record is broken.
+        """
+        position = int(self.offsets[record])
+        length, _ = self._end(position)
+        data = os.pread(self._file.fileno(), length + CHECKSUM.size, position + HEAD)
+        if len(data) < length + CHECKSUM.size:
+            raise FileFormatError(f"{self.where(record)}: the file became shorter while it was read. Restore it.")
+        payload = data[:length]
+        if not self._checked[record]:
+            if masked_crc(payload) != CHECKSUM.unpack_from(data, length)[0]:
+                raise FileFormatError(f"{self.where(record)}: the checksum of the bytes is wrong. Restore the file.")
+            self._checked[record] = True
+        return payload
+
+
+class TFRecordSource:
+    """The images of one or several TFRecord files."""
+
+    def __init__(self, path, num_classes=None, image_size=None):
+        paths = _paths(path)
+        self.name = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        self._readers = [TFRecordReader(one) for one in paths]
+        self._ends = np.cumsum([len(reader) for reader in self._readers])
+        self.num_images = int(self._ends[-1])
+        self.class_names = None
+        self.num_classes = num_classes or self._scan_classes()
+        self.image_size = image_size or probe_image_size(self)
+
+    def _scan_classes(self):
+        names = {}
+        for record in tqdm(range(self.num_images), desc="labels", disable=None):
+            with contextlib.suppress(FileFormatError):
+                features = self._features(record)
+                label, text = features.get(LABEL), features.get(TEXT)
+                if label and 0 <= label[0] < 2**31:
+                    names[int(label[0])] = text[0].decode("utf-8", "replace") if text else None
+        if not names:
+            raise FileFormatError(
+                f"{self.name}: no record has a whole number {LABEL!r} of 0 or more. Write the file again."
+            )
+        classes = max(names) + 1
+        if len(names) == classes and None not in names.values():
+            self.class_names = [names[label] for label in range(classes)]
+        return classes
+
+    def _place(self, record):
+        file = int(np.searchsorted(self._ends, record, side="right"))
+        return self._readers[file], record - (int(self._ends[file - 1]) if file else 0)
+
+    def _features(self, record):
+        reader, place = self._place(record)
+        return decode_example(reader.read(place), reader.where(place))
+
+    def where(self, record):
+        """Name of a record in messages."""
+        reader, place = self._place(record)
+        return reader.where(place)
+
+    def read(self, record):
+        """Bytes and label of an image."""
+        features, where = self._features(record), self.where(record)
+        for key, kind in ((IMAGE, bytes), (LABEL, int)):
+            if len(features.get(key, ())) != 1 or not isinstance(features[key][0], kind):
+                found = ", ".join(sorted(features)) or "nothing"
+                raise FileFormatError(
+                    f"{where}: expected one {kind.__name__} under {key!r}, found the keys {found[:200]}."
+                )
+        if not features[IMAGE][0]:
+            raise FileFormatError(f"{where}: holds no image bytes. Write the file again.")
+        return features[IMAGE][0], check_label(features[LABEL][0], self.num_classes, where)
+
+
+def _paths(path):
+    if isinstance(path, list | tuple):
+        paths = [os.fspath(one) for one in path]
+    elif os.path.exists(path):
+        paths = [os.fspath(path)]
+    else:
+        paths = sorted(glob.glob(os.fspath(path)))
+    if not paths:
+        raise FileNotFoundError(f"No TFRecord file. Received: path={os.fspath(path) if path else path!r}")
+    return paths
+
+
+class TFRecordWriter:
+    """Writes image records one by one; a context manager that leaves either a complete file or none.
+
+    Args:
+        path: Path of the file.
+    """
+
+    def __init__(self, path):
+        self.path, self.count = pathlib.Path(path), 0
+
+    def __enter__(self):
+        self._context = atomic_writer(self.path)
+        self._file = self._context.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        return self._context.__exit__(*exception)
+
+    def add(self, data, label, class_name=None):
+        """Appends an image.
+
+        Args:
+            data: Bytes of the image file.
+            label: A whole number.
+            class_name: Name of the identity. Defaults to `None`: not stored.
+        """
+        if int(label) != label:
+            raise ValueError(f"A label must be a whole number. Received: label={label!r} at image {self.count}")
+        features = {LABEL: int(label)}  # first, where a reader finds it without passing the image
+        if class_name is not None:
+            features[TEXT] = str(class_name).encode()
+        self._file.write(frame(encode_example(features | {IMAGE: data})))
+        self.count += 1
+
+
+def write_tfrecord(path, images, labels, class_names=None, quality=95, progress=False):
+    """Packs images into a TFRecord file of `tf.train.Example`: `image/encoded`, `image/class/label`, `image/class/text`.
+
+    Args:
+        path: Path of the file; the folder is made if need be.
+        images: Iterable of image files' bytes, kept as they are, or of uint8 arrays `(height, width, 3)` in RGB, encoded
+            as JPEG.
+        labels: Whole numbers, shape `(n,)`.
+        class_names: Name of each class. Defaults to `None`: not stored.
+        quality: JPEG quality for arrays. Defaults to 95.
+        progress: Whether to show a progress bar. Defaults to `False`.
+
+    Returns:
+        The path of the file, as a `pathlib.Path`.
+
+    Raises:
+        ValueError: If images and labels differ in number.
+
+    Example:
+    >>> ksf.data.write_tfrecord("faces/train.tfrecord", [face_a, face_b], [0, 1])
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TFRecordWriter(path) as writer:
+        for data, label in paired(images, np.asarray(labels).tolist(), path.name, progress):
+            if not isinstance(data, bytes | bytearray | memoryview):
+                data = encode_jpeg(data, quality)
+            writer.add(bytes(data), label, None if class_names is None else class_names[label])
+    return path
