@@ -3,9 +3,9 @@
     python benchmarks/ijb.py                 # the full size; writes about 1.2 GB to a temporary folder
     python benchmarks/ijb.py --scale 0.01    # a quick look
 
-Features lie in an HDF5 file, meta files in the official text formats. "verification" is what 1:1 takes once both exist: pooling
-the templates, scoring the pairs, counting. The floor is the same number of dot products of pairs of rows alone, on one
-thread. Processor seconds stand beside wall seconds: on a machine with other work the wall clock says little.
+Features lie in an HDF5 file, meta files in the official text formats. "verification" is what 1:1 takes once both exist:
+pooling the templates, scoring the pairs, counting. The floor is the same number of dot products of pairs of rows alone,
+on one thread. Processor seconds stand beside wall seconds: on a machine with other work the wall clock says little.
 """
 
 import argparse

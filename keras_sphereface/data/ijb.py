@@ -3,13 +3,10 @@
 import csv
 import dataclasses
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from tqdm import tqdm
 
-from keras_sphereface.data.alignment import align
-from keras_sphereface.data.images import read_image
 from keras_sphereface.data.int_tables import line_of_row, read_int_table
 from keras_sphereface.errors import FileFormatError
 
@@ -19,7 +16,6 @@ GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
 # Lines turned into numbers at once.
 _LINES = 65_536
 _LANDMARK_TOKENS = 12
-_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,56 +201,6 @@ def read_template_list(path, name, known, media_path):
             f"{path}: template {template_ids[row]} has no image in {media_path}. Take both files from the same archive"
         )
     return TemplateList(name, template_ids, np.array([subjects[key] for key in template_ids.tolist()], np.int32))
-
-
-class IJBImages:
-    """The aligned face crops of IJB, in the order of the meta files.
-
-    Args:
-        meta: `IJBMeta`.
-        folder: The folder `loose_crop`, or the one that holds it.
-        image_size: `(height, width)`: `(112, 112)` or `(112, 96)`. Defaults to `(112, 112)`.
-
-    Raises:
-        FileNotFoundError: If images are missing, naming the first.
-    """
-
-    def __init__(self, meta, folder, image_size=(112, 112)):
-        folder = os.fspath(folder)
-        inner = os.path.join(folder, "loose_crop")
-        self.folder = inner if os.path.isdir(inner) else folder
-        self.meta = meta
-        self.image_size = tuple(image_size)
-        missing = sorted(set(meta.image_names) - _files_below(self.folder))
-        if missing:
-            raise FileNotFoundError(
-                f"{len(missing)} of {len(meta.image_names)} images of {meta.name} are not in {self.folder!r}, the first is "
-                f"{missing[0]!r}. Unpack the archive again"
-            )
-
-    def __len__(self):
-        return len(self.meta.image_names)
-
-    def batches(self, batch_size, start=0):
-        """Yields uint8 blocks `(k, height, width, 3)`, RGB, from image number `start` on."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for first in range(start, len(self), batch_size):
-                yield np.stack(list(pool.map(self._crop, range(first, min(first + batch_size, len(self))))))
-
-    def _crop(self, row):
-        path = os.path.join(self.folder, self.meta.image_names[row])
-        return align(read_image(path), self.meta.landmarks[row], self.image_size)
-
-
-def _files_below(folder):
-    """Returns the names of all files below a folder, relative to it, with forward slashes."""
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"No folder {folder!r}. Expected the folder loose_crop of the archive")
-    names = set()
-    for base, _, files in os.walk(folder):
-        inner = os.path.relpath(base, folder).replace(os.sep, "/")
-        names.update(files if inner == "." else (f"{inner}/{file}" for file in files))
-    return names
 
 
 def _path(folder, name, switch=None):

@@ -123,7 +123,7 @@ def ijb(
     )
     report = None
     if len(meta.pair_mated):
-        scores = pair_scores(templates, ids, meta.pair_left, meta.pair_right, progress)
+        scores = template_pair_scores(templates, ids, meta.pair_left, meta.pair_right, progress)
         report = verification(
             scores, meta.pair_mated, fars=fars, bootstrap=0, name=f"{meta.name}-1:1", details=details, hardest=0
         )
@@ -147,7 +147,7 @@ def ijb(
     )
 
 
-def pair_scores(templates, ids, left, right, progress=True):
+def template_pair_scores(templates, ids, left, right, progress=True):
     """Scores pairs of templates by their dot product.
 
     Args:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from keras_sphereface.data.alignment import ARCFACE_112X112
-from keras_sphereface.data.ijb import IJBImages, read_ijb
+from keras_sphereface.data.ijb import read_ijb
+from keras_sphereface.data.ijb_images import IJBImages
 from keras_sphereface.data.images import encode_png
 from keras_sphereface.data.int_tables import read_int_table
 from keras_sphereface.errors import FileFormatError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from keras_sphereface.evaluation import blocks
-from keras_sphereface.evaluation.identification import distractors, identification
+from keras_sphereface.evaluation.distractors import distractors
+from keras_sphereface.evaluation.identification import identification
 
 
 def at(*degrees):

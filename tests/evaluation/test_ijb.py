@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_sphereface.data.ijb import IJBMeta, TemplateList
-from keras_sphereface.evaluation.ijb import ijb, pair_scores
+from keras_sphereface.evaluation.ijb import ijb, template_pair_scores
 
 
 def ints(*values):
@@ -116,7 +116,7 @@ def test_pair_scores_depend_on_the_pair_alone(rng):
     templates = rng.normal(size=(30, 33)).astype("float32")
     ids = np.arange(0, 90, 3)
     left, right = rng.integers(0, 30, (2, 2000)) * 3
-    scores = pair_scores(templates, ids, left, right)
+    scores = template_pair_scores(templates, ids, left, right)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, np.sum(templates[left // 3] * templates[right // 3], axis=1), atol=1e-5)
     table = {}
@@ -124,4 +124,4 @@ def test_pair_scores_depend_on_the_pair_alone(rng):
         assert table.setdefault(tuple(sorted(pair)), score) == score
     assert len(table) < len(scores)
     with pytest.raises(ValueError, match="template 4"):
-        pair_scores(templates, ids, [4], [0])
+        template_pair_scores(templates, ids, [4], [0])
