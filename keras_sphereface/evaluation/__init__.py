@@ -7,8 +7,6 @@ from keras_sphereface.evaluation.embeddings import fuse, pair_scores
 from keras_sphereface.evaluation.features import extract, open_features
 from keras_sphereface.evaluation.identification import Identification, identification
 from keras_sphereface.evaluation.ijb import IJBReport, ijb
-from keras_sphereface.evaluation.identification import Identification, identification
-from keras_sphereface.evaluation.ijb import IJBReport, ijb
 from keras_sphereface.evaluation.metrics import auc, best_cut, equal_error_rate, roc
 from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.evaluation.templates import template_embeddings
@@ -16,8 +14,6 @@ from keras_sphereface.evaluation.verification import verification
 
 __all__ = [
     "AcceptCounts",
-    "IJBReport",
-    "Identification",
     "Distractors",
     "IJBReport",
     "Identification",
@@ -30,8 +26,6 @@ __all__ = [
     "equal_error_rate",
     "extract",
     "fuse",
-    "identification",
-    "ijb",
     "identification",
     "ijb",
     "open_features",
