@@ -90,7 +90,7 @@ def embed_images(model, pairs, flip="sum", batch_size=64, crop=None):
         for images in pairs.images(batch_size):
             images = images if size is None else center_crop(images, size)
             names = pairs.names[first : first + len(images)]
-            parts = [_embed(model, side, batch_size, names, first) for side in _sides(images, flip)]
+            parts = [embed_batch(model, side, batch_size, names, first) for side in _sides(images, flip)]
             block = fuse(parts[0], parts[-1], flip)
             if fused is None:
                 fused = np.empty((pairs.num_images, block.shape[1]), np.float32)
@@ -120,8 +120,22 @@ def _sides(images, flip):
     return (images,) if flip == "none" else (images, images[:, :, ::-1])
 
 
-def _embed(model, images, batch_size, names, first):
-    """Runs the model on one block and checks that it gave one embedding per image."""
+def embed_batch(model, images, batch_size, names=None, first=0):
+    """Runs a model on one block of images and checks that it gave one usable embedding per image.
+
+    Args:
+        model: As in `evaluate`.
+        images: uint8 `(k, h, w, 3)`, RGB; k at most `batch_size`.
+        batch_size: Number of images that a `keras.Model` always gets: the block is filled up with black images.
+        names: Names of the images for messages. Defaults to `None`: row numbers only.
+        first: Number of the block's first image in the whole set, for messages. Defaults to `0`.
+
+    Returns:
+        `(k, d)` float32.
+
+    Raises:
+        ValueError: If sizes differ, or an embedding holds NaN or is all zeros.
+    """
     if hasattr(model, "predict_on_batch"):
         _check_size(model, images)
         # Always one shape: a smaller last block would compile the model again.
@@ -132,14 +146,15 @@ def _embed(model, images, batch_size, names, first):
         embeddings = np.asarray(model(np.ascontiguousarray(images)))
     if embeddings.ndim != 2 or len(embeddings) != len(images):
         raise ValueError(
-            f"Expected the model to give ({len(images)}, d) embeddings for {len(images)} images from {names[0]!r} on. "
+            f"Expected the model to give ({len(images)}, d) embeddings for {len(images)} images "
+            f"from {names[0] if names else first!r} on. "
             f"Received: shape {embeddings.shape}"
         )
     return check_embeddings(embeddings, names, first_row=first).astype(np.float32, copy=False)
 
 
 def _check_size(model, images):
-    shape = _input_size(model)
+    shape = input_size(model)
     if shape is not None and any(want not in (None, have) for want, have in zip(shape, images.shape[1:3])):
         raise ValueError(
             f"Expected images of the model's input size {shape}. Received: images of {images.shape[1:3]}. "
@@ -147,7 +162,8 @@ def _check_size(model, images):
         )
 
 
-def _input_size(model):
+def input_size(model):
+    """Returns the `(height, width)` of a model's input, with `None` for what it leaves open, or `None` if unknown."""
     shape = getattr(model, "input_shape", None)
     return tuple(shape[1:3]) if isinstance(shape, tuple) and len(shape) == 4 else None
 
@@ -159,7 +175,7 @@ def _crop_size(model, crop):
         if not (isinstance(crop, tuple | list) and len(crop) == 2 and all(int(side) > 0 for side in crop)):
             raise ValueError(f"Expected crop as None, 'center' or (height, width). Received: crop={crop!r}")
         return tuple(int(side) for side in crop)
-    size = _input_size(model)
+    size = input_size(model)
     if size is None or None in size:
         raise ValueError("crop='center' needs a model with a fixed input size; give crop=(height, width) instead.")
     return size

@@ -1,9 +1,10 @@
-"""Measure a model on face pairs.
+"""Measure a model on face pairs, or on IJB-B and IJB-C.
 
   keras-sphereface evaluate MODEL --pairs lfw.bin
   keras-sphereface evaluate MODEL --lfw FOLDER --protocol pairs.txt --plot pictures/
   keras-sphereface evaluate MODEL --list pairs_CALFW.txt --images FOLDER --layout image
   keras-sphereface evaluate MODEL --cfp FOLDER --view FP
+  keras-sphereface evaluate MODEL --ijb FOLDER --subset ijbc --features ijbc.h5
 
 MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf://org/repo, a folder.
 """
@@ -22,6 +23,7 @@ def add_arguments(parser):
     source.add_argument("--lfw", metavar="FOLDER", help="LFW's images, name/name_0001.jpg; needs --protocol")
     source.add_argument("--list", metavar="FILE", help="a text list of pairs; needs --images")
     source.add_argument("--cfp", metavar="FOLDER", help="CFP's top folder, which holds Protocol/")
+    source.add_argument("--ijb", metavar="FOLDER", help="IJB's folder with meta/ and loose_crop/; needs --features")
     parser.add_argument("--protocol", metavar="FILE", help="LFW's pairs.txt, pairsDevTrain.txt or pairsDevTest.txt")
     parser.add_argument("--images", metavar="FOLDER", help="folder of the images of --list or of --cfp")
     parser.add_argument(
@@ -31,6 +33,10 @@ def add_arguments(parser):
         help="--list has 'left right label' on a line, or two lines 'image label' per pair (default: %(default)s)",
     )
     parser.add_argument("--view", choices=("FF", "FP"), default="FP", help="of --cfp (default: %(default)s)")
+    parser.add_argument("--subset", choices=("ijbb", "ijbc"), default="ijbc", help="of --ijb (default: %(default)s)")
+    parser.add_argument("--features", metavar="FILE", help="HDF5 file for the features of --ijb; goes on where it was")
+    parser.add_argument("--no-detector-score", action="store_true", help="do not weight IJB's images by detector score")
+    parser.add_argument("--no-norm", action="store_true", help="ignore the norms of IJB's features")
     parser.add_argument("--flip", choices=FLIPS, default="sum", help="flip-test fusion (default: %(default)s)")
     parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
     parser.add_argument("--batch-size", type=_positive, default=64, help="images per block (default: %(default)s)")
@@ -46,10 +52,22 @@ def add_arguments(parser):
 
 def run(args):
     """Measures and prints; returns None."""
+    report = run_ijb(args) if args.ijb else run_pairs(args)
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    if args.save:
+        report.save(args.save)
+    if args.plot:
+        paths = (report.verification if args.ijb else report).plot(args.plot)
+        if not args.json:
+            print("\n".join(f"drawn: {path}" for path in paths))
+
+
+def run_pairs(args):
+    """Returns the report on pairs."""
     from keras_sphereface.evaluator import evaluate
 
     pairs = read_pairs(args)
-    report = evaluate(
+    return evaluate(
         load_model(args.model),
         pairs,
         flip=args.flip,
@@ -59,13 +77,25 @@ def run(args):
         bootstrap=args.bootstrap,
         seed=args.seed,
     )
-    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
-    if args.save:
-        report.save(args.save)
-    if args.plot:
-        paths = report.plot(args.plot)
-        if not args.json:
-            print("\n".join(f"drawn: {path}" for path in paths))
+
+
+def run_ijb(args):
+    """Returns the report on IJB-B or IJB-C."""
+    from keras_sphereface.ijb_evaluator import evaluate_ijb
+
+    if args.flip == "concat":
+        raise ValueError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
+    features = _needed(args, "ijb", "features")
+    return evaluate_ijb(
+        load_model(args.model),
+        args.ijb,
+        args.subset,
+        features,
+        flip=args.flip == "sum",
+        batch_size=args.batch_size,
+        detector_score=not args.no_detector_score,
+        norm_weighting=not args.no_norm,
+    )
 
 
 def read_pairs(args):

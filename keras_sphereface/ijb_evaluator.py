@@ -1,0 +1,87 @@
+"""Measures a model on IJB-B or IJB-C: crops and features of all images, then the protocols."""
+
+import hashlib
+
+import numpy as np
+
+from keras_sphereface.data.ijb import read_ijb
+from keras_sphereface.data.ijb_images import IJBImages
+from keras_sphereface.evaluation.features import extract, open_features
+from keras_sphereface.evaluation.ijb import ijb
+from keras_sphereface.evaluator import embed_batch, input_size
+
+# The size of the crops where the model's input does not fix one.
+IMAGE_SIZE = (112, 112)
+
+
+def evaluate_ijb(
+    model,
+    folder,
+    subset,
+    features,
+    flip=True,
+    batch_size=64,
+    detector_score=True,
+    norm_weighting=True,
+    model_signature=None,
+):
+    """Measures a model on IJB-B or IJB-C.
+
+    The features of all images go to an HDF5 file first; called again after an interruption, the extraction goes on
+    where it was, and with a complete file it is skipped.
+
+    Args:
+        model: A `keras.Model`, or a callable from uint8 images `(n, h, w, 3)`, RGB, to embeddings `(n, d)`.
+        folder: The folder that holds `meta` and `loose_crop`.
+        subset: `"ijbb"` or `"ijbc"`.
+        features: Path of the HDF5 file.
+        flip: Whether mirror images are embedded and added. Defaults to `True`.
+        batch_size: Images per block. Defaults to `64`.
+        detector_score: Whether images are weighted by their detector score. Defaults to `True`.
+        norm_weighting: Whether the norm of a feature counts. Defaults to `True`; it says nothing where the model's
+            embeddings have unit length.
+        model_signature: Text that tells models apart, for the HDF5 file. Defaults to a hash of the model's weights;
+            a callable needs one.
+
+    Returns:
+        `keras_sphereface.evaluation.ijb.IJBReport`.
+
+    Raises:
+        FileFormatError: If a meta file is broken, or the HDF5 file belongs to another model or other images.
+        ValueError: If embeddings are unusable, or a callable comes without `model_signature`.
+    """
+    meta = read_ijb(folder, subset)
+    size = input_size(model)
+    images = IJBImages(meta, folder, IMAGE_SIZE if size is None or None in size else size)
+    said = weights_digest(model) if model_signature is None else model_signature
+    extract(
+        lambda block: embed_batch(model, block, batch_size),
+        lambda start: images.batches(batch_size, start),
+        features,
+        meta.image_names,
+        said,
+        flip=flip,
+    )
+    with open_features(features, meta.image_names, said) as file:
+        return ijb(
+            meta,
+            file["features"],
+            file["flipped_features"] if flip else None,
+            detector_score=detector_score,
+            norm_weighting=norm_weighting,
+        )
+
+
+def weights_digest(model):
+    """Returns the sha256 of a model's weights, as hexadecimal digits.
+
+    Raises:
+        ValueError: If the model has no weights to tell it by.
+    """
+    if not hasattr(model, "get_weights"):
+        raise ValueError("A callable needs model_signature, a text that tells it from others. Received: none")
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape}{weight.dtype}".encode())
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()

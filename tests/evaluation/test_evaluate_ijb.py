@@ -1,0 +1,69 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sphereface.cli import main
+from keras_sphereface.data.alignment import ARCFACE_112X112
+from keras_sphereface.data.images import encode_png
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.ijb_evaluator import evaluate_ijb
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """Two people with two templates each, one image per template, every image cropped where it is already aligned."""
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "loose_crop").mkdir()
+    people = rng.integers(0, 256, (2, 112, 112, 3))
+    points = " ".join(f"{value:.4f}" for value in np.asarray(ARCFACE_112X112).ravel())
+    media, landmarks = [], []
+    for number, person in enumerate((0, 0, 1, 1)):
+        image = np.clip(people[person] + rng.integers(-9, 10, people[person].shape), 0, 255).astype(np.uint8)
+        (tmp_path / "loose_crop" / f"{number + 1}.png").write_bytes(encode_png(image))
+        media.append(f"{number + 1}.png {number + 1} {number + 1}")
+        landmarks.append(f"{number + 1}.png {points} 0.9")
+    meta = {
+        "ijbc_face_tid_mid.txt": media,
+        "ijbc_name_5pts_score.txt": landmarks,
+        "ijbc_template_pair_label.txt": ["1 2 1", "3 4 1", "1 3 0", "2 4 0"],
+        "ijbc_1N_gallery_G1.csv": ["TEMPLATE_ID,SUBJECT_ID", "1,7"],
+        "ijbc_1N_gallery_G2.csv": ["TEMPLATE_ID,SUBJECT_ID", "3,8"],
+        "ijbc_1N_probe_mixed.csv": ["TEMPLATE_ID,SUBJECT_ID", "2,7", "4,8"],
+    }
+    for name, lines in meta.items():
+        (tmp_path / "meta" / name).write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def _pixels(images):
+    return images[:, ::14, ::14].reshape(len(images), -1).astype(np.float32) - 128
+
+
+def test_whole_protocol_from_images(folder):
+    calls = []
+    embed = lambda images: calls.append(len(images)) or _pixels(images)  # noqa: E731
+    report = evaluate_ijb(embed, folder, "ijbc", folder / "f.h5", batch_size=3, model_signature="pixels")
+    assert report.verification.auc == 1.0
+    assert report.rank_rates[1] == 1.0
+    assert sum(calls) == 8  # four images and their mirror images
+    again = evaluate_ijb(embed, folder, "ijbc", folder / "f.h5", batch_size=2, model_signature="pixels")
+    assert sum(calls) == 8  # nothing was embedded again
+    assert again.to_dict() == report.to_dict()
+    with pytest.raises(FileFormatError):
+        evaluate_ijb(embed, folder, "ijbc", folder / "f.h5", model_signature="another")
+    with pytest.raises(ValueError, match="model_signature"):
+        evaluate_ijb(embed, folder, "ijbc", folder / "g.h5")
+
+
+def test_command_line(folder, capsys):
+    images = keras.Input((112, 112, 3))
+    outputs = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 128, -1)(images)))
+    keras.Model(images, outputs).save(folder / "m.keras")
+    arguments = ["evaluate", str(folder / "m.keras"), "--ijb", str(folder), "--batch-size", "2"]
+    assert main([*arguments, "--features", str(folder / "f.h5"), "--save", str(folder / "r.json")]) == 0
+    assert "1:N rank 1" in capsys.readouterr().out
+    assert json.loads((folder / "r.json").read_text())["verification"]["auc"] == 1.0
+    assert main(arguments) == 1
+    assert "--ijb needs --features" in capsys.readouterr().err
