@@ -8,6 +8,8 @@ import pytest
 
 from keras_sphereface import angular, margins
 
+pytestmark = pytest.mark.core
+
 THETAS = np.linspace(0.0, math.pi, 401)
 SIZES = {"sphereface": (1.0, 1.5, 2.6, 4.0), "sphereface_r_v1": (1.0, 1.4, 3.0), "sphereface_r_v2": (1.0, 1.4, 3.0)}
 SIZES.update(cosface=(0.0, 0.35), arcface=(0.0, 0.5), normface=(0.0,))

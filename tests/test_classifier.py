@@ -9,6 +9,8 @@ import pytest
 
 import keras_sphereface as ksf
 
+pytestmark = pytest.mark.core
+
 CLASSES, SIZE = 4, 16
 
 

@@ -7,6 +7,8 @@ from gradients import value_and_gradients
 
 from keras_sphereface import margins
 
+pytestmark = pytest.mark.core
+
 COSINES = np.cos(np.radians([[60.0, 90.0, 30.0], [120.0, 45.0, 180.0]]))
 LABELS = np.array([0, 1], "int32")
 

@@ -5,6 +5,8 @@ import pytest
 
 from keras_sphereface import schedules
 
+pytestmark = pytest.mark.core
+
 
 def test_steps_divide_by_ten():
     schedule = schedules.learning_rate("steps", peak=0.1, total_steps=240_000)

@@ -9,6 +9,8 @@ from keras import ops
 from keras_sphereface import backbones
 from keras_sphereface.conversion import mapping
 
+pytestmark = pytest.mark.core
+
 UPRIGHT = (112, 96, 3)
 TINY = (48, 32, 3)  # for checks in which the size of the faces plays no part
 SMALL_SFNET = {"units": (1, 0, 1, 0), "channels": (4, 8, 8, 8), "embedding_dim": 6}

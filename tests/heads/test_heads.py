@@ -10,6 +10,8 @@ from gradients import value_and_gradients
 
 from keras_sphereface import heads
 
+pytestmark = pytest.mark.core
+
 FACTORIES = {
     "Softmax": heads.Softmax,
     "NormFace": heads.NormFace,

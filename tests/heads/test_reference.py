@@ -9,6 +9,8 @@ import pytest
 from gradients import value_and_gradients
 from head_cases import make_head
 
+pytestmark = pytest.mark.core
+
 RECORDING = np.load(pathlib.Path(__file__).parents[1] / "reference" / "heads_public.npz")
 CASES = json.loads(str(RECORDING["meta"]))
 
