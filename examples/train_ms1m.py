@@ -37,14 +37,14 @@ flags.DEFINE_boolean("detach", True, "Characteristic gradient detachment.")
 flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps.")
 flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.")
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.")
-flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000 (450 for synthetic faces).")
+flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 500 for synthetic faces.")
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Steps between checkpoints and measurements. Defaults to 1/60 of --steps."
 )
 flags.DEFINE_enum(
     "schedule", None, ksf.schedules.NAMES, "Learning rate. Defaults to steps, cosine for synthetic faces."
 )
-flags.DEFINE_float("learning_rate", 0.1, "Peak learning rate.")
+flags.DEFINE_float("learning_rate", None, "Peak learning rate. Defaults to 0.1, 0.02 for synthetic faces.")
 flags.DEFINE_integer("warmup_steps", None, "Steps of linear warm-up. Defaults to 1 % of --steps.")
 flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
 flags.DEFINE_float("weight_decay", 5e-4, "L2 weight decay as papers state it (added to the gradient, before momentum).")
@@ -60,10 +60,28 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 FLAGS = flags.FLAGS
 
 # What flags that were not given stand for. MS1M: the authors' recipe; synthetic: two minutes on two CPU cores.
-MS1M = {"backbone": "iresnet100", "embedding_dim": 512, "margin": 1.4, "scale": 60.0, "batch_size": 512, "steps": 240_000,
-        "schedule": "steps"}  # fmt: skip
-SYNTHETIC = {"backbone": "sfnet4", "embedding_dim": 128, "margin": 1.4, "scale": 30.0, "batch_size": 64, "steps": 450,
-             "schedule": "cosine", "steps_per_epoch": 50}  # fmt: skip
+MS1M = {
+    "backbone": "iresnet100",
+    "embedding_dim": 512,
+    "margin": 1.4,
+    "scale": 60.0,
+    "batch_size": 512,
+    "steps": 240_000,
+    "schedule": "steps",
+    "learning_rate": 0.1,
+}
+SYNTHETIC = {
+    "backbone": "sfnet4",
+    "embedding_dim": 128,
+    "margin": 1.4,
+    "scale": 30.0,
+    "batch_size": 64,
+    "steps": 500,
+    "steps_per_epoch": 50,
+    "schedule": "cosine",
+    "learning_rate": 0.02,
+    "warmup_steps": 30,
+}
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 300, 20
 SYNTHETIC_CHANNELS = (16, 32, 64, 128)
 
@@ -74,8 +92,7 @@ def fill_in_defaults():
         if FLAGS[name].value is None:
             FLAGS[name].value = value
     FLAGS.steps_per_epoch = FLAGS.steps_per_epoch or max(1, FLAGS.steps // 60)
-    if FLAGS.warmup_steps is None:
-        FLAGS.warmup_steps = FLAGS.steps // 100
+    FLAGS.warmup_steps = FLAGS.steps // 100 if FLAGS.warmup_steps is None else FLAGS.warmup_steps
 
 
 def training_data():
