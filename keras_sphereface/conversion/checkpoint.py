@@ -3,6 +3,8 @@
 import collections.abc
 import dataclasses
 import hashlib
+import pickle
+import re
 
 import numpy as np
 
@@ -26,6 +28,7 @@ OTHER_ENTRIES = (
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
 PARALLEL_PREFIX = "module."  # left by DistributedDataParallel
 _BLOCK = 1 << 20  # bytes read at a time for the hash
+_REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 _LISTED = 10  # names that an error message lists before it only counts
 
 
@@ -85,11 +88,19 @@ def _load(path):
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever the reader stumbles over, the file is at fault
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise errors.FileFormatError(
-            f"{path}: no PyTorch checkpoint of plain tensors ({reason[0][:200]}). Expected a state dict; a file that "
+            f"{path}: no PyTorch checkpoint of plain tensors ({_reason(error)}). Expected a state dict; a file that "
             "holds pickled objects is not opened, because they could run code: save `module.state_dict()` instead."
         ) from error
+
+
+def _reason(error):
+    """One line on why PyTorch refused. Its own text on forbidden objects is long and advises to allow them."""
+    if isinstance(error, pickle.UnpicklingError):
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        return f"it refers to {name.group(1)}" if name else "its pickle is damaged or holds more than tensors"
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:_REASON_LENGTH]
 
 
 def _split(payload, path):

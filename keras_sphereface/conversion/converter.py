@@ -1,6 +1,7 @@
 """`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
 
 import numpy as np
+from keras import ops
 
 from keras_sphereface import errors
 from keras_sphereface.conversion import architecture as table
@@ -83,7 +84,7 @@ def _report(backbone, name, architecture, content, tensors, weights):
         units=config.get("units"),
         block_order=config.get("block_order"),
     )
-    converted = backbone.predict(images, verbose=0)
+    converted = ops.convert_to_numpy(backbone(images, training=False))
     difference = float(np.abs(converted - original).max())
     counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
     height, width = backbone.input_shape[1:3]
