@@ -7,7 +7,8 @@ import pickle
 
 import numpy as np
 
-from keras_sphereface.data.bin_reader import Blob, LazyArray, load_bin_pickle
+from keras_sphereface.data.bin_reader import load_bin_pickle
+from keras_sphereface.data.bin_values import Blob, LazyArray
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError

@@ -6,14 +6,11 @@ names they may mention stand for the constructors below, any other name is refus
 places in the file, so that memory stays small whatever the lengths in it claim.
 """
 
-import math
 import mmap
 import os
 import pickletools
-from typing import NamedTuple
 
-import numpy as np
-
+from keras_sphereface.data.bin_values import CONSTRUCTORS, MAX_TEXT, Blob, Dtype, LazyArray, Name, read_text
 from keras_sphereface.errors import FileFormatError
 
 # How many bytes of length stand between an opcode and its content.
@@ -31,10 +28,6 @@ _LENGTH_BYTES = {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _INTEGERS = ("BININT", "BININT1", "BININT2", "LONG1", "INT")
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_DTYPES = {"u1": np.uint8, "uint8": np.uint8, "b1": np.bool_, "bool": np.bool_}
-_DTYPES |= {f"{kind}{size}": np.dtype(f"{kind}{size}").type for kind in "iu" for size in (1, 2, 4, 8)}
-# Names, shapes and encodings are short; a longer text in their place is an attack or a broken file.
-_MAX_TEXT = 200
 _ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _FROMBUFFER_MODULES = ("numpy.core.numeric", "numpy._core.numeric")
 _GLOBALS = {
@@ -47,58 +40,6 @@ _GLOBALS = {
     **{(module, "scalar"): "scalar" for module in _ARRAY_MODULES},
     **{(module, "_frombuffer"): "frombuffer" for module in _FROMBUFFER_MODULES},
 }
-
-
-class Blob(NamedTuple):
-    """Bytes or text that stay in the file; `text` says that they are UTF-8, `latin1` that they hold encoded bytes."""
-
-    buffer: mmap.mmap
-    offset: int
-    length: int
-    text: bool = False
-    latin1: bool = False
-
-    def read(self):
-        """Returns the bytes."""
-        data = self.buffer[self.offset : self.offset + self.length] if self.length else b""
-        return data.decode("utf-8").encode("latin-1") if self.latin1 else data
-
-
-class _Name(NamedTuple):
-    """An admitted global, as a plain word; it is never imported."""
-
-    word: str
-
-
-class _Dtype:
-    def __init__(self, dtype):
-        self.dtype = np.dtype(dtype)
-
-
-class LazyArray:
-    """An array whose content stays in the file until `read` is called."""
-
-    def __init__(self):
-        self.shape = self.dtype = self.data = None
-        self.order = "C"
-
-    def fill(self, shape, dtype, data, order="C"):
-        """Takes shape, dtype and content after checking that they belong together."""
-        if not (isinstance(shape, tuple) and len(shape) <= 4 and all(_is_count(size) for size in shape)):
-            raise ValueError("an array's shape is not a tuple of up to four sizes")
-        if not isinstance(dtype, _Dtype) or not isinstance(data, Blob):
-            raise ValueError("an array without plain numeric content (object arrays are refused)")
-        # Text is never shorter in bytes than the latin-1 it encodes, nor more than twice as long.
-        needed = math.prod(shape) * dtype.dtype.itemsize
-        if not (needed <= data.length <= 2 * needed if data.latin1 else needed == data.length):
-            raise ValueError(f"an array of shape {shape} needs {needed} bytes, but {data.length} are given")
-        self.shape, self.dtype, self.data, self.order = shape, dtype.dtype, data, order
-        return self
-
-    def read(self):
-        """Returns the array."""
-        data = self.data.read()
-        return np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order)
 
 
 def load_bin_pickle(path):
@@ -223,7 +164,7 @@ class _Machine:
 
     def _op_stack_global(self, argument):
         name, module = self.pop(), self.pop()
-        self._push_global(_text(module), _text(name))
+        self._push_global(read_text(module), read_text(name))
 
     def _op_inst(self, argument):
         raise _Refused(_refusal(*argument.partition(" ")[::2]))
@@ -231,22 +172,22 @@ class _Machine:
     def _push_global(self, module, name):
         if (module, name) not in _GLOBALS:
             raise _Refused(_refusal(module, name))
-        self.stack.append(_Name(_GLOBALS[module, name]))
+        self.stack.append(Name(_GLOBALS[module, name]))
 
     def _op_reduce(self, argument):
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise ValueError("a call of something that is not an admitted constructor")
-        self.stack.append(_CONSTRUCTORS[function.word](*arguments))
+        self.stack.append(CONSTRUCTORS[function.word](*arguments))
 
     def _op_build(self, argument):
         state, target = self.pop(), self.stack[-1]
         if isinstance(target, LazyArray):
             _, shape, dtype, fortran, data = state
             target.fill(shape, dtype, data, "F" if fortran else "C")
-        elif not isinstance(target, _Dtype):
+        elif not isinstance(target, Dtype):
             raise ValueError("a state for something that is neither an array nor a dtype")
-        elif _text(state[1]) not in ("|", "<"):
+        elif read_text(state[1]) not in ("|", "<"):
             raise ValueError("numbers in big-endian order")
 
     def _to_mark(self):
@@ -265,64 +206,6 @@ class _Machine:
 
 def _refusal(module, name):
     return (
-        f"global '{module[:_MAX_TEXT]}.{name[:_MAX_TEXT]}' is refused: a pair file needs only arrays and bytes. "
+        f"global '{module[:MAX_TEXT]}.{name[:MAX_TEXT]}' is refused: a pair file needs only arrays and bytes. "
         "It may be an attack; get the file from a source you trust."
     )
-
-
-def _is_count(value):
-    return isinstance(value, int) and value >= 0
-
-
-def _text(value):
-    if not isinstance(value, Blob) or value.length > _MAX_TEXT:
-        raise ValueError("a name is not a short text")
-    return value.read().decode("utf-8")
-
-
-def _encode(blob, encoding):
-    if not (isinstance(blob, Blob) and blob.text) or _text(encoding).lower() not in ("latin1", "latin-1"):
-        raise ValueError("only text can be encoded, and only as latin1")
-    return blob._replace(latin1=True)
-
-
-def _empty_bytes(*arguments):
-    if arguments:
-        raise ValueError("bytes() with an argument")
-    return Blob(None, 0, 0)
-
-
-def _dtype(code, *flags):
-    code = _text(code).lstrip("<|")
-    if code not in _DTYPES:
-        raise ValueError(f"dtype {code!r}; only integers and booleans belong in a pair file")
-    return _Dtype(_DTYPES[code])
-
-
-def _reconstruct(kind, shape, code):
-    if kind != _Name("ndarray"):
-        raise ValueError("an array of a subclass")
-    return LazyArray()
-
-
-def _frombuffer(data, dtype, shape, order):
-    return LazyArray().fill(shape, dtype, data, _text(order))
-
-
-def _scalar(dtype, data):
-    return LazyArray().fill((), dtype, data).read()[()].item()
-
-
-def _not_callable(*arguments):
-    raise ValueError("numpy.ndarray called directly")
-
-
-_CONSTRUCTORS = {
-    "encode": _encode,
-    "bytes": _empty_bytes,
-    "ndarray": _not_callable,
-    "dtype": _dtype,
-    "reconstruct": _reconstruct,
-    "scalar": _scalar,
-    "frombuffer": _frombuffer,
-}

@@ -159,7 +159,11 @@ def _batched(path):
     for node in graph.graph.node:
         if node.op_type == "Constant" and node.output[0] in shapes:
             node.attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(np.array([0, -1], np.int64)))  # 0 keeps n
-    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # waiting threads leave the cores to others
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.slow
