@@ -304,7 +304,7 @@ def test_pickled_code_is_not_run(tmp_path, state):
     for name, write in {
         "zip.pth": lambda file: torch.save({**state, "x": _Danger(trace)}, file),
         "old.pth": lambda file: torch.save({"x": _Danger(trace)}, file, _use_new_zipfile_serialization=False),
-        "pickle.pth": lambda file: file.write_bytes(pickle.dumps(_Danger(trace))),
+        "pickle.pth": lambda file: file.write_bytes(pickle.dumps(_Danger(trace), protocol=2)),
         "module.pth": lambda file: torch.save(torch.nn.Linear(2, 2), file),
     }.items():
         file = tmp_path / name
