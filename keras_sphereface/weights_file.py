@@ -1,7 +1,7 @@
 """Weights by name in an HDF5 file, complete or refused: what the embedded presets are stored in.
 
 The data set `values` has all numbers one after the other, float16 (which halves the file) or float32; `index` is JSON text
-with one `[name, shape]` for each weight in the same order, where a name is `<layer>/<variable>`, e.g. `conv1_conv/kernel`. The
+with one `[name, shape]` for each weight in the same order; a name is `<layer>/<variable>`, e.g. `conv1_conv/kernel`. The
 file's attribute `format` is 1. One long data set is read a hundred times faster than hundreds of short ones.
 """
 

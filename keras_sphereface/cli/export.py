@@ -1,0 +1,52 @@
+"""Write a model as SavedModel, ONNX or LiteRT, and compare the written file with the Keras model.
+
+The report is printed and saved beside the file as <path>.json:
+
+  keras-sphereface export model.keras face.tflite --precision int8 --calibration crops/ --pairs lfw.bin
+"""
+
+import pathlib
+
+
+def add_arguments(parser):
+    """Adds the arguments of `export`."""
+    parser.add_argument("model", help="a .keras file, a model folder, a preset's name, or hf://organization/repository")
+    parser.add_argument("path", type=pathlib.Path, help="file (.onnx, .tflite) or folder (SavedModel) to write")
+    parser.add_argument("--format", choices=("saved_model", "onnx", "litert"), help="default: by the path's ending")
+    parser.add_argument("--precision", choices=("float32", "float16", "int8"), default="float32")
+    parser.add_argument("--calibration", type=pathlib.Path, help="folder of aligned images, needed for int8")
+    parser.add_argument("--num-calibration", type=int, default=200, help="images to take (default: 200)")
+    parser.add_argument("--pairs", type=pathlib.Path, help=".bin file of pairs: measures the loss of TAR at FAR")
+
+
+def run(args):
+    """Runs `export`."""
+    from keras_sphereface import export, hub
+
+    format_of_suffix = {".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
+    format = args.format or format_of_suffix.get(args.path.suffix)
+    if format is None:
+        raise ValueError(f"Unknown ending {args.path.suffix!r} of {args.path}. Use .onnx, .tflite or a folder")
+    images = read_images(args.calibration, args.num_calibration) if args.calibration else None
+    pairs = None
+    if args.pairs:
+        from keras_sphereface import data
+
+        pairs = data.read_bin(args.pairs)
+    report = export.export(hub.load_pretrained(args.model), args.path, format, args.precision, images, pairs)
+    report.save(args.path.with_name(args.path.name + ".json"))
+    print(report)
+
+
+def read_images(folder, count):
+    """Reads `count` images spread evenly over a folder and those inside it."""
+    import numpy as np
+
+    from keras_sphereface.data.images import read_image
+
+    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    if not paths:
+        raise ValueError(f"{folder} has no images. Expected aligned crops ending in {', '.join(sorted(endings))}")
+    chosen = np.unique(np.linspace(0, len(paths) - 1, num=min(count, len(paths))).astype(int))
+    return np.stack([read_image(paths[index]) for index in chosen])

@@ -1,0 +1,121 @@
+"""ONNX files, written from the Keras graph itself: no TensorFlow, the same on every backend."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+
+from keras_sphereface.errors import require
+from keras_sphereface.export import onnx_layers
+
+OPSET = 17
+IR_VERSION = 8  # read by ONNX Runtime since 1.10; newer ones only add what is not used here
+INPUT, OUTPUT = "images", "embeddings"
+MAX_CALIBRATION_IMAGES = 500
+_CALIBRATION_BATCH = 16
+_QUANTIZED = ["Conv", "Gemm"]  # what costs; sums and the normalization of the output stay float
+
+
+def write(model, path, precision, calibration_images=None):
+    """Writes an `.onnx` file: input `images` (n, h, w, 3) float32 RGB 0..255, output `embeddings` (n, d).
+
+    Args:
+        model: The embedder, flat and functional.
+        path: File.
+        precision: `"float32"`, `"float16"` or `"int8"`.
+        calibration_images: For int8: `(n, h, w, 3)`, of which at most 500 are used.
+    """
+    require("onnx", "export")
+    if precision != "int8":
+        _save(build(model, half=precision == "float16"), path)
+        return
+    require("onnxruntime", "export")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = pathlib.Path(folder) / "float32.onnx"
+        _save(build(model), plain)
+        _quantize(plain, path, calibration_images[:MAX_CALIBRATION_IMAGES])
+
+
+def build(model, half=False):
+    """Builds the ONNX model.
+
+    Args:
+        model: A flat functional `keras.Model`.
+        half: Whether weights are stored in float16. Defaults to `False`.
+
+    Returns:
+        An `onnx.ModelProto`.
+
+    Raises:
+        ValueError: If a layer has no counterpart here; the message names it.
+    """
+    import keras
+    import onnx
+
+    graph = onnx_layers.Graph(half)
+    images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32", name=INPUT)
+    graph.start(images, INPUT)
+    traced = keras.models.clone_model(
+        model, input_tensors=_like(model.input, images), clone_function=lambda layer: layer, call_function=graph.add
+    )
+    graph.finish(traced.outputs[0], OUTPUT)
+    height, width, channels = model.input_shape[1:]
+    proto = onnx.helper.make_graph(
+        graph.nodes,
+        model.name,
+        [onnx.helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, ["n", height, width, channels])],
+        [onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["n", model.output_shape[-1]])],
+        initializer=graph.initializers,
+    )
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    result = onnx.helper.make_model(
+        proto, producer_name="keras_sphereface", opset_imports=opsets, ir_version=IR_VERSION
+    )
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _like(structure, tensor):
+    """`tensor` in the structure of a model's input: itself, or a list or dictionary of one."""
+    if isinstance(structure, dict):
+        return dict.fromkeys(structure, tensor)
+    return type(structure)([tensor]) if isinstance(structure, (list, tuple)) else tensor
+
+
+def _save(proto, path):
+    pathlib.Path(path).write_bytes(proto.SerializeToString())
+
+
+def _quantize(plain, path, images):
+    """Quantizes with ONNX Runtime: 8-bit weights per channel, activations by the ranges seen in the images."""
+    quantization = require("onnxruntime.quantization", "export")
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    folded = plain.with_name("folded.onnx")
+    quant_pre_process(str(plain), str(folded), skip_symbolic_shape=True)  # batch norms go into the convolutions
+    quantization.quantize_static(
+        str(folded),
+        str(path),
+        _Batches(quantization.CalibrationDataReader, np.asarray(images, "float32")).reader,
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=_QUANTIZED,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+class _Batches:
+    """Hands the calibration images to ONNX Runtime, whose base class is only there with the extra."""
+
+    def __init__(self, base, images):
+        batches = (images[start : start + _CALIBRATION_BATCH] for start in range(0, len(images), _CALIBRATION_BATCH))
+        get_next = lambda _: next(({INPUT: batch} for batch in batches), None)  # noqa: E731
+        self.reader = type("Reader", (base,), {"get_next": get_next})()
+
+
+def load(path):
+    """Loads an `.onnx` file; returns a function from float32 images to embeddings."""
+    onnxruntime = require("onnxruntime", "export")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: session.run([OUTPUT], {INPUT: images})[0]

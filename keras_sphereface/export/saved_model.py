@@ -1,0 +1,46 @@
+"""TensorFlow SavedModel."""
+
+from keras_sphereface.export import constants
+
+
+def write(model, path, precision, calibration_images=None):
+    """Writes a SavedModel with one signature, `serving_default`: images (n, h, w, 3) float32 to embeddings.
+
+    Args:
+        model: The embedder.
+        path: Folder.
+        precision: `"float32"`, or `"float16"`: the stored weights, cast when the model runs.
+        calibration_images: Not used.
+    """
+    tf = constants.tensorflow()
+    module = tf.Module()
+    groups = constants.weights(model)
+    stored = "float16" if precision == "float16" else None
+    module.trainable, module.others = (
+        [tf.Variable(_stored(value, stored), trainable=False) for value in group] for group in groups
+    )
+
+    def read(variables, values):
+        return lambda: [tf.cast(variable, value.dtype) for variable, value in zip(variables, values)]
+
+    module.embed = constants.function(model, read(module.trainable, groups[0]), read(module.others, groups[1]))
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.embed})
+
+
+def _stored(value, dtype):
+    return value.astype(dtype) if dtype and value.dtype.kind == "f" else value
+
+
+def load(path):
+    """Loads a SavedModel; returns a function from float32 images to embeddings."""
+    import tensorflow as tf
+
+    module = tf.saved_model.load(str(path))
+    signature = module.signatures["serving_default"]
+
+    def run(images):
+        (embeddings,) = signature(tf.constant(images)).values()
+        return embeddings.numpy()
+
+    run.module = module  # its variables live as long as it does
+    return run

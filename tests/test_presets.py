@@ -1,0 +1,183 @@
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from keras_sphereface import backbones, load_pretrained, presets, weights_file
+from keras_sphereface.embedder import build_embedder
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.presets import overview
+
+ARCHITECTURE = {"embedding_dim": 8, "width": 0.25, "bottlenecks": [[2, 16, 1, 2]], "input_shape": [32, 32, 3]}
+ENTRY = {
+    "name": "toy",
+    "status": "embedded",
+    "default": True,
+    "architecture": "mobilefacenet",
+    "arguments": ARCHITECTURE,
+    "preprocessing": {"text": "(x - 127.5) / 128"},
+    "data": "noise",
+    "license": "MIT",
+    "description": "A toy.",
+    "file": "toy.h5",
+    "size": 1,
+    "sha256": "0" * 64,
+    "metrics": [{"name": "accuracy", "dataset": "toys", "value": 51.25, "unit": "%", "command": "measure | it"}],
+}
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """An embedded preset whose weights are in a temporary folder: returns its model and file."""
+    from keras_sphereface.model_folder import sha256
+
+    embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
+    path = tmp_path / "toy.h5"
+    weights_file.write(embedder, path)
+    preset = presets.from_dict({**ENTRY, "sha256": sha256(path), "size": path.stat().st_size})
+    monkeypatch.setattr(presets, "WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(presets, "table", lambda: {"toy": preset})
+    return embedder, path
+
+
+def test_every_preset_is_complete():
+    for name, preset in presets.table().items():
+        assert preset.name == name
+        assert preset.architecture in backbones.names()
+        assert {"text", "image_size", "color", "range", "mean", "std"} <= set(preset.preprocessing)
+        if preset.status == "embedded":
+            assert preset.weights_path.stat().st_size == preset.size <= 5_000_000
+            assert preset.metrics
+        if preset.status == "planned":
+            assert preset.file is None
+            assert preset.metrics == []
+    assert sum(preset.default for preset in presets.table().values()) <= 1
+
+
+@pytest.mark.parametrize("name", [name for name, preset in presets.table().items() if preset.status == "embedded"])
+def test_embedded_presets_load(name, rng):
+    images = rng.integers(0, 256, size=(2, 112, 112, 3), dtype="uint8")
+    model = load_pretrained(name)
+    embeddings = model.predict(images, verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(embeddings, model.predict(images.astype("float32"), verbose=0))
+    assert model.count_params() == presets.get(name).parameters
+    assert embeddings.shape[1] == presets.get(name).embedding_dim
+
+
+def test_load_embedded(toy, rng):
+    embedder, _ = toy
+    images = rng.integers(0, 256, size=(2, 32, 32, 3), dtype="uint8")
+    model = load_pretrained()
+    cosines = (model.predict(images, verbose=0) * embedder.predict(images, verbose=0)).sum(axis=1)
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)  # stored in float16
+    assert model.name == "toy"
+
+
+def test_damaged_or_missing_weights_are_refused(toy):
+    _, path = toy
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(FileFormatError, match="sha256"):
+        load_pretrained("toy")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="Install"):
+        load_pretrained("toy")
+
+
+def test_planned_presets_say_what_to_do():
+    planned = [preset for preset in presets.table().values() if preset.status == "planned"]
+    assert planned
+    for preset in planned:
+        with pytest.raises(ValueError, match="planned") as caught:
+            load_pretrained(preset.name)
+        assert preset.obtain in str(caught.value)
+        assert "push_to_hub" in str(caught.value)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"'sfnet21'.*sfnet20_ms1m"):
+        load_pretrained("sfnet21")
+    with pytest.raises(ValueError, match="sfnet20_ms1m"):
+        presets.get("sfnet21")
+
+
+def test_revision_of_an_embedded_preset_is_an_error(toy):
+    with pytest.raises(ValueError, match="revision='main'"):
+        load_pretrained("toy", revision="main")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "soon"},
+        {"name": "../toy"},
+        {"file": "../toy.h5"},
+        {"file": "/etc/passwd"},
+        {"sha256": "abc"},
+        {"size": None},
+        {"colour": "red"},
+        {"status": "planned"},
+        {"status": "planned", "obtain": "train", "default": False},
+        {"status": "published", "default": False},
+        {"status": "published", "default": False, "hub_id": "a/b", "revision": "main"},
+        {"metrics": [{"name": "accuracy", "value": 99}]},
+    ],
+)
+def test_broken_entries_are_refused(change):
+    presets.from_dict(ENTRY)
+    with pytest.raises(FileFormatError, match="Correct the entry"):
+        presets.from_dict({**ENTRY, **change})
+
+
+def test_overview_has_every_preset_and_escapes_cells(toy):
+    text = overview.render()
+    assert "[`toy`](#toy) (default) | embedded" in text
+    assert "toys accuracy 51.25 %" in text
+    assert "`measure \\| it`" in text
+
+
+def test_the_page_of_the_zoo_is_current():
+    page = (ROOT / "zoo" / "README.md").read_text(encoding="utf-8")
+    assert page == overview.render(), "run: python -m keras_sphereface.presets > zoo/README.md"
+
+
+def test_the_command_writes_the_page():
+    run = subprocess.run(
+        [sys.executable, "-m", "keras_sphereface.presets"], capture_output=True, check=True, timeout=60
+    )
+    assert run.stdout.decode() == overview.render()
+
+
+def test_presets_are_plain_data():
+    for path in presets.FOLDER.glob("*.json"):
+        preset = presets.get(path.stem)
+        assert set(json.loads(path.read_text())) <= {field.name for field in dataclasses.fields(preset)}
+        assert not re.search(r"/tmp|/work", path.read_text())
+
+
+def test_weights_file_refuses_other_architectures(tmp_path):
+    embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
+    weights_file.write(embedder, tmp_path / "m.h5")
+    before = [np.array(value) for value in embedder.get_weights()]
+    narrow = build_embedder(backbones.get("mobilefacenet", **{**ARCHITECTURE, "embedding_dim": 4}))
+    with pytest.raises(FileFormatError, match=r"linear1_conv/kernel has shape \(512|linear1_conv/kernel has shape"):
+        weights_file.read(narrow, tmp_path / "m.h5")
+    longer = {**ARCHITECTURE, "bottlenecks": [[2, 16, 2, 2]]}
+    with pytest.raises(FileFormatError, match="missing blocks_1_conv"):
+        weights_file.read(build_embedder(backbones.get("mobilefacenet", **longer)), tmp_path / "m.h5")
+    for value, old in zip(embedder.get_weights(), before):
+        np.testing.assert_array_equal(value, old)
+
+
+def test_weights_file_keeps_no_infinite_weight(tmp_path):
+    embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
+    embedder.get_layer("mobilefacenet").get_layer("conv1_bn").beta.assign(np.full(16, 1e6))  # beyond float16
+    with pytest.raises(ValueError, match="conv1_bn/beta"):
+        weights_file.write(embedder, tmp_path / "m.h5")
+    weights_file.write(embedder, tmp_path / "m.h5", dtype="float32")
