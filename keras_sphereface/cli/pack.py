@@ -116,7 +116,9 @@ class Packer:
 
     def _bytes(self, path):
         data = pathlib.Path(path).read_bytes()
-        if data.startswith(JPEG_MAGIC) and decode_image(data, path).shape[:2] == self.image_size:
+        # A JPEG with an Exif block may be turned, which other readers of the file would not know.
+        plain = data.startswith(JPEG_MAGIC) and b"Exif\0\0" not in data[:64]
+        if plain and decode_image(data, path).shape[:2] == self.image_size:
             self.kept += 1
             return data
         return encode_jpeg(decode_resized(data, self.image_size, path), self.quality)

@@ -30,7 +30,7 @@ _PUBLIC = {
     "read_pair_list": "pair_lists",
     "similarity_transform": "alignment",
     "synthetic": "dataset",
-    "synthetic_pairs": "synthetic",
+    "synthetic_pairs": "synthetic_faces",
     "write_bin": "bin_pairs",
     "write_recordio": "recordio",
     "write_tfrecord": "tfrecord",

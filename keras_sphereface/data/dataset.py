@@ -223,8 +223,8 @@ def from_tfrecord(path, num_classes=None, image_size=None, max_bad=100, strict=F
 def synthetic(num_identities, images_per_identity, seed=0, image_size=112, first_identity=0):
     """Makes a set of procedural faces: anywhere, without a download.
 
-    A person is geometry and colours; a picture adds pose, light, expression, occlusion, blur and noise. Image j of person i is
-    a pure function of (seed, i, j). Sets with the same seed and ranges of people that do not overlap share no one.
+    A person is geometry and colours; a picture adds pose, light, expression, occlusion, blur and noise. Image j of
+    person i is a pure function of (seed, i, j). Sets with the same seed and ranges of people that do not overlap share no one.
 
     Args:
         num_identities: Number of people.
@@ -242,7 +242,7 @@ def synthetic(num_identities, images_per_identity, seed=0, image_size=112, first
     Example:
     >>> ds = ksf.data.synthetic(num_identities=300, images_per_identity=20)
     """
-    from keras_sphereface.data.synthetic import SyntheticSource
+    from keras_sphereface.data.synthetic_faces import SyntheticSource
 
     return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
 

@@ -1,4 +1,7 @@
-"""What a procedural face looks like: who it is, and how the picture was taken. Every number is a hash of (seed, who, which)."""
+"""What a procedural face looks like: who it is, and how the picture was taken.
+
+Every number is a hash of (seed, who, which picture).
+"""
 
 import numpy as np
 

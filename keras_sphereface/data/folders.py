@@ -56,7 +56,8 @@ def list_folder(root, min_images=1):
         )
     if not names:
         raise FileFormatError(
-            f"{root}: no identity with at least {max(1, min_images)} images. Expected one folder per identity, with images in it."
+            f"{root}: no identity with at least {max(1, min_images)} images. "
+            "Expected one folder per identity, with images in it."
         )
     return FaceFolder(root, names, np.concatenate(labels), class_names)
 

@@ -167,7 +167,8 @@ def write_recordio(path, images, labels, num_classes=None, image_size=None, qual
 
     Args:
         path: Path of the .rec file; the folder is made if need be.
-        images: Iterable of image files' bytes, kept as they are, or of uint8 arrays `(height, width, 3)` in RGB, encoded as JPEG.
+        images: Iterable of image files' bytes, kept as they are, or of uint8 arrays `(height, width, 3)` in RGB, encoded
+            as JPEG.
         labels: Numbers of shape `(n,)`, or several an image, `(n, k)`.
         num_classes: Number of classes for `property`. Defaults to the largest label plus one.
         image_size: `(height, width)` for `property`. Defaults to the first image's.

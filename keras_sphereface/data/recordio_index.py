@@ -1,4 +1,7 @@
-"""The index of a RecordIO file: text lines "key<TAB>offset", read in bounded memory, rebuilt by a scan where it is missing."""
+"""The index of a RecordIO file: text lines "key<TAB>offset".
+
+It is parsed block by block, and rebuilt by a scan of the .rec file where it is missing.
+"""
 
 import logging
 import os
@@ -12,7 +15,7 @@ from keras_sphereface.errors import FileFormatError
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 4 * 1024 * 1024  # bytes of text parsed at once
+_BLOCK = 1024 * 1024  # bytes of text parsed at once
 _MAX_DIGITS = 18  # any number of so many digits fits an int64
 
 

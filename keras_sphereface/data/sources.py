@@ -1,4 +1,6 @@
-"""Where images come from. A source has `name`, `num_images`, `num_classes`, `image_size`, `class_names`, and either
+"""Where images come from.
+
+A source has `name`, `num_images`, `num_classes`, `image_size`, `class_names`, and either
 
     read(record) -> (bytes of an image file, label)        with where(record) -> its name in messages, or
     read_arrays(records) -> (uint8 images, labels)         for many at once.

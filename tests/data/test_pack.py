@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from keras_sphereface import data as faces
+from keras_sphereface.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "people"
+    for number, name in enumerate(["ann", "bob"]):
+        (root / name).mkdir(parents=True)
+        for count in range(2 + number):
+            array = np.full((32, 32, 3), 50 * number + 10 * count, np.uint8)
+            (root / name / f"{count}.jpg").write_bytes(faces.encode_jpeg(array))
+    (root / "carl").mkdir()
+    (root / "carl" / "large.png").write_bytes(faces.encode_png(np.full((64, 48, 3), 200, np.uint8)))
+    return root
+
+
+def test_pack_writes_what_training_reads(folder, tmp_path, capsys):
+    assert main(["pack", str(folder), str(tmp_path / "out" / "train.rec"), "--image-size", "32"]) == 0
+    printed = capsys.readouterr().out
+    assert "Packed 6 images of 3 people" in printed
+    assert "5 as they were, 1 encoded" in printed
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["property", "train.idx", "train.rec"]
+    assert (tmp_path / "out" / "property").read_text() == "3,32,32"
+    dataset = faces.from_recordio(tmp_path / "out" / "train.rec")
+    assert [dataset.read(number)[1] for number in range(6)] == [0, 0, 1, 1, 1, 2]
+    assert dataset.source.read(3)[0] == (folder / "bob" / "1.jpg").read_bytes()
+    image, _ = dataset.read(5)
+    assert image.shape == (32, 32, 3)
+    assert abs(int(image.mean()) - 200) <= 2
+
+
+def test_pack_to_a_folder_and_to_tfrecord(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    arguments = ["--image-size", "32", "--min-images", "2"]
+    assert main(["pack", str(folder), str(tmp_path / "out"), *arguments]) == 0
+    assert faces.from_recordio(tmp_path / "out" / "train.rec").num_classes == 2
+    assert main(["pack", str(folder), str(tmp_path / "faces.tfrecord"), *arguments]) == 0
+    dataset = faces.from_tfrecord(tmp_path / "faces.tfrecord")
+    assert (dataset.num_images, dataset.class_names) == (5, ["ann", "bob"])
+
+
+def test_broken_images_are_left_out_and_counted_or_stop_a_strict_run(folder, tmp_path, capsys):
+    (folder / "ann" / "1.jpg").write_bytes(b"\xff\xd8\xffjunk")
+    (folder / "bob" / "2.jpg").write_bytes(b"")
+    out = str(tmp_path / "out" / "train.rec")
+    assert main(["pack", str(folder), out, "--image-size", "32", "--strict"]) == 1
+    assert "1.jpg" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+    assert main(["pack", str(folder), out, "--image-size", "32"]) == 0
+    assert "2 broken and left out" in capsys.readouterr().out
+    assert faces.from_recordio(out).num_images == 4
+
+
+def test_a_turned_jpeg_is_packed_upright(tmp_path):
+    from PIL import Image
+
+    array = np.zeros((32, 32, 3), np.uint8)
+    array[:16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    (tmp_path / "people" / "ann").mkdir(parents=True)
+    Image.fromarray(array).save(tmp_path / "people" / "ann" / "0.jpg", exif=exif)
+    assert main(["pack", str(tmp_path / "people"), str(tmp_path / "a.rec"), "--image-size", "32"]) == 0
+    data, _ = faces.from_recordio(tmp_path / "a.rec").source.read(0)
+    assert b"Exif" not in data
+    assert faces.decode_image(data)[:16].max() < 30
+
+
+def test_wrong_arguments(folder, tmp_path, capsys):
+    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--jpeg-quality", "0"]) == 1
+    assert "jpeg-quality" in capsys.readouterr().err
+    assert main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "a.rec")]) == 1
+    assert "nowhere" in capsys.readouterr().err

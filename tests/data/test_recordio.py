@@ -1,0 +1,244 @@
+import struct
+
+import numpy as np
+import pytest
+
+from keras_sphereface import data as faces
+from keras_sphereface.data import recordio_format as form
+from keras_sphereface.data import recordio_index, sources
+from keras_sphereface.errors import FileFormatError
+
+MAGIC = "0a23d7ce"
+
+
+def picture(value=0, side=8):
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def test_a_record_laid_out_by_hand():
+    # magic, length 29 (24 header + 5), flag 0, label 7.0, id 3, id2 0, "hello", three zeros.
+    expected = bytes.fromhex(
+        MAGIC + "1d000000" + "00000000" + "0000e040" + "0300000000000000" + "00" * 8 + "68656c6c6f" + "000000"
+    )
+    assert form.frame(form.pack_image(7, b"hello", id=3)) == expected
+
+
+def test_an_array_label_laid_out_by_hand():
+    payload = bytes.fromhex("02000000" + "00000000" + "00" * 16 + "0000803f" + "00000040" + "ff")
+    assert form.pack_image([1, 2], b"\xff") == payload
+    record = form.unpack_image(payload, "here")
+    np.testing.assert_array_equal(record.label, [1, 2])
+    assert (record.first_label, record.data) == (1.0, b"\xff")
+
+
+def test_a_payload_with_the_magic_is_split_where_it_is_aligned():
+    payload = b"abcd" + form.MAGIC_BYTES + b"x" + form.MAGIC_BYTES + b"yz"  # aligned at 4, not at 9
+    parts = bytes.fromhex(
+        MAGIC + "04000020" + "61626364"  # first part (flag 1), 4 bytes
+        + MAGIC + "07000060" + "78" + MAGIC + "797a" + "00"  # last part (flag 3), 7 bytes and one zero
+    )  # fmt: skip
+    assert form.frame(payload) == parts
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        form.MAGIC_BYTES,
+        form.MAGIC_BYTES * 3,
+        b"ab" + form.MAGIC_BYTES * 2,
+        b"abcd" + form.MAGIC_BYTES + b"efg" + form.MAGIC_BYTES,
+        bytes(range(256)) * 400,  # longer than what is read at once
+    ],
+)
+def test_parts_are_joined_again(tmp_path, payload):
+    path = tmp_path / "a.rec"
+    path.write_bytes(form.frame(form.pack_image(1, payload)) + form.frame(form.pack_image(2, b"next")))
+    with faces.RecordIOReader(path) as reader:
+        assert [record.data for record in reader] == [payload, b"next"]
+
+
+def test_insightface_layout_written_and_read(tmp_path):
+    images = [picture(value) for value in range(5)]
+    path = faces.write_recordio(tmp_path / "train.rec", images, [0, 0, 1, 2, 2])
+    assert (tmp_path / "property").read_text() == "3,8,8"
+    with faces.RecordIOReader(path) as reader:
+        np.testing.assert_array_equal(reader.keys, np.arange(9))
+        np.testing.assert_array_equal(reader.read(0).label, [6, 9])  # identity records are 6, 7 and 8
+        assert [tuple(reader.read(key).label) for key in (6, 7, 8)] == [(1, 3), (3, 4), (4, 6)]
+        assert [reader.read(key).label for key in range(1, 6)] == [0, 0, 1, 2, 2]
+        assert [reader.read(key).id for key in range(9)] == list(range(9))
+    dataset = faces.from_recordio(path)
+    assert (dataset.num_images, dataset.num_classes, dataset.image_size) == (5, 3, (8, 8))
+    for number in range(5):
+        image, label = dataset.read(number)
+        assert abs(int(image[4, 4, 0]) - number) <= 1
+        assert label == [0, 0, 1, 2, 2][number]
+    (tmp_path / "property").unlink()
+    assert faces.from_recordio(path).num_classes == 3
+
+
+def test_labels_that_are_mixed_fractional_or_several_are_written_without_record_0(tmp_path):
+    blobs = [faces.encode_png(picture(value)) for value in range(3)]
+    path = faces.write_recordio(tmp_path / "mixed" / "a.rec", blobs, [1, 0, 1])
+    assert [label for _, label in map(faces.from_recordio(path).read, range(3))] == [1, 0, 1]
+    with faces.RecordIOReader(path) as reader:
+        assert [record.data for record in reader] == blobs  # byte for byte
+    path = faces.write_recordio(tmp_path / "several" / "a.rec", blobs, [[1, 0.5], [0, 2], [1, 7]])
+    with faces.RecordIOReader(path) as reader:
+        np.testing.assert_array_equal([record.label for record in reader], [[1, 0.5], [0, 2], [1, 7]])
+    assert faces.from_recordio(path, num_classes=2).read(1)[1] == 0
+    path = faces.write_recordio(tmp_path / "fraction" / "a.rec", blobs, [0.0, 1.5, 2.0], num_classes=3)
+    with pytest.raises(FileFormatError, match=r"record 1.*label 1\.5"):
+        faces.from_recordio(path).read(1)
+
+
+def test_real_set(shared):
+    path = shared / "data" / "recordio_sample" / "validation.rec"
+    listed = [line.split("\t") for line in (path.with_suffix(".lst")).read_text().splitlines()]
+    dataset = faces.from_recordio(path)
+    assert (dataset.num_classes, dataset.image_size) == (25, (112, 112))
+    with faces.RecordIOReader(path) as reader:
+        assert len(reader) == dataset.num_images > 0
+        labels = {int(key): float(label) for key, label, _ in listed}
+        assert all(labels[record.id] == record.label for record in reader)
+        keys, offsets = recordio_index.scan(path)
+        np.testing.assert_array_equal(keys, reader.keys)
+        np.testing.assert_array_equal(offsets, reader.offsets)
+    image, label = dataset.read(0)
+    assert (image.shape, label) == ((112, 112, 3), 7)
+    assert 20 < image.std() < 120
+
+
+def test_a_missing_index_is_rebuilt_and_written(tmp_path):
+    path = faces.write_recordio(tmp_path / "a.rec", [picture(value) for value in range(4)], [0, 0, 1, 1])
+    index = tmp_path / "a.idx"
+    written = index.read_text()
+    index.unlink()
+    assert faces.from_recordio(path).num_images == 4
+    assert index.read_text() == written
+
+
+def test_records_without_numbers_of_their_own_are_counted(tmp_path):
+    path = tmp_path / "a.rec"
+    path.write_bytes(form.frame(form.pack_image(1, b"a")) + form.frame(form.pack_image(2, b"b")))
+    np.testing.assert_array_equal(recordio_index.scan(path)[0], [0, 1])
+
+
+def test_index_of_many_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(recordio_index, "_BLOCK", 50)
+    rng = np.random.default_rng(0)
+    keys, offsets = rng.permutation(300), rng.integers(0, 10**17, 300)
+    recordio_index.write_index(tmp_path / "a.idx", keys, offsets)
+    read = recordio_index.read_index(tmp_path / "a.idx")
+    np.testing.assert_array_equal(read[0], keys)
+    np.testing.assert_array_equal(read[1], offsets)
+    (tmp_path / "b.idx").write_bytes(b"0\t8\r\n\n1\t16")
+    np.testing.assert_array_equal(recordio_index.read_index(tmp_path / "b.idx"), [[0, 1], [8, 16]])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"0\t-8\n",
+        b"0 1 2\n",
+        b"0\n1\t2\n3\n",
+        b"a\t1\n",
+        b"0\t1.5\n",
+        b"0\t" + b"9" * 30,
+        b"\xff\x00\n",
+        b"1" * 200,
+    ],
+)
+def test_a_broken_index_is_refused_by_name(tmp_path, text):
+    (tmp_path / "a.idx").write_bytes(text)
+    with pytest.raises(FileFormatError, match=r"a\.idx.*[Dd]elete"):
+        recordio_index.read_index(tmp_path / "a.idx")
+
+
+HOSTILE = {
+    "500 MB announced": struct.pack("<II", form.MAGIC, 500_000_000) + b"x" * 100,
+    "wrong magic": b"\0" * 64,
+    "cut in the header": struct.pack("<I", form.MAGIC),
+    "flag 7": struct.pack("<II", form.MAGIC, 7 << 29 | 24) + b"\0" * 24,
+    "starts with a last part": struct.pack("<II", form.MAGIC, 3 << 29 | 24) + b"\0" * 24,
+    "never ends": struct.pack("<II", form.MAGIC, 1 << 29 | 24) + b"\0" * 24,
+    "first part twice": (struct.pack("<II", form.MAGIC, 1 << 29 | 24) + b"\0" * 24) * 2,
+    "shorter than an image header": form.frame(b"12345678"),
+    "a billion labels": form.frame(struct.pack("<IfQQ", 10**9, 0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_hostile_files_are_refused_by_name_without_taking_memory(tmp_path, content, indexed):
+    import tracemalloc
+
+    path = tmp_path / "bad.rec"
+    path.write_bytes(content)
+    if indexed:
+        (tmp_path / "bad.idx").write_text("0\t0\n")
+    tracemalloc.start()
+    with pytest.raises(FileFormatError, match=r"bad\.rec"):
+        faces.RecordIOReader(path).read(0)  # either of the two may notice
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    tracemalloc.stop()
+
+
+def test_an_index_that_points_outside_the_file(tmp_path):
+    path = faces.write_recordio(tmp_path / "a.rec", [picture()], [0])
+    (tmp_path / "a.idx").write_text("0\t0\n1\t999999\n2\t40\n")
+    with (
+        faces.RecordIOReader(path) as reader,
+        pytest.raises(FileFormatError, match=r"record 1 at offset 999999.*outside"),
+    ):
+        reader.read(1)
+
+
+def test_record_0_that_announces_more_than_there_is(tmp_path):
+    path = tmp_path / "a.rec"
+    path.write_bytes(form.frame(form.pack_image([4e9, 5e9], b"")))
+    with pytest.raises(FileFormatError, match="record 0"):
+        faces.from_recordio(path)
+
+
+@pytest.mark.parametrize("text", ["", "1,2", "a,112,112", "10,-1,5", "10,99999,99999", "1,2,3,4"])
+def test_a_broken_property_file_is_named(tmp_path, text):
+    (tmp_path / "property").write_text(text)
+    with pytest.raises(FileFormatError, match="property"):
+        sources.read_property(tmp_path / "property")
+
+
+def test_nothing_is_left_of_a_set_that_could_not_be_finished(tmp_path):
+    def images():
+        yield picture()
+        raise RuntimeError("the disk is gone")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        faces.write_recordio(tmp_path / "a.rec", images(), [0, 0])
+    with pytest.raises(ValueError, match="1 images and 2 labels"):
+        faces.write_recordio(tmp_path / "a.rec", [picture()], [0, 0])
+    with pytest.raises(ValueError, match="1 labels"):
+        faces.write_recordio(tmp_path / "a.rec", [picture()] * 2, [0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_float32_cannot_hold_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="16777217"):
+        faces.write_recordio(tmp_path / "a.rec", [picture()], [16777217])
+    with faces.RecordIOWriter(tmp_path / "b.rec") as writer:
+        writer.add(b"a", 0)
+        writer.add(b"b", 1)
+        with pytest.raises(ValueError, match="together"):
+            writer.add(b"c", 0)
+
+
+def test_keys_in_any_order(tmp_path):
+    path = faces.write_recordio(tmp_path / "a.rec", [picture(value) for value in range(3)], [0, 1, 2])
+    lines = (tmp_path / "a.idx").read_text().splitlines()
+    (tmp_path / "a.idx").write_text("\n".join(reversed(lines)))
+    dataset = faces.from_recordio(path)
+    assert [dataset.read(number)[1] for number in range(3)] == [0, 1, 2]
+    with faces.RecordIOReader(path) as reader, pytest.raises(KeyError, match="77"):
+        reader.position_of(77)

@@ -1,0 +1,52 @@
+import os
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+
+sys.modules["tensorflow"] = None  # any import of it raises ImportError
+import numpy as np
+from keras_sphereface import data
+
+folder = sys.argv[1]
+faces = data.synthetic(3, 2, image_size=32)
+images = [faces.read(number)[0] for number in range(6)]
+sets = [
+    faces,
+    data.from_recordio(data.write_recordio(folder + "/r/a.rec", images, [0, 0, 1, 1, 2, 2])),
+    data.from_tfrecord(data.write_tfrecord(folder + "/t/a.tfrecord", images, [0, 0, 1, 1, 2, 2])),
+]
+for one in sets:
+    images, labels = one.sequence(4, augment="strong")[1]
+    assert images.shape == (4, 32, 32, 3) and images.dtype == np.uint8, images.shape
+    assert labels.dtype == np.int32
+assert data.synthetic_pairs(20, images_per_identity=2, num_pairs=20, image_size=32).num_images == 40
+assert sys.modules["tensorflow"] is None
+print("done")
+"""
+
+
+def test_every_source_works_where_tensorflow_cannot_be_imported(tmp_path):
+    backend = "jax" if _has("jax") else "torch"
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        timeout=300,
+    )
+    assert result.stdout.strip() == "done", result.stderr[-2000:]
+
+
+def test_importing_the_package_of_data_imports_nothing_heavy():
+    heavy = ("keras", "tensorflow", "PIL", "numpy")
+    script = f"import sys, keras_sphereface.data; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() == "[]", result.stderr[-2000:]
+
+
+def _has(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
