@@ -12,6 +12,8 @@ from keras_sphereface.export import onnx_file
 from keras_sphereface.model_folder import inline
 
 SIZE = (32, 32, 3)
+pytest.importorskip("onnx", reason="needs the extra [export]")
+pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs the TensorFlow backend")
 
 
@@ -21,6 +23,8 @@ def small(architecture="mobilefacenet"):
         return backbones.MobileFaceNet(embedding_dim=16, width=0.25, bottlenecks=bottlenecks, input_shape=SIZE)
     if architecture == "sfnet":
         return backbones.SFNet((1, 0, 0, 0), channels=(8, 8, 8, 8), embedding_dim=16, input_shape=SIZE)
+    if architecture == "patch_sfnet":
+        return backbones.PatchSFNet((1, 1, 1), channels=(8, 8, 8), hidden=(8, 8, 8), embedding_dim=16)
     return backbones.IResNet((1, 1, 1, 1), channels=(8, 8, 8, 8), embedding_dim=16, input_shape=SIZE)
 
 
@@ -54,6 +58,13 @@ def test_onnx_gives_the_same_embeddings(tmp_path, images, rng, architecture):
     exported = export.load(tmp_path / "face.onnx", "onnx")(images)
     np.testing.assert_allclose(exported, build_embedder(model).predict(images, verbose=0), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(exported, axis=1), 1, atol=1e-5)
+
+
+def test_onnx_of_the_default_architecture(tmp_path, rng):
+    model = small("patch_sfnet")
+    for variable in model.variables:  # the units begin as the identity
+        variable.assign(rng.normal(0, 0.1, size=variable.shape))
+    assert export.export(model, tmp_path / "face.onnx", format="onnx").smallest_cosine > 0.99999
 
 
 def test_onnx_pads_same_convolutions_like_keras(tmp_path, rng):

@@ -233,5 +233,6 @@ EMITTERS = {
     "GlobalAveragePooling2D": _global_average,
     "Dense": _dense,
     "Dropout": _identity,
+    "Identity": _identity,
     "UnitNormalization": _unit_normalization,
 }
