@@ -224,7 +224,8 @@ def synthetic(num_identities, images_per_identity, seed=0, image_size=112, first
     """Makes a set of procedural faces: anywhere, without a download.
 
     A person is geometry and colours; a picture adds pose, light, expression, occlusion, blur and noise. Image j of
-    person i is a pure function of (seed, i, j). Sets with the same seed and ranges of people that do not overlap share no one.
+    person i is a pure function of (seed, i, j). Sets with the same seed and ranges of people that do not overlap share
+    no one.
 
     Args:
         num_identities: Number of people.

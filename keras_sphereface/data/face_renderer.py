@@ -16,7 +16,7 @@ _TEETH = (240, 236, 226)
 _DARK = (34, 18, 18)
 
 _BLOCK = 4  # pictures painted at a time: they should fit the processor's cache
-_GLASSES, _PATCH, _BLUR = 0.85, 0.88, 0.6  # a picture has each where its parameter is above
+_GLASSES, _PATCH, _BLUR = 0.85, 0.92, 0.7  # a picture has each where its parameter is above
 
 
 def render(seed, identities, indices, size=112):

@@ -53,6 +53,8 @@ class RecordIOReader:
             self.close()
             raise FileFormatError(f"{self.path}: holds no bytes, expected RecordIO. Restore the file.")
         self.keys, self.offsets = load_index(self.path, index_path)
+        # As MXNet writes it: then a key is a position, and nothing needs to be sorted.
+        self._counts_up = self.keys[0] == 0 and bool((np.diff(self.keys) == 1).all())
         self._by_key = None
 
     def __len__(self):
@@ -81,6 +83,8 @@ class RecordIOReader:
             An int64 array of shape `(n,)`; -1 where the index lacks the key.
         """
         keys = np.asarray(keys, np.int64)
+        if self._counts_up:
+            return np.where((keys >= 0) & (keys < len(self)), keys, -1)
         if self._by_key is None:
             self._by_key = np.argsort(self.keys, kind="stable")
         found = np.searchsorted(self.keys, keys, sorter=self._by_key).clip(max=len(self) - 1)

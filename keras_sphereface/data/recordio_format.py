@@ -1,8 +1,9 @@
 """The bytes of MXNet's RecordIO: framing of records, and the image header in front of each payload.
 
 A record is one or more parts; a part is the magic number, a word with a continuation flag (3 bits) and a length
-(29 bits), the bytes, and zeros up to a multiple of 4. A payload that holds the magic number at a multiple of 4 is split there, so that
-a reader can find the start of a record from anywhere in the file; the magic itself is left out and put back on reading.
+(29 bits), the bytes, and zeros up to a multiple of 4. A payload that holds the magic number at a multiple of 4 is split
+there, so that a reader can find the start of a record from anywhere in the file; the magic itself is left out and put
+back on reading.
 
 Reference: dmlc-core, doc/parameter.md and include/dmlc/recordio.h; mxnet.recordio.IRHeader.
 """

@@ -35,9 +35,9 @@ def read_index(path):
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             block += file.readline(2 * _MAX_DIGITS + 4)  # to the end of the line that the block cut
-            numbers, lines = _parse_lines(block, path, line)
-            keys.append(numbers[0::2])
-            offsets.append(numbers[1::2])
+            block_keys, block_offsets, lines = _parse_lines(block, path, line)
+            keys.append(block_keys)
+            offsets.append(block_offsets)
             line += lines
     if not keys:
         raise FileFormatError(
@@ -48,26 +48,30 @@ def read_index(path):
 
 def _parse_lines(block, path, first_line):
     text = np.frombuffer(block, np.uint8)
-    digit = (text >= ord("0")) & (text <= ord("9"))
-    newline = text == ord("\n")
-    blank = (text == ord("\t")) | (text == ord(" ")) | (text == ord("\r")) | newline
-    edges = np.diff(np.concatenate([[False], digit, [False]]).astype(np.int8))
-    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-    line_of = np.concatenate([[0], np.cumsum(newline)])
-    lines = line_of[starts]
-    filled = np.unique(lines)
-    pairs = starts.size == 2 * filled.size and np.array_equal(lines, np.repeat(filled, 2))
-    if not (digit | blank).all() or not pairs or (ends - starts).max(initial=0) > _MAX_DIGITS:
+    digit = (text - ord("0")) <= 9  # unsigned: what is below "0" wraps round
+    newline = np.flatnonzero(text == ord("\n"))
+    blanks = newline.size + sum(np.count_nonzero(text == ord(mark)) for mark in "\t \r")
+    edges = np.flatnonzero(digit[1:] != digit[:-1]) + 1
+    edges = np.concatenate([[0] if digit[0] else [], edges, [text.size] if digit[-1] else []]).astype(np.int64)
+    starts, ends = edges[0::2], edges[1::2]
+    lines = np.searchsorted(newline, starts)
+    pairs = starts.size % 2 == 0 and (lines[0::2] == lines[1::2]).all() and (lines[2::2] > lines[1:-1:2]).all()
+    if np.count_nonzero(digit) + blanks != text.size or not pairs or (ends - starts).max(initial=0) > _MAX_DIGITS:
         raise FileFormatError(
-            f"{os.fspath(path)}: between lines {first_line} and {first_line + int(line_of[-1])} a line is not "
+            f"{os.fspath(path)}: between lines {first_line} and {first_line + newline.size} a line is not "
             '"key<TAB>offset" in whole numbers. Delete the index so that it is rebuilt from the .rec file.'
         )
-    values = np.zeros(starts.size, np.int64)
+    return _numbers(text, starts[0::2], ends[0::2]), _numbers(text, starts[1::2], ends[1::2]), newline.size
+
+
+def _numbers(text, starts, ends):
+    """The values of runs of digits."""
     width = ends - starts
+    values = np.zeros(starts.size, np.int64)
     for place in range(int(width.max(initial=0))):
-        has = place < width
-        values[has] += (text[ends[has] - 1 - place].astype(np.int64) - ord("0")) * 10**place
-    return values, int(line_of[-1])
+        digits = text[ends - 1 - place] - ord("0")  # before a shorter run stands something else, which does not count
+        values += np.where(place < width, digits, 0).astype(np.int64) * 10**place
+    return values
 
 
 def scan(path):
