@@ -1,11 +1,12 @@
 """Hyperspherical face recognition in Keras: margin heads, training, evaluation, pretrained models.
 
-The package imports its parts when they are first used, so that `import keras_sphereface` costs next to nothing
-and works where an optional dependency (TensorFlow included) is not installed.
+Importing the package registers its layers and models with Keras, so that saved models load without `custom_objects`.
+Everything else is imported when it is first used.
 """
 
 import importlib
 
+from keras_sphereface import backbones, classifier, heads, schedules  # noqa: F401  (registration with Keras)
 from keras_sphereface.version import __version__
 
 # Public name -> (module, attribute), or (module, None) for a module itself.

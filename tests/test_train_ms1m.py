@@ -1,0 +1,76 @@
+"""The training program: trains on RecordIO, measures pairs, saves, and goes on where it was stopped."""
+
+import csv
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+
+PROGRAM = pathlib.Path(__file__).resolve().parent.parent / "examples" / "train_ms1m.py"
+PEOPLE, PICTURES = 4, 4
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A folder in InsightFace's layout: four synthetic people, and pairs of them."""
+    folder = tmp_path_factory.mktemp("faces")
+    dataset = ksf.data.synthetic(PEOPLE, PICTURES, seed=3)
+    images, labels = zip(*(dataset.read(record) for record in range(dataset.num_images)))
+    ksf.data.write_recordio(folder / "train.rec", images, labels)
+    images, labels = np.stack(images), np.array(labels)
+    left, right = np.triu_indices(len(images), 1)
+    pairs = ksf.data.PairSet.from_arrays(images, left, right, labels[left] == labels[right], name="toy")
+    ksf.data.write_bin(folder / "toy.bin", pairs)
+    return folder
+
+
+def run(*flags):
+    command = [sys.executable, str(PROGRAM), *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_trains_measures_saves_and_resumes(faces, tmp_path):
+    flags = [
+        f"--data_dir={faces}",
+        f"--output_dir={tmp_path}",
+        "--backbone=sfnet4",
+        "--embedding_dim=16",
+        "--batch_size=8",
+        "--steps_per_epoch=2",
+        "--learning_rate=0.001",
+        "--schedule=constant",
+        "--ema=0.9",
+    ]
+    first = run(*flags, "--steps=2")
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert "accuracy (10 folds)" in first.stdout
+    assert "Next, train on MS1M" in first.stdout
+    second = run(*flags, "--steps=4")
+    assert second.returncode == 0, second.stderr[-3000:]
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"], "the second run goes on after the first"
+    assert all(np.isfinite(float(row["loss"])) for row in rows)
+    assert all(0 <= float(row["val_toy_accuracy"]) <= 1 for row in rows)
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    embeddings = model.predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(embeddings), 1.0, rtol=1e-5)
+    report = json.loads(next(tmp_path.glob("toy*.json")).read_text())
+    assert report["num_pairs"] == 120
+
+
+@pytest.mark.slow
+def test_wrong_flags_are_refused_in_a_line():
+    result = run("--margin=0.5")
+    assert result.returncode != 0
+    assert "margin" in result.stderr
+    result = run("--clip_norm=1", "--distribute=mirrored")
+    assert result.returncode != 0
+    assert "clips each replica" in result.stderr + result.stdout
