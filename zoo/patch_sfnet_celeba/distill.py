@@ -1,0 +1,247 @@
+"""Distillation: the student learns the teacher's stages and embeddings, and later SphereFace-R on the labelled images.
+
+The student's three stages end where the teacher's do, in maps of the same shape, so each stage can be taught by itself: at
+first it mostly sees the teacher's maps (a share of the images that falls from 1 to 0, as in scheduled sampling) and learns
+to make the teacher's next ones; then the student's own. The loss of a batch is
+
+    hint_weight * sum over stages of |student - teacher|^2 / |teacher - mean|^2
+      + EMBEDDING_WEIGHT * (1 - cosine(student, teacher)) + HEAD_WEIGHT * SphereFace-R
+
+References: FitNets (arXiv 1412.6550) for the hints, arXiv 2109.05565 for SphereFace-R.
+"""
+
+import math
+import os
+import time
+
+import keras
+import numpy as np
+import torch
+import torch.nn.functional as F
+from faces import UNLABELLED
+from optimizer import ConvMuon
+
+import keras_sphereface as ksf
+
+EMBEDDING_WEIGHT = 4.0  # about the sum of the hints at first
+HINT_FLOOR, HINT_END = 0.05, 0.8  # last weight of the hints, and the progress where it is reached
+FORCING_END = 0.25  # progress where the stages stop seeing the teacher's maps
+HEAD_START, HEAD_WEIGHT = 0.5, 0.1  # SphereFace-R begins when the embeddings are good, and only refines them
+HEAD_SCALE = 30.0
+WARMUP_STEPS = 100
+DECAY = 0.3  # the learning rate falls to zero over this last share of the run
+HEAD_RATE = 0.1  # of the learning rate
+ADAM_RATIO = 0.3  # of the learning rate: for what Muon does not train
+WEIGHT_DECAY = 0.01
+EMA = 0.999
+REFRESH_STEPS = 32  # steps between two renewals of a part of the pool
+GROWTH_STEPS = 8  # the same while the pool is not yet full
+DRAW_SEED = 7
+
+
+def learning_rate(peak, progress, step):
+    """Linear warm-up, constant, linear to zero."""
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * min(1.0, max(0.0, (1.0 - progress) / DECAY))
+
+
+def hint_weight(progress):
+    """Falls from 1 to `HINT_FLOOR` along a cosine."""
+    return HINT_FLOOR + (1 - HINT_FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress / HINT_END)))
+
+
+def forcing(progress):
+    """Share of images whose stages see the teacher's maps."""
+    return max(0.0, 1.0 - progress / FORCING_END)
+
+
+class Pool:
+    """Augmented images with what the teacher says of them, renewed part by part: the teacher costs as much as a step.
+
+    Args:
+        faces: `Faces`.
+        teacher: `Teacher`.
+        size: Images that it holds.
+        renewal: Images that one renewal replaces.
+        device: PyTorch device.
+    """
+
+    def __init__(self, faces, teacher, size, renewal, device):
+        self.faces, self.teacher, self.size, self.renewal, self.device = faces, teacher, size, renewal, device
+        self.columns, self.filled, self.place, self.scales = None, 0, 0, None
+        self.prototypes = torch.zeros((faces.num_identities, 128))
+
+    def add(self, count, number):
+        """Draws `count` images by the generator of this number, in place of the oldest."""
+        images, labels = self.faces.draw(count, np.random.default_rng([DRAW_SEED, number]))
+        maps, embeddings = self.teacher(images)
+        if self.scales is None:
+            self.scales = [float(values.float().std()) for values in maps]
+        maps = [values / scale for values, scale in zip(maps, self.scales)]
+        new = [images.to(self.device), *maps, F.normalize(embeddings), labels.to(self.device)]
+        if self.columns is None:
+            self.columns = [torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=self.device) for x in new]
+        places = (self.place + torch.arange(count)) % self.size
+        for column, values in zip(self.columns, new):
+            column[places] = values
+        known = labels != UNLABELLED
+        self.prototypes.index_add_(0, labels[known], new[-2].cpu()[known])
+        self.filled = min(self.size, max(self.filled, self.place + count))
+        self.place = (self.place + count) % self.size
+
+    def batch(self, size, generator):
+        """Returns images, maps, embeddings and labels of random members."""
+        index = torch.randint(0, self.filled, (size,), generator=generator).to(self.device)
+        images, *maps, embeddings, labels = [column[index] for column in self.columns]
+        return images.permute(0, 2, 3, 1).float(), maps, embeddings, labels
+
+
+class Distiller:
+    """The student, its optimizers and its averaged weights.
+
+    Args:
+        backbone: `PatchSFNet` in mixed bfloat16.
+        pool: `Pool`.
+        peak_rate: Highest learning rate.
+        batch_size: Images of a step.
+    """
+
+    def __init__(self, backbone, pool, peak_rate, batch_size):
+        self.backbone, self.pool, self.peak_rate, self.batch_size = backbone, pool, peak_rate, batch_size
+        ends = [backbone.get_layer(f"stage{stage}").output for stage in range(3)]
+        self.stages = [
+            keras.Model(*ends) for ends in zip([backbone.input, *ends], [*ends, backbone.output], strict=True)
+        ]
+        self.variables = backbone.trainable_variables
+        self.optimizer = ConvMuon(
+            peak_rate, weight_decay=WEIGHT_DECAY, adam_weight_decay=WEIGHT_DECAY, adam_lr_ratio=ADAM_RATIO
+        )
+        self.optimizer.build(self.variables)
+        self.average = [variable.value.detach().clone() for variable in self.variables]
+        self.head = self.head_optimizer = None
+        self.step, self.seconds = 0, 0.0
+
+    def train_step(self, progress, generator):
+        """One step; returns the relative errors of the three stages, 1 - cosine, and SphereFace-R's loss."""
+        images, maps, embeddings, labels = self.pool.batch(self.batch_size, generator)
+        hints, mine = self._hints(images, maps, forcing(progress))
+        distance = 1 - F.cosine_similarity(mine, embeddings).mean()
+        loss = hint_weight(progress) * sum(hints) + EMBEDDING_WEIGHT * distance
+        classification = torch.zeros(())
+        known = labels != UNLABELLED
+        if progress >= HEAD_START and known.any():
+            if self.head is None:
+                self.make_head()
+            classification = self.head.loss(mine[known], labels[known].int()).mean()
+            loss = loss + HEAD_WEIGHT * classification
+        loss.backward()
+        rate = learning_rate(self.peak_rate, progress, self.step)
+        _apply(self.optimizer, self.variables, rate)
+        if self.head is not None:
+            _apply(self.head_optimizer, self.head.trainable_variables, rate * HEAD_RATE)
+        self._update_average()
+        self.step += 1
+        return [value.item() for value in (*hints, distance, classification)]
+
+    def _hints(self, images, maps, forced):
+        x, hints = images, []
+        for stage, target in zip(self.stages, maps):
+            target, mine = target.float(), stage(x, training=True).float()
+            hints.append((mine - target).square().mean() / (target - target.mean((0, 1, 2))).square().mean())
+            teach = torch.rand((len(mine), 1, 1, 1), device=mine.device) < forced
+            x = torch.where(teach, target, mine)
+        return hints, self.stages[-1](x, training=True).float()
+
+    def _update_average(self):
+        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.average, [variable.value.detach() for variable in self.variables], 1 - decay)
+
+    def make_head(self):
+        """Makes SphereFace-R's head; its class weights begin as the teacher's mean embeddings."""
+        self.head = ksf.heads.SphereFaceR(
+            self.pool.faces.num_identities, margin=1.4, scale=HEAD_SCALE, loss_weight=HEAD_SCALE, dtype="float32"
+        )
+        self.head.build((None, self.backbone.embedding_dim))
+        sums = self.pool.prototypes
+        sums = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, torch.randn_like(sums))
+        self.head.kernel.assign(F.normalize(sums, dim=1).T)
+        self.head_optimizer = keras.optimizers.Adam()
+        self.head_optimizer.build(self.head.trainable_variables)
+
+    def averaged_backbone(self):
+        """A float32 copy of the student with the averaged weights."""
+        copy = type(self.backbone).from_config({**self.backbone.get_config(), "dtype": "float32"})
+        for variable, value in zip(copy.trainable_variables, self.average):
+            variable.assign(value)
+        return copy
+
+    def save(self, path):
+        """Writes all that training goes on from; an interrupted write leaves the old file."""
+        state = {
+            "step": self.step,
+            "secs": self.seconds,
+            "scale": self.pool.scales,
+            "proto": self.pool.prototypes,
+            "ema": self.average,
+            "w": _values(self.variables),
+            "opt": _values(self.optimizer.variables),
+            "head": self.head and _values(self.head.trainable_variables),
+            "hopt": self.head and _values(self.head_optimizer.variables),
+        }
+        torch.save(state, f"{path}.tmp")
+        os.replace(f"{path}.tmp", path)
+
+    def load(self, path):
+        """Reads a file of `save`."""
+        state = torch.load(path, weights_only=True, map_location=self.pool.device)
+        self.step, self.seconds, self.average = state["step"], state["secs"], state["ema"]
+        self.pool.scales, self.pool.prototypes = state["scale"], state["proto"].cpu()
+        _assign(self.variables, state["w"])
+        _assign(self.optimizer.variables, state["opt"])
+        if state["head"] is not None:
+            self.make_head()
+            _assign(self.head.trainable_variables, state["head"])
+            _assign(self.head_optimizer.variables, state["hopt"])
+
+
+def _apply(optimizer, variables, rate):
+    optimizer.learning_rate = rate
+    with torch.no_grad():
+        optimizer.apply([variable.value.grad for variable in variables], variables)
+    for variable in variables:
+        variable.value.grad = None
+
+
+def _values(variables):
+    return [variable.value.detach() for variable in variables]
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def run(distiller, minutes, every, on_steps, on_minutes):
+    """Trains until the budget is spent.
+
+    Args:
+        distiller: `Distiller`, new or loaded.
+        minutes: Budget; schedules follow the share of it that is spent. Interruptions do not count.
+        every: `(steps, minutes)` between two calls of the following.
+        on_steps: Called with the seconds spent and the mean of what `train_step` returned.
+        on_minutes: Called without arguments, and once more at the end.
+    """
+    pool, spent_before, start = distiller.pool, distiller.seconds, time.time()
+    generator = torch.Generator().manual_seed(distiller.step)
+    results, last = [], start
+    while (progress := distiller.seconds / 60 / minutes) < 1:
+        if distiller.step % (REFRESH_STEPS if pool.filled == pool.size else GROWTH_STEPS) == 0:
+            pool.add(pool.renewal, distiller.step)
+        results.append(distiller.train_step(progress, generator))
+        distiller.seconds = spent_before + time.time() - start
+        if distiller.step % every[0] == 0:
+            on_steps(np.mean(results, axis=0))
+            results = []
+        if time.time() - last > 60 * every[1]:
+            last = time.time()
+            on_minutes()
+    on_minutes()
