@@ -91,6 +91,8 @@ def from_preset(preset):
         license=preset.license,
         preprocessing=preset.preprocessing["text"],
         metrics=list(preset.metrics),
+        thresholds=list(preset.thresholds),
+        speed=preset.speed,
         limits=" ".join([*preset.notes, Card.limits]),
     )
 

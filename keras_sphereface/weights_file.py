@@ -63,7 +63,8 @@ def write(model, path, dtype="float16"):
     """
     index, values = [], []
     for name, variable in variables_by_name(model).items():
-        array = np.asarray(_to_numpy(variable), dtype=dtype)
+        with np.errstate(over="ignore"):  # reported below, with the weight's name
+            array = _to_numpy(variable).astype(dtype)
         if not np.isfinite(array).all():
             raise ValueError(f"Weight {name!r} is not finite in {dtype}; train again, or write another dtype")
         index.append([name, list(array.shape)])

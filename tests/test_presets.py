@@ -27,6 +27,8 @@ ENTRY = {
     "file": "toy.h5",
     "size": 1,
     "sha256": "0" * 64,
+    "thresholds": [{"far": 0.01, "threshold": 0.25}],
+    "speed": "One image in a second.",
     "metrics": [{"name": "accuracy", "dataset": "toys", "value": 51.25, "unit": "%", "command": "measure | it"}],
 }
 
@@ -139,6 +141,8 @@ def test_overview_has_every_preset_and_escapes_cells(toy):
     text = overview.render()
     assert "[`toy`](#toy) (default) | embedded" in text
     assert "toys accuracy 51.25 %" in text
+    assert "cosine thresholds: 0.25 at FAR 0.01" in text
+    assert "speed: One image in a second." in text
     assert "`measure \\| it`" in text
 
 

@@ -44,6 +44,8 @@ class Preset:
         hub_id: `"organization/repository"`, for published ones.
         revision: The commit there, 40 hexadecimal digits, for published ones.
         metrics: List of dictionaries `name`, `dataset`, `value`, `unit`, `command` (the one that measured it).
+        thresholds: List of dictionaries `far`, `threshold` (cosine) and optionally `tar` (percent).
+        speed: A sentence with machine and figure, or `None`.
         obtain: For planned ones: the command that makes the weights.
         notes: More for the reader, as a list of sentences.
     """
@@ -65,6 +67,8 @@ class Preset:
     hub_id: str | None = None
     revision: str | None = None
     metrics: list = dataclasses.field(default_factory=list)
+    thresholds: list = dataclasses.field(default_factory=list)
+    speed: str | None = None
     obtain: str | None = None
     notes: list = dataclasses.field(default_factory=list)
 

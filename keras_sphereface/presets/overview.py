@@ -68,6 +68,11 @@ def _section(preset):
         lines += [f"- file: `{preset.file}`, {preset.size:,} bytes, sha256 `{preset.sha256}`"]
     if preset.hub_id:
         lines += [f"- Hub: `hf://{preset.hub_id}`" + (f" at `{preset.revision}`" if preset.revision else "")]
+    if preset.thresholds:
+        cuts = (f"{entry['threshold']:g} at FAR {entry['far']:g}" for entry in preset.thresholds)
+        lines += [f"- cosine thresholds: {', '.join(cuts)}"]
+    if preset.speed:
+        lines += [f"- speed: {preset.speed}"]
     if preset.obtain:
         lines += [f"- to make it: `{preset.obtain}`, then `keras-sphereface publish`"]
     lines += [f"- {note}" for note in preset.notes]
