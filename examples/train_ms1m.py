@@ -46,7 +46,9 @@ flags.DEFINE_enum(
     "schedule", None, ksf.schedules.NAMES, "Learning rate. Defaults to steps, cosine for synthetic faces."
 )
 flags.DEFINE_float("learning_rate", None, "Peak learning rate. Defaults to 0.1, 0.03 for synthetic faces.")
-flags.DEFINE_integer("warmup_steps", None, "Steps of linear warm-up. Defaults to 1 % of --steps.")
+flags.DEFINE_integer(
+    "warmup_steps", None, "Steps of linear warm-up. Defaults to 1 % of --steps, 6 % for synthetic faces."
+)
 flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
 flags.DEFINE_float("weight_decay", 5e-4, "L2 weight decay as papers state it (added to the gradient, before momentum).")
 flags.DEFINE_float("clip_norm", None, "Clip the global norm of the gradient.")
@@ -81,7 +83,6 @@ SYNTHETIC = {
     "steps_per_epoch": 50,
     "schedule": "cosine",
     "learning_rate": 0.03,
-    "warmup_steps": 30,
 }
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 300, 20
 SYNTHETIC_CHANNELS = (16, 32, 64, 128)
@@ -93,7 +94,8 @@ def fill_in_defaults():
         if FLAGS[name].value is None:
             FLAGS[name].value = value
     FLAGS.steps_per_epoch = FLAGS.steps_per_epoch or max(1, FLAGS.steps // 60)
-    FLAGS.warmup_steps = FLAGS.steps // 100 if FLAGS.warmup_steps is None else FLAGS.warmup_steps
+    if FLAGS.warmup_steps is None:
+        FLAGS.warmup_steps = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
 
 
 def training_data():
