@@ -17,6 +17,9 @@ _PUBLIC = {
     "data": ("keras_sphereface.data", None),
     "embedder": ("keras_sphereface.embedder", None),
     "evaluation": ("keras_sphereface.evaluation", None),
+    "export": ("keras_sphereface.export", None),
+    "hub": ("keras_sphereface.hub", None),
+    "model_card": ("keras_sphereface.model_card", None),
     "heads": ("keras_sphereface.heads", None),
     "losses": ("keras_sphereface.losses", None),
     "margins": ("keras_sphereface.margins", None),
@@ -28,6 +31,7 @@ _PUBLIC = {
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
     "convert": ("keras_sphereface.conversion", "convert"),
     "evaluate": ("keras_sphereface.evaluator", "evaluate"),
+    "evaluate_ijb": ("keras_sphereface.ijb_evaluator", "evaluate_ijb"),
     "load_pretrained": ("keras_sphereface.hub", "load_pretrained"),
     "push_to_hub": ("keras_sphereface.hub", "push_to_hub"),
 }

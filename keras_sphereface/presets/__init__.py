@@ -187,6 +187,7 @@ def default():
         if preset.default:
             return preset
     raise LookupError(
-        "This copy of keras_sphereface has no embedded default model. Install a release of the package, or name a "
-        f"model: a folder, a .keras file, 'hf://organization/repository' or one of {', '.join(names())}"
+        "This copy of keras_sphereface has no embedded default model: none has been trained to its standard yet (see "
+        "zoo/README.md). Name a model: a folder, a .keras file, 'hf://organization/repository' or one of "
+        f"{', '.join(names())}"
     )
