@@ -157,8 +157,6 @@ def make_callbacks(pairs, output_dir, checkpoint):
     callbacks = [ksf.callbacks.PairVerification(one) for one in pairs] if FLAGS.data_dir else []
     if FLAGS.margin_increase:
         callbacks.append(ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval))
-    if FLAGS.ema is not None:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
     return [*callbacks, checkpoint, keras.callbacks.CSVLogger(output_dir / "log.csv", append=True)]
 
 
@@ -195,6 +193,9 @@ def main(argv):
             steps_per_epoch=FLAGS.steps_per_epoch,
             callbacks=make_callbacks(pairs, output_dir, checkpoint),
         )
+
+    elif FLAGS.ema is not None:  # What `fit` does at its end; the checkpoint is from before that.
+        trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
 
     trainer.embedder.save(output_dir / "model.keras")
     for one in pairs:

@@ -1,5 +1,6 @@
 """Callbacks: the margin's schedule, verification on pairs while training, statistics of embeddings and angles."""
 
+import contextlib
 import os
 import pathlib
 
@@ -187,8 +188,11 @@ class Checkpoint(keras.callbacks.Callback):
         paths = self.paths()
         if not paths:
             return 0
-        model.optimizer.build(model.trainable_variables)
-        model.load_weights(paths[-1])
+        # Variables of tf.distribute can be made and loaded only in the scope of their strategy.
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(paths[-1])
         return int(paths[-1].name[len("epoch-") : -len(self.SUFFIX)])
 
     def on_epoch_end(self, epoch, logs=None):

@@ -159,14 +159,16 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 sys.path.insert(0, sys.argv[1])
 from test_classifier import tiny_backbone, coloured_squares, CLASSES
 
-def train(strategy, **head):
+def train(strategy, first=0, last=3, folder=None, **head):
     keras.utils.set_random_seed(1)
     with strategy.scope():
         trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.SphereFaceR(CLASSES, margin=1.3, scale=6.0, **head))
         trainer.compile(keras.optimizers.SGD(0.003, momentum=0.9, weight_decay=5e-3))
     images, labels = coloured_squares(np.random.default_rng(0), 64)
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16, drop_remainder=True)
-    history = trainer.fit(data, epochs=3, verbose=0).history
+    callbacks = [ksf.callbacks.Checkpoint(folder)] if folder else []
+    assert first == (callbacks[0].resume(trainer) if folder else 0)
+    history = trainer.fit(data, initial_epoch=first, epochs=last, verbose=0, callbacks=callbacks).history
     return history, [np.array(w) for w in trainer.weights]
 
 assert tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).num_replicas_in_sync == 2
@@ -182,16 +184,23 @@ for head in HEADS:
         np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-5, err_msg=f"{head} {name}")
     for a, b in zip(one_weights, two_weights):
         np.testing.assert_allclose(b, a, atol=1e-5, err_msg=str(head))
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+train(two, 0, 1, sys.argv[2], **HEADS[2])
+_, resumed = train(two, 1, 3, sys.argv[2], **HEADS[2])
+for a, b in zip(two_weights, resumed):
+    np.testing.assert_allclose(b, a, atol=1e-5, err_msg="resumed")
 print("replicas agree")
 """
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
-def test_two_replicas_train_as_one():
-    """Loss, metrics and weights after 12 steps, with weight decay and the soft-norm penalty."""
+def test_two_replicas_train_as_one(tmp_path):
+    """Loss, metrics and weights after 12 steps, with weight decay and the soft-norm penalty; a resumed run as well."""
     import pathlib
 
     here = str(pathlib.Path(__file__).parent)
     # In a process of its own: logical devices can be configured only before TensorFlow starts.
-    result = subprocess.run([sys.executable, "-c", REPLICAS, here], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", REPLICAS, here, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert "replicas agree" in result.stdout, result.stderr[-2000:]

@@ -62,6 +62,10 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     model = keras.saving.load_model(tmp_path / "model.keras")
     embeddings = model.predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
     np.testing.assert_allclose(np.linalg.norm(embeddings), 1.0, rtol=1e-5)
+    third = run(*flags, "--steps=4")
+    assert third.returncode == 0, third.stderr[-3000:]
+    again = keras.saving.load_model(tmp_path / "model.keras").predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
+    np.testing.assert_allclose(again, embeddings, atol=1e-6, err_msg="a finished run gives its averaged weights again")
     report = json.loads(next(tmp_path.glob("toy*.json")).read_text())
     assert report["num_pairs"] == 120
 
