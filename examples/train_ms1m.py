@@ -38,7 +38,7 @@ flags.DEFINE_boolean("detach", True, "Characteristic gradient detachment.")
 flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps.")
 flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.")
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.")
-flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 500 for synthetic faces.")
+flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.")
 flags.DEFINE_integer(
     "steps_per_epoch", None, "Steps between checkpoints and measurements. Defaults to 1/60 of --steps."
 )
@@ -79,7 +79,7 @@ SYNTHETIC = {
     "margin": 1.4,
     "scale": 30.0,
     "batch_size": 64,
-    "steps": 500,
+    "steps": 700,
     "steps_per_epoch": 50,
     "schedule": "cosine",
     "learning_rate": 0.03,
