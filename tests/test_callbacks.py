@@ -82,6 +82,16 @@ def test_verification_on_pairs_is_logged_like_a_metric(rng):
     assert 0.0 <= callback.report.accuracy <= 1.0
 
 
+def test_pairs_without_folds_log_their_best_threshold(rng):
+    images, labels = coloured_squares(rng, 16)
+    left, right = np.arange(8), np.arange(8, 16)
+    pairs = data.PairSet.from_arrays(images, left, right, labels[left] == labels[right], name="view1")
+    history = make_trainer().fit(
+        images, labels, batch_size=8, verbose=0, callbacks=[callbacks.PairVerification(pairs)]
+    ).history  # fmt: skip
+    assert 0.5 <= history["val_view1_best_threshold_accuracy"][0] <= 1.0
+
+
 def test_statistics_of_known_embeddings():
     """Norms and angles of two embeddings placed by hand."""
     embeddings = np.array([[2.0, 0.0], [3.0, 3.0]])
