@@ -146,7 +146,8 @@ class BinaryHead(AngularHead):
             shifted = margins.apply_margin(cosines, labels, self.margin, self.current_margin, detach=False)
             return self._adjust(shifted)
         is_target = ops.equal(ops.arange(self.num_classes, dtype=labels.dtype)[None, :], labels[:, None])
-        return self._adjust(cosines) + ops.where(is_target, -self.current_margin, self.current_margin)
+        margin = ops.convert_to_tensor(self.current_margin)
+        return self._adjust(cosines) + ops.where(is_target, -margin, margin)
 
     def get_config(self):
         """Returns the arguments as a dictionary."""
