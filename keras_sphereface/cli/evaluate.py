@@ -28,9 +28,10 @@ def add_arguments(parser):
     parser.add_argument("--images", metavar="FOLDER", help="folder of the images of --list or of --cfp")
     parser.add_argument(
         "--layout",
-        choices=("pair", "image"),
+        choices=("pair", "label_first", "image"),
         default="pair",
-        help="--list has 'left right label' on a line, or two lines 'image label' per pair (default: %(default)s)",
+        help="--list has 'left right label' on a line, 'label left right' (AgeDB), or two lines 'image label' per pair "
+        "(default: %(default)s)",
     )
     parser.add_argument("--view", choices=("FF", "FP"), default="FP", help="of --cfp (default: %(default)s)")
     parser.add_argument("--subset", choices=("ijbb", "ijbc"), default="ijbc", help="of --ijb (default: %(default)s)")

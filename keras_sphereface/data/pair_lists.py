@@ -13,6 +13,8 @@ from keras_sphereface.errors import FileFormatError
 CFP_SPLITS = 10
 _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
 
+LAYOUTS = ("pair", "label_first", "image")
+
 
 def read_lfw(folder, pairs_file, name="lfw", extension=".jpg"):
     """Reads a folder of LFW images with one of LFW's own pair files.
@@ -60,15 +62,16 @@ def read_pair_list(
     """Reads a plain list of pairs.
 
     Layout `"pair"`: one pair per line, `left right label`, optionally followed by the number of its fold. Layout
-    `"image"`: two lines per pair, each `image label`, as CALFW and CPLFW have them. The label stands last: 0 for
-    nonmated, anything else for mated in layout `"image"` (where the files write a fold's number for 1), 0 or 1 in
-    layout `"pair"`. Without fold numbers, the k-th tenth of the mated and the k-th tenth of the nonmated pairs, in
-    the file's order, are fold k, so that every fold has both kinds.
+    `"label_first"`: the same with the label in front, `label left right`, as lists of AgeDB-30 have it. Layout
+    `"image"`: two lines per pair, each `image label`, as CALFW and CPLFW have them. A label is 0 for nonmated, anything
+    else for mated in layout `"image"` (where the files write a fold's number for 1), 0 or 1 in the others. Without
+    fold numbers, the k-th tenth of the mated and the k-th tenth of the nonmated pairs, in the file's order, are fold
+    k, so that every fold has both kinds.
 
     Args:
         folder: Folder to which the image names are relative.
         list_file: Path of the list; where there is no such path, its name inside `folder`.
-        layout: `"pair"` or `"image"`. Defaults to `"pair"`.
+        layout: `"pair"`, `"label_first"` or `"image"`. Defaults to `"pair"`.
         separator: Text between fields, e.g. `","`. Defaults to `None`: spaces or tabs.
         identity: Callable from an image's name in the list to its identity, e.g. `lfw_identity`. Defaults to `None`:
             identities are not known.
@@ -83,11 +86,11 @@ def read_pair_list(
         FileFormatError: If a line breaks the format or names an image that is not there.
         ValueError: If `layout` is another word.
     """
-    if layout not in ("pair", "image"):
-        raise ValueError(f"Expected layout as 'pair' or 'image'. Received: layout={layout!r}")
+    if layout not in LAYOUTS:
+        raise ValueError(f"Expected layout as one of {LAYOUTS}. Received: layout={layout!r}")
     path = _list_path(folder, list_file)
     lines = [(number, line.split(separator)) for number, line in _read_lines(path, split=False)]
-    rows = _pair_rows(path, lines) if layout == "pair" else _image_rows(path, lines)
+    rows = _image_rows(path, lines) if layout == "image" else _pair_rows(path, lines, layout == "label_first")
     table = _ImageTable(folder, path)
     for number, left, right, *_ in rows:
         for image in (left, right):
@@ -245,14 +248,17 @@ def _lfw_pair(path, number, fields, mated):
     return number, (left, first), (right, second), mated
 
 
-def _pair_rows(path, lines):
+def _pair_rows(path, lines, label_first):
+    form = "label left right [fold]" if label_first else "left right label [fold]"
+    label_at, left_at, right_at = (0, 1, 2) if label_first else (2, 0, 1)
     rows = []
     for number, fields in lines:
         fields = [field.strip() for field in fields]
-        good = len(fields) in (3, 4) and len(fields) == len(lines[0][1]) and fields[2] in ("0", "1")
+        good = len(fields) in (3, 4) and len(fields) == len(lines[0][1]) and fields[label_at] in ("0", "1")
         if not good or (len(fields) == 4 and not fields[3].isdecimal()):
-            raise _broken(path, number, fields, "'left right label [fold]' with label 0 or 1, the same on every line")
-        rows.append((number, *fields[:2], fields[2] == "1", int(fields[3]) if len(fields) == 4 else None))
+            raise _broken(path, number, fields, f"'{form}' with label 0 or 1, the same on every line")
+        fold = int(fields[3]) if len(fields) == 4 else None
+        rows.append((number, fields[left_at], fields[right_at], fields[label_at] == "1", fold))
     return rows
 
 

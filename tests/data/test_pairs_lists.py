@@ -67,6 +67,10 @@ def test_plain_list_with_and_without_folds(lfw):
     assert pairs.identities is None
     assert pairs.num_images == 3
     assert (pairs.name, pairs.protocol) == ("list", "list")
+    (lfw / "agedb.txt").write_text("0 Ann_Lee/Ann_Lee_0001.png Bob/Bob_0001.png\n1 Bob/Bob_0001.png Bob/Bob_0002.png\n")
+    first = read_pair_list(lfw, "agedb.txt", layout="label_first")
+    assert (first.left.tolist(), first.right.tolist()) == (pairs.left.tolist(), pairs.right.tolist())
+    assert (first.mated.tolist(), first.names) == ([False, True], pairs.names)
     (lfw / "folds.csv").write_text("\n".join(f"{line} {fold}".replace(" ", ", ") for line, fold in zip(lines, (4, 7))))
     pairs = read_pair_list(lfw, "folds.csv", separator=",", identity=lfw_identity)
     assert pairs.folds.tolist() == [4, 7]
@@ -88,6 +92,7 @@ def test_two_lines_per_pair_as_calfw_has_them(lfw):
         ("pair", "Bob/Bob_0001.png Bob/Bob_0002.png 2", "line 1.*label 0 or 1"),
         ("pair", "Bob/Bob_0001.png Bob/Bob_0002.png 1\nBob/Bob_0001.png Cy/Cy_0001.png 0 3", "line 2"),
         ("pair", "Bob/Bob_0001.png gone.png 1", "line 1: names the image 'gone.png'"),
+        ("label_first", "Bob/Bob_0001.png Bob/Bob_0002.png 1", "line 1.*expected 'label left right"),
         ("image", "Bob/Bob_0001.png 1", "line 1: expected two lines per pair"),
         ("image", "Bob/Bob_0001.png 1\nBob/Bob_0002.png 0", "line 2.*label 1"),
         ("image", "Bob/Bob_0001.png x\nBob/Bob_0002.png x", "line 1.*number as label"),
