@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_sphereface.margins import target_mask
+
 
 def cross_entropy(logits, labels):
     r"""Softmax cross-entropy, $\log\sum_i e^{z_i} - z_y$, computed stably.
@@ -32,7 +34,7 @@ def one_vs_all(logits, labels, positive_weight):
 
     Reference: SphereFace2, arXiv 2108.01513, equation 5.
     """
-    is_target = ops.equal(ops.arange(logits.shape[-1], dtype=labels.dtype)[None, :], labels[:, None])
+    is_target = target_mask(labels, logits.shape[-1])
     weights = ops.where(is_target, positive_weight, 1.0 - positive_weight)
     return ops.sum(weights * ops.softplus(ops.where(is_target, -logits, logits)), axis=1)
 

@@ -140,6 +140,11 @@ def detach_characteristic(value, cosines):
     return ops.stop_gradient(value) + (cosines - ops.stop_gradient(cosines))
 
 
+def target_mask(labels, num_classes):
+    """Booleans of shape `(batch, num_classes)`, true at each example's label."""
+    return ops.equal(ops.arange(num_classes, dtype=labels.dtype)[None, :], labels[:, None])
+
+
 def apply_margin(cosines, labels, margin, value, detach=True):
     r"""Applies a margin to cosines: $g_y = \psi(\theta_y)$ and $g_i = \eta(\theta_i)$ for the other classes.
 
@@ -166,5 +171,4 @@ def apply_margin(cosines, labels, margin, value, detach=True):
     others = cosines if margin.eta is None else function_of_angle(margin.eta, cosines)
     target_cosines = ops.take_along_axis(cosines, labels[:, None], axis=1)
     targets = target_cosines if margin.psi is None else function_of_angle(margin.psi, target_cosines)
-    is_target = ops.equal(ops.arange(cosines.shape[-1], dtype=labels.dtype)[None, :], labels[:, None])
-    return ops.where(is_target, targets, others)
+    return ops.where(target_mask(labels, cosines.shape[-1]), targets, others)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "data": "",
     "presets": "",
     # 2: layers and networks
-    "losses": "",
+    "losses": "margins",
     "regularizers": "margins",
     "heads": "margins feature_norms losses regularizers",
     "backbones": "",

@@ -90,6 +90,10 @@ class AngularHead(keras.layers.Layer):
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         return ops.matmul(directions, self.unit_kernel()), norms
 
+    def loss(self, embeddings, labels):
+        """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties."""
+        return self.loss_and_statistics(embeddings, labels)[0]
+
     def check_embeddings(self, embeddings):
         """Returns the embeddings in float32, having built the head if needed; raises ValueError for a wrong shape."""
         embeddings = ops.convert_to_tensor(embeddings)

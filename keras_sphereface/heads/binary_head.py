@@ -118,10 +118,6 @@ class BinaryHead(AngularHead):
         labels, valid = check_labels(labels, self.num_classes)
         return ops.where(valid[:, None], self._logits(cosines, labels), float("nan"))
 
-    def loss(self, embeddings, labels):
-        """The loss of each example, a float32 tensor of shape `(batch,)`."""
-        return self.loss_and_statistics(embeddings, labels)[0]
-
     def loss_and_statistics(self, embeddings, labels):
         """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
         embeddings = self.check_embeddings(embeddings)
@@ -136,7 +132,7 @@ class BinaryHead(AngularHead):
         return 2.0 * ops.power(ops.maximum((cosines + 1.0) / 2.0, 0.0), self.adjustment) - 1.0
 
     def _logits(self, cosines, labels):
-        values = self._with_margin(ops.stop_gradient(cosines) if self.detach else cosines, labels)
+        values = self._with_margin(cosines, labels)
         if self.detach:
             values = margins.detach_characteristic(values, cosines)
         return self.scale * values + self.bias
@@ -145,7 +141,7 @@ class BinaryHead(AngularHead):
         if self.variant != "C":
             shifted = margins.apply_margin(cosines, labels, self.margin, self.current_margin, detach=False)
             return self._adjust(shifted)
-        is_target = ops.equal(ops.arange(self.num_classes, dtype=labels.dtype)[None, :], labels[:, None])
+        is_target = margins.target_mask(labels, self.num_classes)
         margin = ops.convert_to_tensor(self.current_margin)
         return self._adjust(cosines) + ops.where(is_target, -margin, margin)
 

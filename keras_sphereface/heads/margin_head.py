@@ -1,5 +1,7 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -98,10 +100,6 @@ class MarginHead(AngularHead):
         labels, valid = check_labels(labels, self.num_classes)
         return self._logits(cosines, norms, labels, valid)
 
-    def loss(self, embeddings, labels):
-        """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties."""
-        return self.loss_and_statistics(embeddings, labels)[0]
-
     def loss_and_statistics(self, embeddings, labels):
         """The losses, and what is worth watching, from one pass over the classes.
 
@@ -166,5 +164,5 @@ def batch_statistics(cosines, norms, labels):
     return {
         "accuracy": ops.cast(ops.equal(nearest, labels), "float32"),
         "embedding_norm": norms,
-        "target_angle": ops.arccos(ops.clip(target_cosines, -1.0, 1.0)) * 57.29577951308232,
+        "target_angle": ops.arccos(ops.clip(target_cosines, -1.0, 1.0)) * math.degrees(1.0),
     }
