@@ -5,6 +5,9 @@ Layer names are the state dicts' names with dots turned to underscores: `layer1.
 
 from keras import initializers, layers
 
+from keras_sphereface.backbones import base
+from keras_sphereface.backbones.layers import BatchNormalization, PReLU
+
 BATCH_NORM_EPSILON = 1e-5  # PyTorch's default
 BATCH_NORM_MOMENTUM = 0.9  # Keras's momentum keeps the old value: 1 - PyTorch's default of 0.1
 PRELU_SLOPE = 0.25  # PyTorch's default, of He et al. (arXiv 1502.01852)
@@ -61,12 +64,14 @@ def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None,
 def depthwise_conv(x, kernel_size=3, strides=1, dtype=None, name=None):
     """Depthwise convolution without bias, padded by `kernel_size // 2` on all sides."""
     x, padding = _pad(x, kernel_size, strides, dtype, name)
+    if strides > 1:
+        dtype = base.embedding_dtype(dtype)  # TensorFlow's gradient in bfloat16 is 14 times slower on CPUs if strided
     return _depthwise(kernel_size, strides, padding, dtype, name)(x)
 
 
 def global_depthwise_conv(x, dtype=None, name=None):
     """Depthwise convolution over the whole feature map: one learned weighted mean per channel."""
-    return _depthwise(tuple(x.shape[1:3]), 1, "valid", dtype, name)(x)
+    return _depthwise(tuple(x.shape[1:3]), 1, "valid", base.embedding_dtype(dtype), name)(x)
 
 
 def _depthwise(kernel_size, strides, padding, dtype, name):
@@ -84,7 +89,7 @@ def _depthwise(kernel_size, strides, padding, dtype, name):
 
 def batch_norm(x, dtype=None, name=None):
     """Batch normalization with PyTorch's defaults."""
-    return layers.BatchNormalization(
+    return BatchNormalization(
         axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name
     )(x)
 
@@ -92,7 +97,7 @@ def batch_norm(x, dtype=None, name=None):
 def prelu(x, dtype=None, name=None):
     """PReLU with one slope per channel."""
     slope = initializers.Constant(PRELU_SLOPE)
-    return layers.PReLU(alpha_initializer=slope, shared_axes=[1, 2], dtype=dtype, name=name)(x)
+    return PReLU(alpha_initializer=slope, shared_axes=[1, 2], dtype=dtype, name=name)(x)
 
 
 def relu(x, dtype=None, name=None):
