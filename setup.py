@@ -17,6 +17,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
     "scikit-learn>=1.5",
     "ruff>=0.6",
     "build>=1.2",
