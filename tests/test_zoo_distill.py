@@ -67,10 +67,38 @@ def test_pool_replaces_the_oldest_and_sums_prototypes(distill):
     assert pool.prototypes[0].nonzero()[:, 0].tolist() == [0, 6]
     assert pool.prototypes[0, 0] == 2
     assert pool.prototypes[:, 3].sum() == 0
-    images, _, embeddings, _ = pool.batch(5, torch.Generator().manual_seed(0))
+    images, (*maps, embeddings), _ = pool.batch(5, torch.Generator().manual_seed(0))
     assert images.shape == (5, 112, 112, 3)
+    assert [tuple(values.shape[1:]) for values in maps] == [(4, 4, 4), (2, 2, 4), (1, 1, 4)]
     assert torch.equal(embeddings.argmax(1).float(), images[:, 0, 0, 0])
     assert (embeddings.norm(dim=1) - 1).abs().max() < 1e-6
+
+
+def test_pool_without_a_teacher_holds_images_and_labels(distill):
+    pool = distill[0].Pool(OneColorFaces(), None, size=8, renewal=4, device="cpu")
+    pool.add(8, 0)
+    images, taught, labels = pool.batch(6, torch.Generator().manual_seed(0))
+    assert taught == []
+    value = images[:, 0, 0, 0].long()
+    assert torch.equal(labels, torch.where(value % 4 == 3, -1, value % 3))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="trains on Keras's PyTorch backend")
+def test_without_a_teacher_sphereface_r_alone_learns(distill):
+    from keras_sphereface import backbones
+
+    class RedGreenBlueFaces(OneColorFaces):
+        def draw(self, count, generator):
+            labels = torch.arange(count) % 3
+            images = 255 * torch.eye(3)[labels][:, :, None, None].expand(count, 3, 112, 112)
+            return images.to(torch.uint8), labels
+
+    pool = distill[0].Pool(RedGreenBlueFaces(), None, size=9, renewal=3, device="cpu")
+    pool.add(9, 0)
+    student = distill[0].Distiller(backbones.PatchSFNet((0, 0, 0), (8, 8, 8), (8, 8, 8)), pool, 0.01, batch_size=8)
+    generator = torch.Generator().manual_seed(0)
+    losses = [student.train_step(0.0, generator)[-1] for _ in range(40)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
 def test_mixed_images_lose_their_label(distill):

@@ -7,6 +7,8 @@ to make the teacher's next ones; then the student's own. The loss of a batch is
     hint_weight * sum over stages of |student - teacher|^2 / |teacher - mean|^2
       + EMBEDDING_WEIGHT * (1 - cosine(student, teacher)) + HEAD_WEIGHT * SphereFace-R
 
+Without a teacher it is SphereFace-R alone, from the first step on: what the paper's loss does on these images by itself.
+
 References: FitNets (arXiv 1412.6550) for the hints, arXiv 2109.05565 for SphereFace-R.
 """
 
@@ -30,7 +32,7 @@ HEAD_START, HEAD_WEIGHT = 0.5, 0.1  # SphereFace-R begins when the embeddings ar
 HEAD_SCALE = 30.0
 WARMUP_STEPS = 100
 DECAY = 0.3  # the learning rate falls to zero over this last share of the run
-HEAD_RATE = 0.1  # of the learning rate
+HEAD_RATE, HEAD_RATE_ALONE = 0.1, 0.25  # of the learning rate; class weights that start at random have further to go
 ADAM_RATIO = 0.3  # of the learning rate: for what Muon does not train
 WEIGHT_DECAY = 0.01
 EMA = 0.999
@@ -59,7 +61,7 @@ class Pool:
 
     Args:
         faces: `Faces`.
-        teacher: `Teacher`.
+        teacher: `Teacher`, or `None`.
         size: Images that it holds.
         renewal: Images that one renewal replaces.
         device: PyTorch device.
@@ -73,26 +75,31 @@ class Pool:
     def add(self, count, number):
         """Draws `count` images by the generator of this number, in place of the oldest."""
         images, labels = self.faces.draw(count, np.random.default_rng([DRAW_SEED, number]))
-        maps, embeddings = self.teacher(images)
-        if self.scales is None:
-            self.scales = [float(values.float().std()) for values in maps]
-        maps = [values / scale for values, scale in zip(maps, self.scales)]
-        new = [images.to(self.device), *maps, F.normalize(embeddings), labels.to(self.device)]
+        new = [images.to(self.device), *self._taught(images, labels), labels.to(self.device)]
         if self.columns is None:
             self.columns = [torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=self.device) for x in new]
         places = (self.place + torch.arange(count)) % self.size
         for column, values in zip(self.columns, new):
             column[places] = values
-        known = labels != UNLABELLED
-        self.prototypes.index_add_(0, labels[known], new[-2].cpu()[known])
         self.filled = min(self.size, max(self.filled, self.place + count))
         self.place = (self.place + count) % self.size
 
+    def _taught(self, images, labels):
+        """The teacher's maps, each divided by its first spread, and its unit embeddings; nothing without a teacher."""
+        if self.teacher is None:
+            return []
+        maps, embeddings = self.teacher(images)
+        if self.scales is None:
+            self.scales = [float(values.float().std()) for values in maps]
+        embeddings, known = F.normalize(embeddings), labels != UNLABELLED
+        self.prototypes.index_add_(0, labels[known], embeddings.cpu()[known])
+        return [*(values / scale for values, scale in zip(maps, self.scales)), embeddings]
+
     def batch(self, size, generator):
-        """Returns images, maps, embeddings and labels of random members."""
+        """Returns images, what the teacher says of them (maps, then embeddings) and labels of random members."""
         index = torch.randint(0, self.filled, (size,), generator=generator).to(self.device)
-        images, *maps, embeddings, labels = [column[index] for column in self.columns]
-        return images.permute(0, 2, 3, 1).float(), maps, embeddings, labels
+        images, *taught, labels = [column[index] for column in self.columns]
+        return images.permute(0, 2, 3, 1).float(), taught, labels
 
 
 class Distiller:
@@ -122,25 +129,33 @@ class Distiller:
 
     def train_step(self, progress, generator):
         """One step; returns the relative errors of the three stages, 1 - cosine, and SphereFace-R's loss."""
-        images, maps, embeddings, labels = self.pool.batch(self.batch_size, generator)
-        hints, mine = self._hints(images, maps, forcing(progress))
-        distance = 1 - F.cosine_similarity(mine, embeddings).mean()
-        loss = hint_weight(progress) * sum(hints) + EMBEDDING_WEIGHT * distance
-        classification = torch.zeros(())
-        known = labels != UNLABELLED
-        if progress >= HEAD_START and known.any():
-            if self.head is None:
-                self.make_head()
-            classification = self.head.loss(mine[known], labels[known].int()).mean()
-            loss = loss + HEAD_WEIGHT * classification
-        loss.backward()
+        images, taught, labels = self.pool.batch(self.batch_size, generator)
+        if taught:
+            hints, mine = self._hints(images, taught[:-1], forcing(progress))
+            distance = 1 - F.cosine_similarity(mine, taught[-1]).mean()
+            loss = hint_weight(progress) * sum(hints) + EMBEDDING_WEIGHT * distance
+            head_weight, head_rate = HEAD_WEIGHT if progress >= HEAD_START else 0.0, HEAD_RATE
+        else:
+            hints, mine = torch.zeros(3), self.backbone(images, training=True).float()
+            distance, loss, head_weight, head_rate = torch.zeros(()), torch.zeros(()), 1.0, HEAD_RATE_ALONE
+        classification = self._classification(mine, labels) if head_weight else torch.zeros(())
+        (loss + head_weight * classification).backward()
         rate = learning_rate(self.peak_rate, progress, self.step)
         _apply(self.optimizer, self.variables, rate)
         if self.head is not None:
-            _apply(self.head_optimizer, self.head.trainable_variables, rate * HEAD_RATE)
+            _apply(self.head_optimizer, self.head.trainable_variables, rate * head_rate)
         self._update_average()
         self.step += 1
         return [value.item() for value in (*hints, distance, classification)]
+
+    def _classification(self, embeddings, labels):
+        """SphereFace-R's mean loss of the images that show one known person."""
+        if self.head is None:
+            self.make_head()
+        known = labels != UNLABELLED
+        if not known.any():
+            return embeddings.sum() * 0.0
+        return self.head.loss(embeddings[known], labels[known].int()).mean()
 
     def _hints(self, images, maps, forced):
         x, hints = images, []
@@ -156,7 +171,7 @@ class Distiller:
         torch._foreach_lerp_(self.average, [variable.value.detach() for variable in self.variables], 1 - decay)
 
     def make_head(self):
-        """Makes SphereFace-R's head; its class weights begin as the teacher's mean embeddings."""
+        """Makes SphereFace-R's head; its class weights begin as the teacher's mean embeddings, or at random."""
         self.head = ksf.heads.SphereFaceR(
             self.pool.faces.num_identities, margin=1.4, scale=HEAD_SCALE, loss_weight=HEAD_SCALE, dtype="float32"
         )

@@ -4,7 +4,8 @@ r"""Makes the weights of `patch_sfnet_celeba`: PatchSFNet taught by a MobileFace
         --labelled=celeba_112x112 --unlabelled=utkface_112x112 --teacher=mobilefacenet_foamliu.onnx \
         --lfw=lfw_112x112 --lfw_protocol=lfw_protocol
 
-The method is in `distill.py`, the data and its augmentation in `faces.py`. The same command again goes on from the last
+Without --teacher it is SphereFace-R alone, for comparison (with --echo=2, as fresh images cost little then). The method is
+in `distill.py`, the data and its augmentation in `faces.py`. The same command again goes on from the last
 checkpoint. It needs Keras's PyTorch backend and the package onnx; the weights it writes are one file for all backends.
 
 Paper: SphereFace Revived (arXiv 2109.05565); hints of FitNets (arXiv 1412.6550).
@@ -32,7 +33,7 @@ from keras_sphereface import weights_file
 
 flags.DEFINE_string("labelled", None, "Folder of aligned 112x112 faces, one folder per identity.", required=True)
 flags.DEFINE_string("unlabelled", None, "Folder of further aligned faces, without identities.")
-flags.DEFINE_string("teacher", None, "The teacher's ONNX file.", required=True)
+flags.DEFINE_string("teacher", None, "The teacher's ONNX file; SphereFace-R alone if not given.")
 flags.DEFINE_string("lfw", None, "Folder of LFW, aligned the same way.", required=True)
 flags.DEFINE_string("lfw_protocol", None, "Folder of LFW's pairs*.txt.", required=True)
 flags.DEFINE_string(
@@ -49,7 +50,7 @@ flags.DEFINE_integer("seed", 1, "Seed of the initial weights.")
 FLAGS = flags.FLAGS
 
 FIRST_DRAW = 1_000_000  # so that the first images of a run have other seeds than the later ones
-LOG_STEPS, CHECK_MINUTES = 25, 5.0
+LOG_STEPS, CHECK_MINUTES = 25, 10.0
 LOG_COLUMNS = ("step", "seconds", "stage0", "stage1", "stage2", "one_minus_cosine", "sphereface_r")
 WEIGHTS = "patch_sfnet_celeba.weights.h5"
 
@@ -86,7 +87,8 @@ def make_distiller(folder, device):
     """The student with its pool, from the checkpoint if there is one."""
     faces = Faces(FLAGS.labelled, FLAGS.unlabelled, folder / "cache")
     renewal = max(1, round(FLAGS.batch_size * REFRESH_STEPS / FLAGS.echo))
-    pool = Pool(faces, Teacher(FLAGS.teacher, device), FLAGS.pool, renewal, device)
+    teacher = Teacher(FLAGS.teacher, device) if FLAGS.teacher else None
+    pool = Pool(faces, teacher, FLAGS.pool, renewal, device)
     keras.utils.set_random_seed(FLAGS.seed)
     backbone = ksf.backbones.PatchSFNet(dtype="mixed_bfloat16")
     distiller = Distiller(backbone, pool, FLAGS.learning_rate, FLAGS.batch_size)
