@@ -9,7 +9,7 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_sphereface/version.py").read_text()).group(1)
 
 EXTRAS = {
-    "plots": ["matplotlib>=3.8"],
+    "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "jax": ["jax>=0.4.30"],
@@ -17,7 +17,6 @@ EXTRAS = {
 EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
-    "scikit-learn>=1.5",
     "ruff>=0.6",
     "build>=1.2",
     *EXTRAS["plots"],
