@@ -13,6 +13,7 @@ EXTRAS = {
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "jax": ["jax>=0.4.30"],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],
 }
 EXTRAS["test"] = [
     "pytest>=8",
@@ -21,6 +22,10 @@ EXTRAS["test"] = [
     "build>=1.2",
     *EXTRAS["plots"],
     *EXTRAS["export"],
+    *EXTRAS["docs"],
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "ipykernel>=6.29",
 ]
 
 setup(
