@@ -9,20 +9,24 @@ HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_sphereface/version.py").read_text()).group(1)
 
 EXTRAS = {
-    "plots": ["matplotlib>=3.8"],
+    "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "jax": ["jax>=0.4.30"],
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],
 }
 EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
-    "scikit-learn>=1.5",
     "ruff>=0.6",
     "build>=1.2",
     *EXTRAS["plots"],
     *EXTRAS["export"],
+    *EXTRAS["docs"],
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "ipykernel>=6.29",
 ]
 
 setup(

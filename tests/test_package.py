@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
     "callbacks": "evaluator",
-    "plots": "evaluation",
+    "plots": "angular classifier evaluation heads margins",
     "conversion": "backbones",
     "model_card": "presets",
     "model_folder": "embedder safe_config weights_file",
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "hub_files": "model_folder presets",
     "hub": "backbones embedder hub_files model_card model_folder presets weights_file",
     # 4
-    "cli": "conversion data evaluation evaluator export heads hub ijb_evaluator model_card model_folder presets",
+    "cli": "conversion data evaluation evaluator export heads hub ijb_evaluator model_card model_folder plots presets",
 }
 
 

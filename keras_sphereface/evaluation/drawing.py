@@ -5,39 +5,11 @@ import os
 import numpy as np
 
 from keras_sphereface.errors import require
-from keras_sphereface.evaluation.counts import accept_counts
-from keras_sphereface.evaluation.metrics import roc
+from keras_sphereface.evaluation.curves import det_figure, labelled_axes, roc_figure
 
 BINS = 80
 DPI = 120
 SHEET_COLUMNS = 4
-# Curves of millions of operating points are drawn with at most this many: more than a picture has pixels.
-MAX_CURVE_POINTS = 5000
-
-
-def roc_figure(report):
-    """Draws the ROC: TAR over the logarithm of FAR."""
-    figure, axes = _figure("False accept rate", "True accept rate", f"{report.name}: ROC")
-    far, tar = _curve(report)
-    axes.step(far, tar, where="post")
-    axes.set_xscale("log")
-    axes.set_xlim(0.5 / report.num_nonmated, 1)
-    axes.set_ylim(0, 1.01)
-    return figure
-
-
-def det_figure(report):
-    """Draws the DET: FRR over FAR, both logarithmic."""
-    figure, axes = _figure("False accept rate", "False reject rate", f"{report.name}: DET")
-    far, tar = _curve(report)
-    axes.step(far, 1 - tar, where="post")
-    axes.plot([1e-7, 1], [1e-7, 1], ":", color="gray", label="equal error")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(0.5 / report.num_nonmated, 1)
-    axes.set_ylim(0.5 / report.num_mated, 1)
-    axes.legend()
-    return figure
 
 
 def score_figure(report):
@@ -53,7 +25,7 @@ def angle_figure(report):
 
 def norm_figure(report):
     """Draws the histogram of the embeddings' norms."""
-    figure, axes = _figure("Norm of the embedding", "Images", f"{report.name}: norms")
+    figure, axes = labelled_axes("Norm of the embedding", "Images", f"{report.name}: norms")
     low, high = float(report.norms.min()), float(report.norms.max())
     margin = 0.01 * max(abs(high), 1e-6)  # all norms equal (unit embeddings) still give a visible bar
     axes.hist(report.norms, bins=np.linspace(low - margin, high + margin, BINS))
@@ -104,27 +76,8 @@ def save_report_plots(report, folder):
     return paths
 
 
-def _figure(xlabel, ylabel, title):
-    figure = require("matplotlib.figure", "plots").Figure(figsize=(6, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.set_title(title, parse_math=False)
-    axes.grid(alpha=0.3)
-    return figure, axes
-
-
-def _curve(report):
-    far, tar, _ = roc(accept_counts(report.scores, report.mated))
-    if len(far) > MAX_CURVE_POINTS:
-        # Evenly in rank on a logarithmic scale, so that the low rates keep every point.
-        ranks = np.unique(np.geomspace(1, len(far), MAX_CURVE_POINTS).astype(np.int64)) - 1
-        far, tar = far[ranks], tar[ranks]
-    return far, tar
-
-
 def _two_histograms(report, values, xlabel, what):
-    figure, axes = _figure(xlabel, "Share of pairs", f"{report.name}: {what}")
+    figure, axes = labelled_axes(xlabel, "Share of pairs", f"{report.name}: {what}")
     edges = np.linspace(values.min(), max(values.max(), values.min() + 1e-6), BINS)
     for kind, label in ((report.mated, "mated"), (~report.mated, "nonmated")):
         if kind.any():

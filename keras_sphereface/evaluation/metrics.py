@@ -31,6 +31,25 @@ def roc(counts):
     )
 
 
+def roc_corners(counts, limit):
+    """Returns the corners of the ROC's steps as counts: for each number of false accepts the most true accepts.
+
+    Args:
+        counts: `AcceptCounts` with both kinds of comparisons.
+        limit: Largest number of corners, at least 2. If there are more, they are taken evenly in rank on a logarithmic
+            scale, so that the low rates keep every corner.
+
+    Returns:
+        `(accepted_nonmated, accepted_mated)`: int64 `(k,)` each; the first begins with 0, the last corner accepts all.
+    """
+    nonmated, mated = np.append(0, counts.accepted_nonmated), np.append(0, counts.accepted_mated)
+    corners = np.flatnonzero(np.append(np.diff(nonmated) > 0, True))
+    if len(corners) > limit:
+        ranks = np.unique(np.geomspace(1, len(corners), limit).astype(np.int64)) - 1
+        corners = corners[ranks]
+    return nonmated[corners], mated[corners]
+
+
 def auc(counts):
     """Returns the area under the ROC: the chance that a mated score is higher than a nonmated one, ties counting half.
 

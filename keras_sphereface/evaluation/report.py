@@ -6,9 +6,13 @@ import os
 
 import numpy as np
 
+from keras_sphereface.evaluation.counts import accept_counts
+from keras_sphereface.evaluation.metrics import roc_corners
 from keras_sphereface.version import __version__
 
 LABEL_WIDTH = 26
+# A saved report's curve has at most this many corners: enough to draw it, and a file that can still be read.
+SAVED_CORNERS = 200
 
 
 def signature(name, **parts):
@@ -124,7 +128,10 @@ class VerificationReport:
         return percent(value) + interval
 
     def to_dict(self):
-        """Returns everything but the arrays as plain values for JSON; a false accept rate becomes a text like `"0.001"`."""
+        """Returns plain values for JSON: everything but the arrays, and instead of them the ROC's corners as `"roc"`.
+
+        A false accept rate becomes a text like `"0.001"`.
+        """
         skipped = ("scores", "mated", "norms", "pairs", "tar_at_far")
         values = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in skipped
@@ -133,6 +140,9 @@ class VerificationReport:
         values["tar_at_far"] = {
             f"{far:g}": None if point is None else point._asdict() for far, point in self.tar_at_far.items()
         }
+        if self.scores is not None and self.num_mated and self.num_nonmated:
+            corners = roc_corners(accept_counts(self.scores, self.mated), SAVED_CORNERS)
+            values["roc"] = dict(zip(("accepted_nonmated", "accepted_mated"), (side.tolist() for side in corners)))
         return values
 
     def save(self, path):

@@ -1,0 +1,144 @@
+"""ROC and DET curves of one or several verification reports, drawn with matplotlib's figure objects."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_sphereface.errors import FileFormatError, require
+from keras_sphereface.evaluation.counts import accept_counts
+from keras_sphereface.evaluation.metrics import roc_corners
+
+# Curves of millions of operating points are drawn with at most this many: more than a picture has pixels.
+MAX_CURVE_POINTS = 5000
+
+
+class Curve(NamedTuple):
+    """The corners of a ROC's steps, as counts.
+
+    Attributes:
+        accepted_nonmated: `(k,)` integers, ascending, from 0.
+        accepted_mated: `(k,)` integers.
+        num_nonmated, num_mated: Numbers of comparisons.
+    """
+
+    accepted_nonmated: np.ndarray
+    accepted_mated: np.ndarray
+    num_nonmated: int
+    num_mated: int
+
+    @property
+    def far(self):
+        """False accept rates."""
+        return self.accepted_nonmated / self.num_nonmated
+
+    @property
+    def tar(self):
+        """True accept rates."""
+        return self.accepted_mated / self.num_mated
+
+
+def report_curve(report):
+    """Returns the `Curve` of a report that holds its scores, and of both kinds of comparisons."""
+    counts = accept_counts(report.scores, report.mated)
+    return Curve(*roc_corners(counts, MAX_CURVE_POINTS), counts.num_nonmated, counts.num_mated)
+
+
+def read_curve(path):
+    """Reads the curve from a report that `VerificationReport.save` or `IJBReport.save` wrote.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        `(name, Curve)`: the report's name, and the at most 200 corners that a saved report holds.
+
+    Raises:
+        FileFormatError: If the file isn't such a report, or its comparisons were all of one kind.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            values = json.load(file)
+        except ValueError as error:
+            raise FileFormatError(
+                f"{path}: expected a report as JSON, as `evaluate --save` writes it. {error}"
+            ) from None
+    values = values if isinstance(values, dict) else {}
+    values = values.get("verification") or values
+    try:
+        corners = [np.asarray(values["roc"][side], np.int64) for side in ("accepted_nonmated", "accepted_mated")]
+        return str(values["name"]), Curve(*corners, int(values["num_nonmated"]), int(values["num_mated"]))
+    except (KeyError, TypeError, ValueError):
+        raise FileFormatError(
+            f"{path}: expected a report with mated and nonmated pairs and its curve ('roc'). Received: a file with "
+            f"{sorted(values)[:8]}. Measure again with `keras-sphereface evaluate MODEL --save FILE`"
+        ) from None
+
+
+def roc_figure(report):
+    """Draws the ROC of a report: TAR over the logarithm of FAR."""
+    return roc_overlay({"": report_curve(report)}, f"{report.name}: ROC")
+
+
+def det_figure(report):
+    """Draws the DET of a report: FRR over FAR, both logarithmic."""
+    return det_overlay({"": report_curve(report)}, f"{report.name}: DET")
+
+
+def roc_overlay(curves, title="ROC"):
+    """Draws several ROCs over each other: TAR over the logarithm of FAR.
+
+    Args:
+        curves: Dict of label -> `Curve`, e.g. of `read_curve`.
+        title: The title. Defaults to `"ROC"`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Example:
+    >>> curves = dict(ksf.plots.read_curve(path) for path in ("softmax.json", "sphereface_r.json"))  # doctest: +SKIP
+    >>> ksf.plots.roc_overlay(curves).savefig("roc.png")  # doctest: +SKIP
+    """
+    figure, axes = labelled_axes("False accept rate", "True accept rate", title)
+    for label, curve in curves.items():
+        axes.step(curve.far, curve.tar, where="post", label=label)
+    axes.set_xscale("log")
+    axes.set_xlim(_lowest_far(curves), 1)
+    axes.set_ylim(0, 1.01)
+    _legend(axes)
+    return figure
+
+
+def det_overlay(curves, title="DET"):
+    """Draws several DETs over each other: FRR over FAR, both logarithmic. Arguments and result as of `roc_overlay`."""
+    figure, axes = labelled_axes("False accept rate", "False reject rate", title)
+    for label, curve in curves.items():
+        axes.step(curve.far, 1 - curve.tar, where="post", label=label)
+    axes.plot([1e-7, 1], [1e-7, 1], ":", color="gray", label="equal error")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(_lowest_far(curves), 1)
+    axes.set_ylim(min(0.5 / curve.num_mated for curve in curves.values()), 1)
+    _legend(axes)
+    return figure
+
+
+def labelled_axes(xlabel, ylabel, title):
+    """Returns a figure and its only axes, with texts and a light grid."""
+    figure = require("matplotlib.figure", "plots").Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, parse_math=False)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _lowest_far(curves):
+    """Half a false accept: where the axis of the largest experiment begins."""
+    return min(0.5 / curve.num_nonmated for curve in curves.values())
+
+
+def _legend(axes):
+    if any(axes.get_legend_handles_labels()[1]):
+        axes.legend()

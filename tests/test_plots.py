@@ -1,0 +1,169 @@
+"""Pictures: known values of the angular functions, the digits' training, curves of saved reports, and the command."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_sphereface as ksf
+from keras_sphereface.cli import main
+from keras_sphereface.evaluation import verification
+from keras_sphereface.plots.margins import angular_functions
+
+pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+
+
+@pytest.fixture
+def mine():
+    """A margin of the user's own, taken out of the table again."""
+    yield ksf.margins.register("mine", psi=lambda theta, m: keras.ops.cos(theta) - m, neutral=0.0)
+    del ksf.margins._TABLE["mine"]
+
+
+def test_delta_at_known_angles():
+    """Delta at 0, 90 and 180 degrees by hand."""
+    expected = {
+        "cosface": [0.35, 0.35, 0.35],
+        "arcface": [1 - np.cos(0.5), np.sin(0.5), 0.0],
+        "sphereface": [0.0, 2**-0.5, 1.0],  # psi: 1, cos 135 degrees, -cos 270 degrees - 2
+        "sphereface_r_v1": [0.0, -np.cos(0.7 * np.pi), 0.0],
+        "sphereface_r_v2": [0.0, np.cos(np.pi / 2.8), np.cos(np.pi / 1.4) + 1],
+        "normface": [0.0, 0.0, 0.0],
+    }
+    assert set(expected) == set(ksf.plots.MARGIN_VALUES)
+    for name, delta in expected.items():
+        functions = angular_functions(name, ksf.plots.MARGIN_VALUES[name], num_angles=3)
+        np.testing.assert_allclose(functions["delta"], delta, atol=1e-6, err_msg=name)
+
+
+def test_margin_figure_draws_what_it_computes(mine):
+    figure = ksf.plots.margin_figure(["sphereface_r_v2", "mine=0.25"])
+    psi, eta, delta = figure.axes
+    assert [line.get_label() for line in psi.lines] == ["sphereface_r_v2, m = 1.4", "mine, m = 0.25"]
+    np.testing.assert_allclose(delta.lines[1].get_ydata(), 0.25, atol=1e-6)
+    np.testing.assert_allclose(eta.lines[0].get_ydata()[-1], np.cos(np.pi / 1.4), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arcfase", "Unknown margin.*Received: margin='arcfase'"),
+        ("mine", "expected mine=VALUE"),
+        ("mine=much", "NAME=VALUE with a number"),
+        ("mine=-1", "at least 0.0"),
+    ],
+)
+def test_wrong_margins_are_refused(mine, text, message):
+    with pytest.raises(ValueError, match=message):
+        ksf.plots.parse_margin(text)
+
+
+def test_every_margin_of_the_package_has_a_usual_value():
+    assert set(ksf.margins.names()) >= set(ksf.plots.MARGIN_VALUES)
+    for name, value in ksf.plots.MARGIN_VALUES.items():
+        assert ksf.margins.get(name).validate(value) == value
+
+
+def test_digits_are_learned_and_drawn(tmp_path):
+    pytest.importorskip("sklearn", reason="needs the extra [plots]")
+    run = ksf.plots.train_on_digits("sphereface_r_v2", dimensions=3, epochs=4)
+    assert run.embeddings.shape == (5, 449, 3)
+    assert run.centers.shape == (5, 3, 10)
+    assert run.accuracy[-1] > 0.6 > run.accuracy[0]
+    assert run.angle_to_class_mean(-1) < run.angle_to_class_mean(1)
+    again = ksf.plots.train_on_digits("sphereface_r_v2", dimensions=3, epochs=1)
+    np.testing.assert_allclose(
+        again.embeddings[0], run.embeddings[0], atol=1e-6, err_msg="the same seed, the same start"
+    )
+    for dimensions, drawn in ((3, run), (2, _flattened(run))):
+        ksf.plots.embedding_figure([drawn, drawn]).savefig(tmp_path / f"{dimensions}.png", dpi=40)
+        assert np.asarray(Image.open(tmp_path / f"{dimensions}.png").convert("L")).std() > 5
+    ksf.plots.save_animation([_flattened(run)], tmp_path / "run.gif", dpi=30)
+    with Image.open(tmp_path / "run.gif") as animation:
+        assert animation.n_frames == 5
+
+
+def _flattened(run):
+    values = {**vars(run), "embeddings": run.embeddings[..., :2], "centers": run.centers[:, :2]}
+    return ksf.plots.DigitsRun(**values)
+
+
+def test_angle_to_class_mean_by_hand():
+    """Each digit has two embeddings 40 degrees apart, of whatever length: each is 20 degrees from their mean."""
+    middles = np.radians(np.arange(10) * 36.0)
+    angles = np.concatenate([middles - np.radians(20), middles + np.radians(20)])
+    points = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.linspace(1, 5, 20)[:, None]
+    run = ksf.plots.DigitsRun("x", points[None], np.zeros((1, 2, 10)), np.tile(np.arange(10), 2), np.ones(1))
+    assert run.angle_to_class_mean() == pytest.approx(20.0, abs=1e-4)
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """Two saved reports on the same pairs."""
+    paths = []
+    for name, scores in {"good": [0.9, 0.8, 0.7, 0.3, 0.2, 0.1], "poor": [0.9, 0.5, 0.1, 0.8, 0.4, 0.0]}.items():
+        paths.append(str(tmp_path / f"{name}.json"))
+        verification(scores, [1, 1, 1, 0, 0, 0], bootstrap=0, name="toy").save(paths[-1])
+    return paths
+
+
+def test_a_saved_report_keeps_its_curve(reports):
+    """By hand: 'good' separates the pairs; 'poor' accepts 1, then 2, then 3 mated pairs with 0, 1 and 2 false accepts."""
+    name, curve = ksf.plots.read_curve(reports[0])
+    assert name == "toy"
+    np.testing.assert_array_equal([curve.accepted_nonmated, curve.accepted_mated], [[0, 1, 2, 3], [3, 3, 3, 3]])
+    poor = ksf.plots.read_curve(reports[1])[1]
+    np.testing.assert_array_equal([poor.accepted_nonmated, poor.accepted_mated], [[0, 1, 2, 3], [1, 2, 3, 3]])
+    np.testing.assert_allclose(poor.far, [0, 1 / 3, 2 / 3, 1])
+    axes = ksf.plots.det_overlay({"good": curve, "poor": poor}).axes[0]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [2 / 3, 1 / 3, 0, 0])
+
+
+def test_thinned_corners_lie_on_the_curve(rng):
+    mated = rng.random(20_000) < 0.3
+    scores = rng.normal(mated * 1.5)
+    report = verification(scores, mated, bootstrap=0)
+    corners = report.to_dict()["roc"]
+    far, tar = np.array(corners["accepted_nonmated"]), np.array(corners["accepted_mated"])
+    assert 150 < len(far) <= 200
+    assert (far[0], far[-1], tar[-1]) == (0, (~mated).sum(), mated.sum())
+    cut = np.sort(scores[~mated])[::-1]
+    for false, true in zip(far[:-1], tar[:-1]):
+        assert true == (scores[mated] > cut[false]).sum(), "the most true accepts with this many false ones"
+
+
+def test_command_draws(reports, tmp_path, capsys):
+    assert main(["plot", "curves", str(tmp_path / "new" / "roc.png"), *reports]) == 0
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import keras, keras_sphereface as ksf\n"
+        "ksf.margins.register('own', eta=lambda theta, m: keras.ops.cos(theta / m))\n"
+    )
+    try:
+        assert main(["plot", "margins", str(tmp_path / "m.png"), "--import", str(own), "--margins", "own=1.2"]) == 0
+    finally:
+        ksf.margins._TABLE.pop("own", None)
+    said = capsys.readouterr().out
+    for name in ("new/roc.png", "m.png"):
+        assert np.asarray(Image.open(tmp_path / name).convert("L")).std() > 5
+        assert f"drawn: {tmp_path / name}\n" in said
+
+
+def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
+    (tmp_path / "other.json").write_text(json.dumps({"accuracy": 1.0}))
+    (tmp_path / "broken.json").write_text("{")
+    output = str(tmp_path / "x.png")
+    wrong = {
+        ("curves", output, str(tmp_path / "other.json")): "evaluate MODEL --save",
+        ("curves", output, str(tmp_path / "broken.json")): "a report as JSON",
+        ("margins", str(tmp_path / "x.gif")): "ending in .png",
+        ("margins", output, "--import", "no_such_module"): "--import: expected a module",
+        ("margins", output, "--margins", "arcfase"): "Unknown margin",
+    }
+    for arguments, message in wrong.items():
+        assert main(["plot", *arguments]) == 1
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
