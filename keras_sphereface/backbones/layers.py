@@ -16,7 +16,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         """Returns the normalized inputs; see Keras's layer."""
         kernel = kernels.get()
-        plain = mask is None and len(inputs.shape) == 4 and self.axis in (-1, 3) and not (self.renorm or self.synchronized)
+        plain = (
+            mask is None and len(inputs.shape) == 4 and self.axis in (-1, 3) and not (self.renorm or self.synchronized)
+        )
         if not (training and self.trainable and plain and kernel and self.scale and self.center):
             return super().call(inputs, training=training, mask=mask)
         gamma, beta = (ops.convert_to_tensor(weight) for weight in (self.gamma, self.beta))
