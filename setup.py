@@ -12,6 +12,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8"],
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "faces": ["mtcnn>=1.0", "pillow-heif>=0.18"],
+    "search": ["usearch>=2.12"],
     "jax": ["jax>=0.4.30"],
 }
 EXTRAS["test"] = [
@@ -22,6 +24,8 @@ EXTRAS["test"] = [
     "build>=1.2",
     *EXTRAS["plots"],
     *EXTRAS["export"],
+    *EXTRAS["faces"],
+    *EXTRAS["search"],
 ]
 
 setup(
