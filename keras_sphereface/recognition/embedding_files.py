@@ -57,9 +57,12 @@ def _write_npz(file, names, embeddings):
 def _write_hdf5(file, names, embeddings):
     import h5py
 
-    with h5py.File(file, "w") as hdf5:
+    # HDF5 reads back what it writes; the file is open for writing only.
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as hdf5:
         hdf5.create_dataset("names", data=names, dtype=h5py.string_dtype())
         hdf5.create_dataset("embeddings", data=embeddings)
+    file.write(buffer.getbuffer())
 
 
 def _write_csv(file, names, embeddings):

@@ -11,8 +11,11 @@ from keras_sphereface.evaluation.embeddings import check_flip, fuse
 from keras_sphereface.evaluator import embed_batch
 from keras_sphereface.faces import FaceAligner
 
-_NUM_PROBES = 4
-_PROBE_WAVELENGTHS = (16, 24, 40)  # pixels, of red, green and blue
+# The pictures that a model is known by: waves in these directions (degrees), wavelengths (pixels) and about these colours.
+_PROBE_DIRECTIONS = (0, 45, 90, 135)
+_PROBE_WAVELENGTHS = (16, 24, 40)
+_PROBE_COLOURS = ((200, 110, 70), (70, 200, 110), (110, 70, 200), (150, 130, 60))
+_PROBE_CONTRAST = 55
 
 
 class PhotoEmbedder:
@@ -76,11 +79,12 @@ class PhotoEmbedder:
         return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
 
     def fingerprint(self):
-        """Embeddings `(k, d)` of fixed pictures, by which a model is known again: waves of colour in four directions."""
+        """Embeddings `(k, d)` of fixed pictures, by which a model is known again: coloured waves in four directions."""
         rows, columns = np.indices(self._model.size)[..., None]
-        angles = np.pi * np.arange(_NUM_PROBES).reshape(-1, 1, 1, 1) / _NUM_PROBES
+        angles = np.radians(_PROBE_DIRECTIONS).reshape(-1, 1, 1, 1)
         phase = 2 * np.pi * (rows * np.sin(angles) + columns * np.cos(angles)) / _PROBE_WAVELENGTHS
-        return self.embed_crops(np.rint(127.5 + 127 * np.sin(phase)).astype(np.uint8))
+        colours = np.reshape(_PROBE_COLOURS, (-1, 1, 1, 3)) + _PROBE_CONTRAST * np.sin(phase)
+        return self.embed_crops(np.rint(colours).astype(np.uint8))
 
 
 def as_list(photos):
