@@ -47,8 +47,8 @@ MAY_IMPORT = {
     "hub": "backbones embedder hub_files model_card model_folder presets weights_file",
     "recognition": "data evaluation evaluator faces hub hub_files model_folder presets",
     # 4
-    "cli": "conversion data evaluation evaluator export faces heads hub ijb_evaluator model_card model_folder presets "
-    "recognition",
+    "cli": "backbones callbacks classifier conversion data evaluation evaluator export faces heads hub ijb_evaluator "
+    "model_card model_folder presets recognition schedules",
 }
 
 
