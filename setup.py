@@ -12,6 +12,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
+    "faces": ["mtcnn>=1.0", "pillow-heif>=0.18"],
+    "search": ["usearch>=2.12"],
     "jax": ["jax>=0.4.30"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],
 }
@@ -27,6 +29,8 @@ EXTRAS["test"] = [
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",
+    *EXTRAS["faces"],
+    *EXTRAS["search"],
 ]
 
 setup(

@@ -10,6 +10,10 @@ class FileFormatError(ValueError):
     """
 
 
+class NoFaceError(ValueError):
+    """A picture in which no face was found. The message names the picture."""
+
+
 class MissingDependencyError(ImportError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 

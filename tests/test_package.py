@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "evaluation": "",
     "data": "",
     "presets": "",
+    "faces": "data",
     # 2: layers and networks
     "losses": "margins",
     "regularizers": "margins",
@@ -44,8 +45,10 @@ MAY_IMPORT = {
     "export": "evaluation model_folder",
     "hub_files": "model_folder presets",
     "hub": "backbones embedder hub_files model_card model_folder presets weights_file",
+    "recognition": "data evaluation evaluator faces hub hub_files model_folder presets",
     # 4
-    "cli": "conversion data evaluation evaluator export heads hub ijb_evaluator model_card model_folder plots presets",
+    "cli": "backbones callbacks classifier conversion data evaluation evaluator export faces heads hub ijb_evaluator "
+    "model_card model_folder plots presets recognition schedules",
 }
 
 

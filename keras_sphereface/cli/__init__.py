@@ -5,11 +5,19 @@ A subcommand's module has `add_arguments(parser)` and `run(args)`, which returns
 
 import argparse
 import importlib
+import os
 import sys
 
 from keras_sphereface.version import __version__
 
 COMMANDS = {
+    "verify": "tell whether two photos show the same person",
+    "identify": "look faces up in a gallery of known people",
+    "enroll": "add a person's photos to a gallery",
+    "gallery": "list or remove the people of a gallery",
+    "embed": "turn a folder of photos into embeddings (.npz, .h5, .csv)",
+    "detect": "find faces in photos, and cut out aligned crops",
+    "train": "train a model on a folder of people, RecordIO or TFRecord",
     "convert": "turn another project's PyTorch checkpoint into a Keras model",
     "evaluate": "measure a model on face pairs or an IJB protocol",
     "export": "write a model as SavedModel, ONNX or LiteRT, checked after writing",
@@ -19,22 +27,37 @@ COMMANDS = {
 }
 
 
+EPILOG = """exit codes:
+  0  done; the answer is yes (same person, person known, a face in every photo)
+  1  an error of the data or the model, told in one line; or no decision, for no threshold is known
+  2  wrong usage
+  3  the answer is no (different people, nobody of the gallery, a photo without a face)
+
+`keras-sphereface COMMAND --help` explains a command with examples. Photos are never uploaded and never kept.
+"""
+DONE, ERROR, NO = 0, 1, 3
+INTERRUPTED = 130  # as shells report SIGINT
+
+
 def build_parser(command=None):
     """Builds the argument parser; only `command`'s module is imported, so that `--help` stays quick."""
-    parser = argparse.ArgumentParser(prog="keras-sphereface", description="Hyperspherical face recognition in Keras.")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="keras-sphereface",
+        description="Hyperspherical face recognition in Keras.",
+        epilog=EPILOG,
+        formatter_class=raw,
+    )
     parser.add_argument("--version", action="version", version=f"keras_sphereface {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         if name == command:
             module = importlib.import_module(f"keras_sphereface.cli.{name}")
-            subparser = subparsers.add_parser(
-                name,
-                help=summary,
-                description=module.__doc__,
-                formatter_class=argparse.RawDescriptionHelpFormatter,
-            )
+            subparser = subparsers.add_parser(name, help=summary, description=module.__doc__, formatter_class=raw)
             module.add_arguments(subparser)
+            # After the command as well; what stands before it is not overwritten.
+            subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback")
             subparser.set_defaults(run=module.run)
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
@@ -42,16 +65,31 @@ def build_parser(command=None):
 
 
 def main(argv=None):
-    """Runs the command line; returns the exit code (0 done, 1 an error of the data or the model, 2 wrong usage)."""
+    """Runs the command line; returns the exit code, as `EPILOG` explains it."""
     argv = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in argv if not word.startswith("-")), None)
     args = build_parser(command).parse_args(argv)
     try:
-        return args.run(args) or 0
+        code = args.run(args) or DONE
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
-        return 130
-    except (ValueError, OSError, ImportError, TypeError, RuntimeError) as error:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+    except Exception as error:
         if args.debug:
             raise
-        print(f"keras-sphereface {args.command}: {error}", file=sys.stderr)
-        return 1
+        print(f"keras-sphereface {args.command}: {one_line(error)}", file=sys.stderr)
+        return ERROR
+
+
+def one_line(error):
+    """The message of an error in one line."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: there is no such file or folder"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split()) or "no message"
+    expected = isinstance(error, ValueError | OSError | ImportError | TypeError | RuntimeError | LookupError)
+    return text if expected else f"{type(error).__name__}: {text} (--debug shows where)"

@@ -6,6 +6,8 @@ Example:
 
 import pathlib
 
+from keras_sphereface.cli import options
+
 MODEL_SUFFIX = ".keras"
 HEAD_SUFFIX = ".npz"
 
@@ -25,6 +27,7 @@ def add_arguments(parser):
     parser.add_argument("--image-mean", type=float, help="subtracted from RGB 0..255; default: the architecture's")
     parser.add_argument("--image-std", type=float, help="then divided by; default: the architecture's")
     parser.add_argument("--no-head", action="store_true", help="pass over the head's tensors")
+    options.add_json(parser)
     parser.add_argument("--head-layout", choices=["features_first", "classes_first"], help="only for a square head")
 
 
@@ -48,14 +51,15 @@ def run(args):
     if args.head and not report.head_weights:
         raise ValueError(f"{args.checkpoint}: has no class weights to write to {args.head}; leave --head away.")
     model.save(args.output)
-    print(report)
-    print(f"wrote {args.output}")
+    written = [args.output]
     if args.head:
         np.savez(args.head, **report.head_weights)
-        print(f"wrote {args.head}: {', '.join(report.head_weights)}")
+        written.append(args.head)
     if args.report:
         pathlib.Path(args.report).write_text(report.to_json() + "\n", encoding="utf-8")
-        print(f"wrote {args.report}")
+        written.append(args.report)
+    text = "\n".join([str(report), *(f"wrote {path}" for path in written)])
+    options.show(args, {**report.to_dict(), "written": written}, text)
 
 
 def _check_paths(args):

@@ -7,6 +7,8 @@ The report is printed and saved beside the file as <path>.json:
 
 import pathlib
 
+from keras_sphereface.cli import options
+
 
 def add_arguments(parser):
     """Adds the arguments of `export`."""
@@ -17,6 +19,7 @@ def add_arguments(parser):
     parser.add_argument("--calibration", type=pathlib.Path, help="folder of aligned images, needed for int8")
     parser.add_argument("--num-calibration", type=int, default=200, help="images to take (default: 200)")
     parser.add_argument("--pairs", type=pathlib.Path, help=".bin file of pairs: measures the loss of TAR at FAR")
+    options.add_json(parser)
 
 
 def run(args):
@@ -35,7 +38,7 @@ def run(args):
         pairs = data.read_bin(args.pairs)
     report = export.export(hub.load_pretrained(args.model), args.path, format, args.precision, images, pairs)
     report.save(args.path.with_name(args.path.name + ".json"))
-    print(report)
+    options.show(args, report.to_dict(), report)
 
 
 def read_images(folder, count):

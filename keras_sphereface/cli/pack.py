@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 
+from keras_sphereface.cli import options
 from keras_sphereface.data.folders import list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
 from keras_sphereface.errors import FileFormatError
@@ -40,6 +41,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
     )
+    options.add_json(parser)
 
 
 def run(args):
@@ -57,10 +59,13 @@ def run(args):
         files = packer.write_recordio(output)
     else:
         files = packer.write_tfrecord(output)
-    print(
+    counts = {"images": packer.count, "people": len(faces.class_names), "kept": packer.kept, "broken": packer.broken}
+    options.show(
+        args,
+        {"files": files, **counts},
         f"Packed {packer.count} images of {len(faces.class_names)} people into {', '.join(files)} "
         f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
-        f"{packer.broken} broken and left out."
+        f"{packer.broken} broken and left out.",
     )
 
 

@@ -5,8 +5,11 @@ The card's facts come from a JSON file of the fields of keras_sphereface.model_c
   keras-sphereface publish model.keras me/my-face-model --card card.json
 """
 
+import dataclasses
 import json
 import pathlib
+
+from keras_sphereface.cli import options
 
 
 def add_arguments(parser):
@@ -18,6 +21,7 @@ def add_arguments(parser):
     parser.add_argument("--revision", help="branch to commit to (default: main)")
     parser.add_argument("--message", help="commit message")
     parser.add_argument("--dry-run", type=pathlib.Path, metavar="FOLDER", help="write the files here; upload nothing")
+    options.add_json(parser)
 
 
 def run(args):
@@ -33,13 +37,16 @@ def run(args):
         description = model_folder.write(model, args.dry_run, card.description_fields())
         text = model_card.render(card, args.repo_id, description)
         (args.dry_run / model_card.FILE).write_text(text, encoding="utf-8")
-        print(f"wrote {args.dry_run}")
+        options.show(args, {"folder": str(args.dry_run), **description}, f"wrote {args.dry_run}")
         return
     published = hub.push_to_hub(
         model, args.repo_id, card, private=args.private, revision=args.revision, message=args.message
     )
-    print(f"published hf://{published.repo_id} at {published.revision}\n{published.url}")
-    print(f"{published.file}: {published.size:,} bytes, sha256 {published.sha256}")
+    text = (
+        f"published hf://{published.repo_id} at {published.revision}\n{published.url}\n"
+        f"{published.file}: {published.size:,} bytes, sha256 {published.sha256}"
+    )
+    options.show(args, dataclasses.asdict(published), text)
 
 
 def _read_card(path):

@@ -15,6 +15,7 @@ _PUBLIC = {
     "RecordIOWriter": "recordio_writer",
     "TFRecordWriter": "tfrecord",
     "align": "alignment",
+    "as_image": "images",
     "decode_image": "images",
     "encode_jpeg": "images",
     "encode_png": "images",

@@ -10,7 +10,7 @@ from keras_sphereface.errors import FileFormatError
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".heic", ".heif")
 _NAMED_AT_MOST = 5
 
 
@@ -42,7 +42,7 @@ def list_folder(root, min_images=1):
     """
     root, names, labels, class_names, left_out = os.fspath(root), [], [], [], []
     for identity in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
-        files = _images_under(os.path.join(root, identity))
+        files = images_under(os.path.join(root, identity))
         if len(files) < max(1, min_images):
             left_out.append(identity)
             continue
@@ -62,7 +62,8 @@ def list_folder(root, min_images=1):
     return FaceFolder(root, names, np.concatenate(labels), class_names)
 
 
-def _images_under(folder):
+def images_under(folder):
+    """Names of all images inside a folder and its folders, relative to it, sorted; hidden ones are left out."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]

@@ -6,6 +6,7 @@ import os
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError
 
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
@@ -29,6 +30,7 @@ _DECODE_ERRORS = (
     OverflowError,
     EOFError,
     MemoryError,
+    RuntimeError,
 )
 
 
@@ -39,7 +41,8 @@ def decode_image(data, name=""):
     EXIF orientation says. The size in the header is checked before any pixel is decoded.
 
     Args:
-        data: Bytes of a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF or PPM file.
+        data: Bytes of a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF or PPM file; of a HEIC photo where `pillow-heif` is
+            installed (extra `[faces]`).
         name: What the image is called in an error message. Defaults to `""`.
 
     Returns:
@@ -93,6 +96,61 @@ def read_image(path):
         return decode_image(file.read(), os.fspath(path))
 
 
+def as_image(source, name=""):
+    """Takes an image in whatever form it comes.
+
+    Args:
+        source: Path or bytes of an image file; a Pillow image; or an array of 0..255, uint8 or float, uint16 with its full
+            range: `(h, w)`, `(h, w, 1)`, `(h, w, 3)` RGB or `(h, w, 4)` with alpha.
+        name: What the image is called in an error message. Defaults to `""`: its path, or its shape.
+
+    Returns:
+        A uint8 array of shape `(height, width, 3)`, RGB.
+
+    Raises:
+        FileFormatError: If a file is not an image that `decode_image` takes.
+        FileNotFoundError: If there is no such file.
+        ValueError: If an array is not an image.
+        TypeError: If it is something else.
+
+    Example:
+    >>> as_image(np.zeros((2, 3), "uint8")).shape
+    (2, 3, 3)
+    """
+    if isinstance(source, str | os.PathLike):
+        return read_image(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode_image(bytes(source), name)
+    if isinstance(source, Image.Image):
+        return np.array(_to_rgb(ImageOps.exif_transpose(source)), dtype=np.uint8)
+    if isinstance(source, np.ndarray):
+        return _array_to_rgb(source, name or "image")
+    raise TypeError(
+        "Expected an image as a path, bytes, a Pillow image or a NumPy array. "
+        f"Received: {type(source).__name__}{f' for {name}' if name else ''}"
+    )
+
+
+def _array_to_rgb(array, name):
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or array.size == 0:
+        raise ValueError(
+            f"{name}: expected an array (height, width), with 1, 3 (RGB) or 4 channels behind. "
+            f"Received: shape={array.shape}. Give one image at a time, channels last"
+        )
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    elif array.dtype.kind in "fiu" and array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 255) or (array.dtype.kind == "f" and 0 < high <= 1):
+            raise ValueError(f"{name}: expected values of 0..255. Received: {low:g}..{high:g}. Scale them first")
+        array = np.rint(array).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"{name}: expected uint8 or float values. Received: dtype={array.dtype}")
+    return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else np.ascontiguousarray(array[..., :3])
+
+
 def encode_jpeg(array, quality=95):
     """Encodes an image as JPEG (4:4:4 from quality 90 on, else 4:2:0).
 
@@ -132,10 +190,11 @@ def _open_rgb(data, name):
     if not data:
         raise FileFormatError(f"{label}: holds no bytes, expected an image file. Remove or replace it.")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        is_heif = heif.is_heif(data)
+        image = heif.open_heif(data) if is_heif else Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
         if width * height <= MAX_PIXELS:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(image.to_pillow() if is_heif else ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FileFormatError(

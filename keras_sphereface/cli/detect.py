@@ -1,0 +1,77 @@
+"""Find faces in photos, and cut out aligned crops.
+
+  keras-sphereface detect party.jpg --which all
+  keras-sphereface detect photos/ --output crops/ --size 112 96
+  keras-sphereface detect photos/ --json
+
+Prints each face's box (left, top, right, bottom), confidence and five points in pixels. --output writes aligned PNG
+crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's). Exit code 3: at least one photo
+has no face.
+"""
+
+import pathlib
+
+from keras_sphereface.cli import NO, options
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
+    parser.add_argument("--output", "-o", type=pathlib.Path, metavar="FOLDER", help="write aligned crops here")
+    parser.add_argument("--size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"), help="default: 112 112")
+    parser.add_argument(
+        "--which", choices=("largest", "central", "all"), default="all", help="faces of a photo (default: %(default)s)"
+    )
+    options.add_json(parser)
+
+
+def run(args):
+    """Detects, prints, writes crops; returns the exit code."""
+    from tqdm import tqdm
+
+    from keras_sphereface.data.images import read_image
+    from keras_sphereface.errors import NoFaceError
+    from keras_sphereface.faces import FaceAligner
+
+    aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
+    found = []
+    for photo in tqdm(options.list_photos(args.photos), desc="detect", unit="photo", disable=None):
+        try:
+            image = read_image(photo)
+            faces = aligner.faces(image, photo)
+        except NoFaceError:
+            faces = []
+        crops = _write(args, aligner(image, photo), photo) if args.output and faces else [None] * len(faces)
+        found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
+    options.show(args, found, "\n".join(_lines(found)))
+    return None if all(one["faces"] for one in found) else NO
+
+
+def _write(args, crops, photo):
+    """Writes crops beside each other; returns their paths."""
+    from keras_sphereface.data.images import encode_png
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    stem = "_".join(pathlib.Path(photo).with_suffix("").parts[-2:]).strip("./")
+    paths = [args.output / f"{stem}_{number}.png" for number in range(len(crops))]
+    for path, crop in zip(paths, crops):
+        path.write_bytes(encode_png(crop))
+    return paths
+
+
+def _describe(face, path):
+    return {
+        "box": face.box.round(1).tolist(),
+        "confidence": round(face.confidence, 4),
+        "points": face.points.round(1).tolist(),
+        "crop": None if path is None else str(path),
+    }
+
+
+def _lines(found):
+    for one in found:
+        yield f"{one['photo']}: {len(one['faces'])} faces" if one["faces"] else f"{one['photo']}: no face found"
+        for face in one["faces"]:
+            yield f"  box {face['box']}, confidence {face['confidence']}" + (
+                f", {face['crop']}" if face["crop"] else ""
+            )

@@ -1,0 +1,39 @@
+"""Add a person's photos to a gallery.
+
+  keras-sphereface enroll people.db "Ann Lee" ann1.jpg ann2.jpg
+  keras-sphereface enroll people.db --folder people/      # one folder per person, named as the person
+
+The gallery is one SQLite file with names, embeddings and checksums: no pictures. It belongs to the model that made
+it. The same picture is not added twice. Ask people before you enroll them.
+"""
+
+from keras_sphereface.cli import options
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("gallery", help="the gallery's file; made if absent")
+    parser.add_argument("name", nargs="?", help="the person")
+    parser.add_argument("photos", nargs="*", help="photos of the person, or folders of them")
+    parser.add_argument("--folder", help="instead of a name and photos: a folder with one folder per person")
+    options.add_model(parser)
+    options.add_faces(parser)
+    options.add_json(parser)
+
+
+def run(args):
+    """Enrolls and prints."""
+    if bool(args.folder) == bool(args.name) or bool(args.name) != bool(args.photos):
+        raise ValueError("Expected NAME PHOTO... or --folder FOLDER. See keras-sphereface enroll --help")
+    people = _people(args.folder) if args.folder else {args.name: args.photos}
+    photos = {name: options.list_photos(paths) for name, paths in people.items()}
+    recognizer = options.make_recognizer(args, gallery=args.gallery)
+    done = [recognizer.enroll(name, paths) for name, paths in photos.items()]
+    options.show(args, [one.to_dict() for one in done], "\n".join(map(str, done)))
+
+
+def _people(folder):
+    import pathlib
+
+    folders = sorted(path for path in pathlib.Path(folder).iterdir() if path.is_dir() and path.name[0] != ".")
+    return {path.name: [path] for path in folders}

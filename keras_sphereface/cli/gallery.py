@@ -1,0 +1,28 @@
+"""List or remove the people of a gallery.
+
+  keras-sphereface gallery people.db
+  keras-sphereface gallery people.db --remove "Ann Lee"
+
+Who is removed is overwritten in the file.
+"""
+
+from keras_sphereface.cli import options
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("gallery", help="the gallery's file, made by enroll")
+    parser.add_argument("--remove", metavar="NAME", help="remove this person")
+    options.add_json(parser)
+
+
+def run(args):
+    """Lists or removes."""
+    from keras_sphereface.recognition import Gallery
+
+    with Gallery(options.existing_gallery(args.gallery)) as gallery:
+        removed = gallery.remove(args.remove) if args.remove else 0
+        people = gallery.people()
+    lines = [f"removed {args.remove}: {removed} faces"] if args.remove else []
+    lines += [f"{count:6d}  {name}" for name, count in people.items()] or ["nobody is enrolled"]
+    options.show(args, {"removed": removed, "people": people}, "\n".join(lines))

@@ -1,0 +1,48 @@
+"""Look faces up in a gallery of known people.
+
+  keras-sphereface identify people.db c.jpg
+  keras-sphereface identify people.db party.jpg --which all --top 3
+  keras-sphereface identify people.db photos/ --far 1e-4 --json
+
+Each photo's face is compared with everybody. Exit code 0: all are known people, 3: at least one is not, 1: an error,
+or no threshold is known. The false accept rate is that of one comparison: with N people, a stranger is given a name
+up to N times as often.
+"""
+
+from keras_sphereface.cli import NO, options
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("gallery", help="the gallery's file, made by enroll")
+    parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
+    parser.add_argument("--top", type=options.positive, default=5, help="nearest people to list (default: %(default)s)")
+    parser.add_argument(
+        "--index",
+        choices=("exact", "usearch"),
+        default="exact",
+        help="usearch: approximate, for millions (extra [search])",
+    )
+    options.add_model(parser)
+    options.add_faces(parser, several=True)
+    options.add_decision(parser)
+    options.add_json(parser)
+
+
+def run(args):
+    """Looks up and prints; returns the exit code."""
+    recognizer = options.make_recognizer(args, gallery=options.existing_gallery(args.gallery), index=args.index)
+    answers = []
+    for photo in options.list_photos(args.photos):
+        if args.which == "all":
+            found = recognizer.identify_all(photo, args.top)
+        else:
+            found = [recognizer.identify(photo, args.top)]
+        answers += [{"photo": photo, "face": number, **one.to_dict()} for number, one in enumerate(found)]
+        if not args.json:
+            print("\n".join(f"{photo}: {one}" for one in found))
+    if args.json:
+        options.show(args, answers)
+    if any(answer["threshold"] is None for answer in answers):
+        raise ValueError("no threshold is known for this model, so there is no decision. Give --threshold")
+    return NO if any(answer["name"] is None for answer in answers) else None

@@ -1,0 +1,90 @@
+"""What several subcommands share: their options, the lists of photos, printing."""
+
+import argparse
+import json
+import os
+import pathlib
+
+
+def positive(text):
+    """Type of an option: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1. Received: {text}")
+    return value
+
+
+def add_json(parser):
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def add_faces(parser, several=False):
+    """Adds how faces are found."""
+    parser.add_argument(
+        "--detector",
+        choices=("mtcnn", "none"),
+        default="mtcnn",
+        help="none: the photos are aligned crops of the model's size already (default: %(default)s)",
+    )
+    choices = ("largest", "central", "all") if several else ("largest", "central")
+    parser.add_argument(
+        "--which", choices=choices, default=choices[0], help="face of a photo with several (default: %(default)s)"
+    )
+
+
+def add_model(parser):
+    """Adds the model and how it is run."""
+    parser.add_argument(
+        "--model",
+        help="a .keras or exported .onnx file, a preset's name, hf://organization/repository or a folder "
+        "(default: the model inside the package)",
+    )
+    parser.add_argument(
+        "--flip", choices=("none", "sum", "concat"), default="sum", help="fusion with the mirror image (default: sum)"
+    )
+
+
+def add_decision(parser):
+    """Adds where yes begins."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--far", type=float, help="false accept rate, e.g. 1e-4: takes the model's measured threshold")
+    group.add_argument("--threshold", type=float, help="cosine, -1..1, of your own")
+
+
+def make_recognizer(args, **options):
+    """Makes the `Recognizer` that the options describe."""
+    from keras_sphereface.recognition import Recognizer
+
+    given = {name: getattr(args, name) for name in ("threshold", "far") if getattr(args, name, None) is not None}
+    which = "largest" if args.which == "all" else args.which
+    detector = None if args.detector == "none" else args.detector
+    return Recognizer(args.model, detector=detector, which=which, flip=args.flip, **given, **options)
+
+
+def existing_gallery(path):
+    """Returns the path of a gallery that must be there."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: there is no such gallery. Make it: keras-sphereface enroll {path} NAME PHOTO...")
+    return path
+
+
+def list_photos(paths):
+    """Files as they are, folders with all images inside.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    from keras_sphereface.data.folders import images_under
+
+    photos = []
+    for path in map(pathlib.Path, paths):
+        photos += [str(path / name) for name in images_under(path)] if path.is_dir() else [str(path)]
+    if not photos:
+        raise ValueError(f"There are no images under {', '.join(map(str, paths))}. Give photos, or folders with photos")
+    return photos
+
+
+def show(args, result, text=None):
+    """Prints a result as JSON or as text."""
+    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else str(result if text is None else text))

@@ -1,0 +1,123 @@
+"""Train a model on a folder of people, RecordIO or TFRecord.
+
+  keras-sphereface train my_photos/ --output model.keras              # one folder of aligned crops per person
+  keras-sphereface train faces/train.rec --pairs lfw.bin --backbone iresnet50 --batch-size 256 --steps 100000
+  keras-sphereface train synthetic --output toy.keras --backbone sfnet4 --steps 300
+  keras-sphereface train my_photos/ --head ArcFace --margin 0.5 --output model.keras
+
+Photos become aligned crops with `keras-sphereface detect photos/ --output crops/ --which largest`. The same command
+again goes on from the last checkpoint in --checkpoints. All of the authors' choices are flags of
+examples/train_ms1m.py.
+"""
+
+import pathlib
+
+from keras_sphereface.cli import options
+
+HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
+SYNTHETIC = "synthetic"
+SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
+MOMENTUM = 0.9
+EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument(
+        "data", help="folder with one folder per person, train.rec, *.tfrecord, or synthetic: drawn faces"
+    )
+    parser.add_argument("--output", "-o", default="model.keras", help="model to write (default: %(default)s)")
+    parser.add_argument("--checkpoints", help="folder of checkpoints (default: beside the model, <model>_checkpoints)")
+    parser.add_argument(
+        "--pairs", action="append", default=[], metavar="FILE", help=".bin pairs to measure; repeatable"
+    )
+    parser.add_argument("--backbone", default="mobilefacenet", help="network (default: %(default)s)")
+    parser.add_argument("--embedding-dim", type=options.positive, default=512, help="default: %(default)s")
+    parser.add_argument("--head", choices=HEADS, default=HEADS[0], help="loss (default: %(default)s, variant v2)")
+    parser.add_argument("--margin", type=float, help="default: the head's own")
+    parser.add_argument("--scale", type=float, help="default: the head's own")
+    parser.add_argument(
+        "--steps", type=options.positive, default=20_000, help="of the whole run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps-per-epoch", type=options.positive, help="between checkpoints (default: a tenth of --steps)"
+    )
+    parser.add_argument("--batch-size", type=options.positive, default=128, help="default: %(default)s")
+    parser.add_argument("--learning-rate", type=float, default=0.1, help="peak, cosine decay (default: %(default)s)")
+    parser.add_argument("--weight-decay", type=float, default=5e-4, help="as papers state it (default: %(default)s)")
+    parser.add_argument("--augment", choices=("none", "flip", "strong"), default="flip", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
+    options.add_json(parser)
+
+
+def run(args):
+    """Trains, measures, saves."""
+    import sys
+
+    import keras
+
+    from keras_sphereface.callbacks import Checkpoint, PairVerification
+    from keras_sphereface.data.bin_pairs import read_bin
+    from keras_sphereface.evaluator import evaluate
+
+    output = pathlib.Path(args.output)
+    if output.suffix != ".keras" or not output.absolute().parent.is_dir():
+        raise ValueError(f"--output must be a file name ending in .keras in a folder that exists. Received: {output}")
+    keras.utils.set_random_seed(args.seed)
+    dataset, pairs = _open(args), [read_bin(path) for path in args.pairs]
+    trainer = _make_trainer(args, dataset.num_classes)
+    checkpoint = Checkpoint(args.checkpoints or output.with_name(f"{output.stem}_checkpoints"))
+    length, start = args.steps_per_epoch or max(1, args.steps // EPOCHS), checkpoint.resume(trainer)
+    epochs = -(-args.steps // length)
+    if start < epochs:
+        view = dataset.batches if keras.backend.backend() == "tensorflow" else dataset.sequence
+        trainer.fit(
+            view(args.batch_size, seed=args.seed, augment=args.augment, start_step=start * length),
+            initial_epoch=start,
+            epochs=epochs,
+            steps_per_epoch=length,
+            callbacks=[*(PairVerification(one) for one in pairs), checkpoint],
+            verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
+        )
+    trainer.embedder.save(output)
+    reports = [evaluate(trainer.embedder, one) for one in pairs]
+    result = {
+        "output": str(output),
+        "identities": dataset.num_classes,
+        "images": dataset.num_images,
+        "reports": [report.to_dict() for report in reports],
+    }
+    options.show(args, result, "\n".join([*map(str, reports), f"wrote {output}"]))
+
+
+def _open(args):
+    """Opens the data that the argument names."""
+    from keras_sphereface import data
+
+    if args.data == SYNTHETIC:
+        return data.synthetic(SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES, seed=args.seed)
+    path = pathlib.Path(args.data)
+    if path.is_dir():
+        return data.from_recordio(path / "train.rec") if (path / "train.rec").is_file() else data.from_folder(path)
+    return data.from_tfrecord(path) if path.suffix.startswith(".tfrec") else data.from_recordio(path)
+
+
+def _make_trainer(args, num_classes):
+    """The network and the head, compiled."""
+    import keras
+
+    from keras_sphereface import backbones, heads, schedules
+    from keras_sphereface.classifier import FaceClassifier
+
+    given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
+    head = getattr(heads, args.head)(num_classes, **given)
+    trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim), head)
+    trainer.compile(
+        keras.optimizers.SGD(
+            schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20),
+            momentum=MOMENTUM,
+            # Keras's decay is taken from the weights directly; the papers' goes through the momentum, which multiplies it.
+            weight_decay=args.weight_decay / (1 - MOMENTUM),
+        )
+    )
+    return trainer

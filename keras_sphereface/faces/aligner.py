@@ -1,0 +1,113 @@
+"""Photos in, aligned crops out."""
+
+import os
+
+import numpy as np
+
+from keras_sphereface.data.alignment import TEMPLATES, align, similarity_transform
+from keras_sphereface.data.images import as_image
+from keras_sphereface.errors import NoFaceError
+from keras_sphereface.faces.choice import CHOICES, choose
+from keras_sphereface.faces.detectors import get
+
+# How far, as a share of the crop's height, a fitted face may lie from the template in a crop that counts as aligned: 6.7 of
+# 112 pixels. Detected again, 98 % of LFW's aligned crops are nearer; their median is 2.8 pixels (every 33rd, 401 in all).
+ALIGNED_WITHIN = 0.06
+
+
+class FaceAligner:
+    """Finds the face of a photo and brings eyes, nose and mouth to where a network expects them.
+
+    A picture that has the crop's size and its face at the template's place is an aligned crop already: it is passed on
+    untouched, not resampled a second time.
+
+    Args:
+        detector: Name of a detector (`"mtcnn"`), an object with `detect(image)`, or `None`: every picture is an aligned crop
+            already and must have the right size. Defaults to `"mtcnn"`.
+        size: `(height, width)` of the crops: 112x112 (ArcFace's template) or 112x96 (SphereFace's), or any with `template`.
+            Defaults to `(112, 112)`.
+        which: Which face of a photo: `"largest"`, `"central"` or `"all"`. Defaults to `"largest"`.
+        template: `(5, 2)` places of the five points in the crop. Defaults to `None`: the usual ones of `size`.
+
+    Raises:
+        ValueError: If there is no template for the size, or a name is unknown.
+
+    Example:
+    >>> aligner = FaceAligner()
+    >>> crops = aligner("family.jpg", which="all")  # list of uint8 (112, 112, 3)
+    """
+
+    def __init__(self, detector="mtcnn", size=(112, 112), which="largest", template=None):
+        self.size = tuple(int(side) for side in size)
+        if template is None and self.size not in TEMPLATES and detector is not None:
+            raise ValueError(f"Expected size as one of {list(TEMPLATES)}, or a template. Received: size={size}")
+        if which not in CHOICES:
+            raise ValueError(f"Expected which as one of {CHOICES}. Received: which={which!r}")
+        self.which = which
+        self.template = TEMPLATES.get(self.size) if template is None else np.asarray(template, np.float64)
+        self.detector = get(detector)
+
+    def __call__(self, source, name="", which=None):
+        """Aligns the faces of one photo.
+
+        Args:
+            source: Path, bytes, Pillow image or array, as in `keras_sphereface.data.as_image`.
+            name: What the photo is called in messages. Defaults to `""`: its path, if it has one.
+            which: Another choice for this photo. Defaults to `None`.
+
+        Returns:
+            List of uint8 `(height, width, 3)` crops: one, or all faces with `which="all"`, largest first.
+
+        Raises:
+            NoFaceError: If no face is found.
+            ValueError: If the photo cannot be read, or without a detector has another size.
+        """
+        name = name or (os.fspath(source) if isinstance(source, str | os.PathLike) else "the picture")
+        image = as_image(source, name)
+        if self.detector is None:
+            return [self._crop_already(image, name)]
+        faces = self.faces(image, name, which)
+        if any(self.is_aligned(image, face) for face in faces):
+            return [image]
+        return [align(image, face.points, self.size, self.template) for face in faces]
+
+    def faces(self, image, name="the picture", which=None):
+        """Finds the faces of a decoded picture.
+
+        Args:
+            image: uint8 `(h, w, 3)`, RGB.
+            name: What it is called in messages.
+            which: As in `__call__`.
+
+        Returns:
+            List of at least one `Face`.
+
+        Raises:
+            NoFaceError: If there is none.
+            ValueError: If there is no detector.
+        """
+        if self.detector is None:
+            raise ValueError("Finding faces needs a detector. Received: detector=None. Use detector='mtcnn'")
+        faces = choose(self.detector.detect(image), image.shape[:2], which or self.which)
+        if not faces:
+            raise NoFaceError(
+                f"{name}: no face found in {image.shape[1]} x {image.shape[0]} pixels. "
+                "Use a sharper or larger photo of a face seen from the front; for aligned crops, switch the detector off."
+            )
+        return faces
+
+    def is_aligned(self, image, face):
+        """Whether a picture is an aligned crop with this face: its size, and its face within 6 % of the template's place."""
+        if image.shape[:2] != self.size:
+            return False
+        matrix = similarity_transform(face.points, self.template)
+        moved = self.template @ matrix[:, :2].T + matrix[:, 2]
+        return bool(np.linalg.norm(moved - self.template, axis=1).max() <= ALIGNED_WITHIN * self.size[0])
+
+    def _crop_already(self, image, name):
+        if image.shape[:2] != self.size:
+            raise ValueError(
+                f"{name}: expected an aligned crop of {self.size[0]} x {self.size[1]} (height, width), for there is no "
+                f"detector. Received: {image.shape[0]} x {image.shape[1]}. Use detector='mtcnn' for photos"
+            )
+        return image

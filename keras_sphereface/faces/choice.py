@@ -1,0 +1,29 @@
+"""Which of several faces in a photo is meant."""
+
+import numpy as np
+
+CHOICES = ("largest", "central", "all")
+
+
+def choose(faces, image_size, which="largest"):
+    """Chooses among the faces of a photo.
+
+    Args:
+        faces: List of `Face`.
+        image_size: `(height, width)` of the photo in pixels.
+        which: `"largest"`: the one whose box has most pixels. `"central"`: the one whose box's centre is nearest to the
+            photo's (LFW's rule). `"all"`: all of them, the largest first. Defaults to `"largest"`.
+
+    Returns:
+        List of `Face`: one, or all; empty where there is none.
+
+    Raises:
+        ValueError: If `which` is none of these.
+    """
+    if which not in CHOICES:
+        raise ValueError(f"Expected which as one of {CHOICES}. Received: which={which!r}")
+    if which == "central":
+        middle = (np.array(image_size[::-1]) - 1) / 2
+        return sorted(faces, key=lambda face: np.linalg.norm(face.box.reshape(2, 2).mean(axis=0) - middle))[:1]
+    ordered = sorted(faces, key=lambda face: -face.area)
+    return ordered if which == "all" else ordered[:1]

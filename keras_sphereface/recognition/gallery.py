@@ -1,0 +1,238 @@
+"""A gallery of known people in one SQLite file: names and embeddings, no pictures.
+
+SQLite writes a change whole or not at all, and lets several programs use the file at once.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+
+import numpy as np
+
+from keras_sphereface.errors import FileFormatError
+
+APPLICATION_ID = 0x4B534647  # "KSFG", in the file's header
+FORMAT = 1
+WAIT = 30.0  # seconds for another program that is writing
+MAX_NAME = 200
+# Two models are one where their embeddings of the same pictures have this cosine: a file exported in float32 or float16
+# passes, another training run does not.
+SAME_MODEL = 0.999
+
+_SCHEMA = """
+CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE faces (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, embedding BLOB NOT NULL
+);
+CREATE INDEX faces_by_name ON faces (name);
+INSERT INTO state VALUES ('revision', 0), ('removals', 0);
+"""
+
+
+class Gallery:
+    """Names, embeddings and checksums of crops. Several threads may use one object, several programs one file.
+
+    Args:
+        path: The file; made if absent. Defaults to `None`: in memory only.
+
+    Raises:
+        FileFormatError: If the file is something else.
+        OSError: If it cannot be opened.
+
+    Example:
+    >>> with Gallery() as gallery:
+    ...     gallery.add("Ann", [b"checksum of the crop"], np.float32([[0.6, 0.8]]))
+    ...     gallery.people()
+    (1, 0)
+    {'Ann': 1}
+    """
+
+    def __init__(self, path=None):
+        self.path = ":memory:" if path is None else os.fspath(path)
+        self._lock = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(self.path, WAIT, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path}: cannot be opened as a gallery ({error}). Check the folder") from error
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self):
+        self._connection.execute("PRAGMA secure_delete = ON")  # what was removed is overwritten in the file
+        with self._transaction() as run:
+            found = _identity(run)
+        if found == (0, 0, 0):
+            with self._transaction("IMMEDIATE") as run:
+                if _identity(run) == (0, 0, 0):
+                    for statement in filter(str.strip, _SCHEMA.split(";")):
+                        run(statement)
+                    run(f"PRAGMA application_id = {APPLICATION_ID}")
+                    run(f"PRAGMA user_version = {FORMAT}")
+                found = _identity(run)
+        if found[:2] != (APPLICATION_ID, FORMAT):
+            raise FileFormatError(
+                f"{self.path}: not a gallery of this version of keras_sphereface. Choose another file"
+            )
+
+    @contextlib.contextmanager
+    def _transaction(self, kind="DEFERRED"):
+        """Gives the function that runs SQL; what it changes is written whole at the end, or not at all.
+
+        Args:
+            kind: `"DEFERRED"` to read; `"IMMEDIATE"` to write: nobody else writes between its reading and its writing.
+        """
+        with self._lock:
+            try:
+                self._connection.execute(f"BEGIN {kind}")
+                try:
+                    yield self._connection.execute
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise OSError(
+                    f"{self.path}: {error}. Check that the file can be written and nobody holds it"
+                ) from error
+            except sqlite3.DatabaseError as error:
+                raise FileFormatError(f"{self.path}: not a gallery ({error}). Choose another file") from error
+
+    def bind(self, fingerprint):
+        """Ties the gallery to a model, or checks that it is the one it is tied to.
+
+        Args:
+            fingerprint: `(k, d)` embeddings of fixed pictures by the model.
+
+        Raises:
+            ValueError: If the gallery was made with another model.
+        """
+        fingerprint = np.ascontiguousarray(fingerprint, "<f4")
+        kept = self._fingerprint()
+        if kept is None:
+            with self._transaction("IMMEDIATE") as run:
+                run("INSERT OR IGNORE INTO state VALUES ('fingerprint', ?)", (fingerprint.tobytes(),))
+            kept = self._fingerprint()
+        same = kept.size == fingerprint.size and np.all(
+            np.sum(kept.reshape(fingerprint.shape) * fingerprint, axis=1) >= SAME_MODEL
+        )
+        if not same:
+            raise ValueError(
+                f"{self.path}: was made with another model (or another flip), whose embeddings cannot be compared with this "
+                "one's. Load that model, or enroll everybody into a new gallery"
+            )
+
+    def is_bound(self):
+        """Whether the gallery is tied to a model."""
+        return self._fingerprint() is not None
+
+    def _fingerprint(self):
+        with self._transaction() as run:
+            row = run("SELECT value FROM state WHERE key = 'fingerprint'").fetchone()
+        return None if row is None else np.frombuffer(row[0], "<f4")
+
+    def add(self, name, digests, embeddings):
+        """Adds faces of one person.
+
+        Args:
+            name: The person.
+            digests: `n` checksums (bytes) of the crops.
+            embeddings: `(n, d)` float32 of unit length.
+
+        Returns:
+            `(added, duplicates)`; a face that the person has already is passed over.
+
+        Raises:
+            ValueError: If the name is no name, or a face is enrolled under another one; then none is added.
+        """
+        name, added = check_name(name), 0
+        with self._transaction("IMMEDIATE") as run:
+            for digest, embedding in zip(digests, np.ascontiguousarray(embeddings, "<f4"), strict=True):
+                owner = run("SELECT name FROM faces WHERE digest = ?", (digest,)).fetchone()
+                if owner is None:
+                    values = (name, digest, embedding.tobytes())
+                    run("INSERT INTO faces (name, digest, embedding) VALUES (?, ?, ?)", values)
+                    added += 1
+                elif owner[0] != name:
+                    raise ValueError(
+                        f"This picture is enrolled as {owner[0]!r} already. Received: name={name!r}. "
+                        f"Remove {owner[0]!r} first, or use the same name"
+                    )
+            if added:
+                run("UPDATE state SET value = value + 1 WHERE key = 'revision'")
+        return added, len(embeddings) - added
+
+    def remove(self, name):
+        """Removes a person.
+
+        Returns:
+            Number of faces that were removed.
+
+        Raises:
+            ValueError: If nobody has this name.
+        """
+        with self._transaction("IMMEDIATE") as run:
+            count = run("DELETE FROM faces WHERE name = ?", (name,)).rowcount
+            if not count:
+                raise ValueError(f"{self.path}: nobody is enrolled under this name. Received: name={name!r}")
+            run("UPDATE state SET value = value + 1 WHERE key IN ('revision', 'removals')")
+        return count
+
+    def people(self):
+        """Dictionary from name to number of faces, by name."""
+        with self._transaction() as run:
+            return dict(run("SELECT name, count(*) FROM faces GROUP BY name ORDER BY name").fetchall())
+
+    def state(self):
+        """`(revision, removals)`: counts of changes, and of those that removed."""
+        with self._transaction() as run:
+            rows = dict(run("SELECT key, value FROM state WHERE key IN ('revision', 'removals')").fetchall())
+        return rows["revision"], rows["removals"]
+
+    def faces_after(self, last_id=0):
+        """Reads the faces that were added after one.
+
+        Args:
+            last_id: Number of the last known face. Defaults to `0`: all faces.
+
+        Returns:
+            `(ids, names, embeddings)`: list, list, `(n, d)` float32; `(0, 0)` where there is none.
+        """
+        with self._transaction() as run:
+            rows = run("SELECT id, name, embedding FROM faces WHERE id > ? ORDER BY id", (last_id,)).fetchall()
+        if not rows:
+            return [], [], np.empty((0, 0), np.float32)
+        ids, names, blobs = zip(*rows)
+        return list(ids), list(names), np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), -1)
+
+    def close(self):
+        """Closes the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _identity(run):
+    """Application, format and number of tables of the open file: all zero for a new one."""
+    pragmas = [run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
+    return (*pragmas, run("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def check_name(name):
+    """Returns a person's name without blanks around it.
+
+    Raises:
+        ValueError: If it is empty, too long, or has characters that cannot be printed.
+    """
+    text = name.strip() if isinstance(name, str) else ""
+    if not text or len(text) > MAX_NAME or not text.isprintable():
+        raise ValueError(f"Expected a name of 1 to {MAX_NAME} printable characters. Received: name={name!r}")
+    return text

@@ -1,0 +1,116 @@
+"""Whatever stands for a model, as one thing: a function from crops to embeddings, its input size, its thresholds."""
+
+import json
+import os
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_sphereface import hub, hub_files, model_folder, presets
+from keras_sphereface.errors import require
+from keras_sphereface.evaluator import input_size
+from keras_sphereface.recognition.thresholds import Thresholds
+
+DEFAULT_SIZE = (112, 112)
+
+
+class FaceModel(NamedTuple):
+    """A model ready to use.
+
+    Args:
+        embed: A `keras.Model` or a callable, as `keras_sphereface.evaluate` takes it.
+        size: `(height, width)` of its crops.
+        thresholds: `Thresholds`, empty where none are known.
+    """
+
+    embed: object
+    size: tuple
+    thresholds: Thresholds
+
+
+class OnnxModel:
+    """A model that `keras-sphereface export` wrote as ONNX, run by ONNX Runtime.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MissingDependencyError: If `onnxruntime` is not installed: extra `[export]`.
+        ValueError: If the file is broken, or has other inputs than `(n, height, width, 3)`.
+    """
+
+    def __init__(self, path):
+        runtime = require("onnxruntime", "export")
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"There is no file {path}")
+        try:
+            self._session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
+            raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error
+        (inputs, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
+        if others or len(inputs.shape) != 4 or inputs.shape[3] != 3 or inputs.type != "tensor(float)":
+            raise ValueError(
+                f"{path}: expected one float input (n, height, width, 3), RGB 0..255, as keras-sphereface export writes it. "
+                f"Received: {inputs.shape} of {inputs.type}. Give a function with your own preprocessing instead"
+            )
+        self._names = inputs.name, outputs[0].name
+        self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs.shape)
+
+    def __call__(self, images):
+        """Embeds `(n, height, width, 3)` images."""
+        source, target = self._names
+        return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
+
+
+def open_model(model=None, size=None, thresholds=None):
+    """Makes a `FaceModel` of whatever stands for a model.
+
+    Args:
+        model: What `load_pretrained` takes (`None`: the embedded default), the path of an ONNX file that `keras-sphereface
+            export` wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)` images, or an object
+            with such a `predict`. Defaults to `None`.
+        size: `(height, width)` of the crops. Defaults to `None`: what the model says, else `(112, 112)`.
+        thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card.
+
+    Returns:
+        `FaceModel`.
+
+    Raises:
+        ValueError: If nothing has this name, or a size is missing.
+        TypeError: If it is no model.
+    """
+    if model is None or isinstance(model, str | os.PathLike):
+        embed, known = _load(model)
+    elif hasattr(model, "predict_on_batch"):
+        embed, known = model_folder.as_embedder(model), ()
+    elif callable(model) or callable(getattr(model, "predict", None)):
+        embed, known = (model if callable(model) else model.predict), ()
+    else:
+        raise TypeError(
+            "Expected a model: a name, a path, a keras.Model, a callable or an object with predict(images). "
+            f"Received: {type(model).__name__}"
+        )
+    if size is None:
+        size = input_size(embed) or DEFAULT_SIZE
+        size = tuple(want or default for want, default in zip(size, DEFAULT_SIZE))
+    return FaceModel(embed, tuple(size), Thresholds(known if thresholds is None else thresholds))
+
+
+def _load(name):
+    """Returns a model by its name, and the thresholds that its preset or card states."""
+    if name is not None and os.fspath(name).endswith(".onnx"):
+        return OnnxModel(name), ()
+    model = hub.load_pretrained(name)
+    if name is None:
+        return model, presets.default().thresholds
+    if name in presets.names():
+        return model, presets.get(name).thresholds
+    if os.fspath(name).startswith(hub.HUB_SCHEME):
+        return model, _described(hub_files.download(name[len(hub.HUB_SCHEME) :]))  # from the cache: it was just loaded
+    return model, _described(name)
+
+
+def _described(folder):
+    path = pathlib.Path(folder, model_folder.PRESET)
+    return json.loads(path.read_text(encoding="utf-8")).get("thresholds", ()) if path.is_file() else ()

@@ -1,0 +1,100 @@
+"""From photos to embeddings: align, embed with the mirror image, block by block."""
+
+import os
+import threading
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from keras_sphereface.evaluation.embeddings import check_flip, fuse
+from keras_sphereface.evaluator import embed_batch
+from keras_sphereface.faces import FaceAligner
+
+# The pictures that a model is known by: waves in these directions (degrees), wavelengths (pixels) and about these colours.
+_PROBE_DIRECTIONS = (0, 45, 90, 135)
+_PROBE_WAVELENGTHS = (16, 24, 40)
+_PROBE_COLOURS = ((200, 110, 70), (70, 200, 110), (110, 70, 200), (150, 130, 60))
+_PROBE_CONTRAST = 55
+
+
+class PhotoEmbedder:
+    """Gives the embedding of the face in a photo. May be used from several threads.
+
+    Args:
+        model: `FaceModel`.
+        detector, which, flip, batch_size: As in `Recognizer`.
+    """
+
+    def __init__(self, model, detector="mtcnn", which="largest", flip="sum", batch_size=32):
+        check_flip(flip)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"Expected batch_size as a whole number, at least 1. Received: batch_size={batch_size!r}")
+        self.align = FaceAligner(detector, model.size, which)
+        self.flip, self.batch_size = flip, batch_size
+        self._model, self._lock = model, threading.Lock()
+
+    def crop(self, photo, name):
+        """Returns the crop of a photo's face; `name` is for messages about photos that are no files."""
+        return self.align(photo, "" if isinstance(photo, str | os.PathLike) else name)[0]
+
+    def crops(self, photos, name="the photo"):
+        """Returns the `(n, h, w, 3)` crops of several photos."""
+        return np.stack([self.crop(photo, f"{name} {number}") for number, photo in enumerate(photos, 1)])
+
+    def embed(self, photos, on_error=None):
+        """Embeds photos; as `Recognizer.embed`."""
+        rows = []
+        with tqdm(total=len(photos), desc="embed", unit="photo", disable=None) as bar:
+            for start in range(0, len(photos), self.batch_size):
+                block = photos[start : start + self.batch_size]
+                crops = [self._crop_or_none(photo, start + offset, on_error) for offset, photo in enumerate(block, 1)]
+                usable = [crop for crop in crops if crop is not None]
+                found = iter(self.embed_crops(np.stack(usable)) if usable else ())
+                rows += [None if crop is None else next(found) for crop in crops]
+                bar.update(len(block))
+        width = next((len(row) for row in rows if row is not None), 0)
+        return np.stack([np.full(width, np.nan, np.float32) if row is None else row for row in rows])
+
+    def _crop_or_none(self, photo, number, on_error):
+        try:
+            return self.crop(photo, f"photo {number}")
+        except (ValueError, OSError) as error:
+            if on_error is None:
+                raise
+            on_error(photo, error)
+
+    def embed_crops(self, crops):
+        """Embeds `(n, h, w, 3)` uint8 crops; returns `(n, d)` float32 of unit length."""
+        parts = [self._embed_block(crops[i : i + self.batch_size]) for i in range(0, len(crops), self.batch_size)]
+        return np.concatenate(parts)
+
+    def _embed_block(self, crops):
+        sides = crops if self.flip == "none" else np.concatenate([crops, crops[:, :, ::-1]])
+        # Blocks of 1, 2, 4, ... images: a model is compiled for each size that it meets.
+        room = 1 << (len(sides) - 1).bit_length()
+        with self._lock:
+            embeddings = embed_batch(self._model.embed, sides, room)
+        fused = fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip).astype(np.float64)
+        return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
+
+    def fingerprint(self):
+        """Embeddings `(k, d)` of fixed pictures, by which a model is known again: coloured waves in four directions."""
+        rows, columns = np.indices(self._model.size)[..., None]
+        angles = np.radians(_PROBE_DIRECTIONS).reshape(-1, 1, 1, 1)
+        phase = 2 * np.pi * (rows * np.sin(angles) + columns * np.cos(angles)) / _PROBE_WAVELENGTHS
+        colours = np.reshape(_PROBE_COLOURS, (-1, 1, 1, 3)) + _PROBE_CONTRAST * np.sin(phase)
+        return self.embed_crops(np.rint(colours).astype(np.uint8))
+
+
+def as_list(photos):
+    """Returns photos as a list; a single photo makes a list of one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    is_one = isinstance(photos, str | os.PathLike | bytes | Image.Image) or getattr(photos, "ndim", 4) < 4
+    photos = [photos] if is_one else list(photos)
+    if not photos:
+        raise ValueError("Expected at least one photo. Received: an empty list")
+    return photos

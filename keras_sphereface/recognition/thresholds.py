@@ -1,0 +1,119 @@
+"""What a score means: the cosine thresholds that belong to false accept rates."""
+
+import math
+
+import numpy as np
+
+USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
+
+
+class Thresholds:
+    """The measured thresholds of a model, each with the false accept rate (FAR) that it stands for.
+
+    Args:
+        entries: What was measured: a list of dictionaries `far`, `threshold` (as presets and cards have it), a dictionary
+            from FAR to threshold, or a `VerificationReport`. Defaults to none.
+
+    Raises:
+        ValueError: If a FAR is not between 0 and 1, a threshold is no cosine, or a lower FAR has a lower threshold.
+
+    Example:
+    >>> thresholds = Thresholds({1e-2: 0.2, 1e-3: 0.3})
+    >>> thresholds.at(1e-3)
+    0.3
+    >>> f"{thresholds.far_of(0.25):.4f}"
+    '0.0032'
+    """
+
+    def __init__(self, entries=()):
+        pairs = sorted(_pairs(entries), reverse=True)
+        for far, threshold in pairs:
+            if not (0 < far < 1 and -1 <= threshold <= 1):
+                raise ValueError(f"Expected FAR in 0..1 and a cosine. Received: far={far}, threshold={threshold}")
+        self.fars = tuple(far for far, _ in pairs)
+        self.cosines = tuple(threshold for _, threshold in pairs)
+        if any(low > high for low, high in zip(self.cosines, self.cosines[1:])):
+            raise ValueError(f"Expected thresholds that grow as the FAR falls. Received: {dict(pairs)}")
+
+    def __bool__(self):
+        return bool(self.fars)
+
+    def at(self, far):
+        """Returns the threshold of a measured FAR.
+
+        Raises:
+            ValueError: If the model has no threshold measured at this FAR.
+        """
+        for known, cosine in zip(self.fars, self.cosines):
+            if math.isclose(known, far, rel_tol=1e-6):
+                return cosine
+        known = ", ".join(f"{value:g}" for value in self.fars) or "none at all"
+        raise ValueError(
+            f"No threshold is known for this model at FAR {far:g}. Known: {known}. Choose one of them, give a threshold "
+            "(a cosine, -1..1), or measure with keras-sphereface evaluate"
+        )
+
+    def decide(self, threshold=None, far=None):
+        """Returns the threshold to decide at, and the FAR that it stands for.
+
+        Args:
+            threshold: A cosine chosen by the user. Defaults to `None`.
+            far: A measured FAR. Defaults to `None`: 1e-3, or the nearest that was measured.
+
+        Returns:
+            `(threshold, far)`; both `None` where nothing is known.
+
+        Raises:
+            ValueError: If both are given, the threshold is no cosine, or none is known at the FAR.
+        """
+        if threshold is not None and far is not None:
+            raise ValueError(f"Expected threshold or far, not both. Received: threshold={threshold}, far={far}")
+        if threshold is not None:
+            if not -1 <= threshold <= 1:
+                raise ValueError(f"Expected threshold as a cosine, -1..1. Received: threshold={threshold}")
+            return float(threshold), self.far_of(threshold)
+        if far is not None and not 0 < far < 1:
+            raise ValueError(f"Expected far between 0 and 1, e.g. 1e-3. Received: far={far}")
+        far = self.nearest(USUAL_FAR) if far is None else float(far)
+        return (None, None) if far is None else (self.at(far), far)
+
+    def nearest(self, far):
+        """Returns the measured FAR that is nearest to a wanted one in proportion, or `None` where nothing is known."""
+        return min(self.fars, key=lambda known: abs(math.log(known / far)), default=None)
+
+    def far_of(self, score):
+        """The FAR that a score would have as a threshold: log-linear between measured ones, held constant outside.
+
+        Args:
+            score: A cosine.
+
+        Returns:
+            The FAR, between the largest and the smallest measured; `None` where fewer than two are known.
+        """
+        if len(self.fars) < 2:
+            return None
+        return float(np.exp(np.interp(score, self.cosines, np.log(self.fars))))
+
+    def in_words(self, score):
+        """How rare a score is among strangers, for people to read; `""` where nothing is known."""
+        far = self.far_of(score)
+        if far is None:
+            return ""
+        if score < self.cosines[0]:
+            return f"more than 1 in {1 / far:,.0f} pairs of strangers look this alike"
+        relation = "fewer than" if score > self.cosines[-1] else "about"
+        return f"{relation} 1 in {1 / far:,.0f} pairs of strangers look this alike"
+
+
+def _pairs(entries):
+    if hasattr(entries, "tar_at_far"):
+        entries = {far: point.threshold for far, point in entries.tar_at_far.items() if point is not None}
+    if isinstance(entries, dict):
+        return [(float(far), float(threshold)) for far, threshold in entries.items()]
+    try:
+        return [(float(entry["far"]), float(entry["threshold"])) for entry in entries]
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            "Expected thresholds as a list of dictionaries with `far` and `threshold`, a dictionary from FAR to "
+            f"threshold, or a report. Received: {entries!r}"
+        ) from error

@@ -1,0 +1,143 @@
+"""The commands that people call: answers, exit codes, JSON, one-line errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, main
+
+pytestmark = pytest.mark.core
+CROPS = ["--detector", "none"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small random model and three synthetic people, two photos each."""
+    path = tmp_path_factory.mktemp("cli")
+    backbone = ksf.backbones.SFNet4(embedding_dim=16, channels=(8, 8, 8, 8))
+    ksf.embedder.build_embedder(backbone).save(path / "model.keras")
+    dataset = ksf.data.synthetic(3, 2, seed=1)
+    for number in range(6):
+        image, label = dataset.read(number)
+        (path / "people" / f"p{label}").mkdir(parents=True, exist_ok=True)
+        (path / "people" / f"p{label}" / f"{number}.png").write_bytes(ksf.data.encode_png(image))
+    return path
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+
+    def call(*words):
+        code = main([*words])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+MODEL = ["--model", "model.keras", *CROPS]
+A, B = "people/p0/0.png", "people/p1/2.png"
+
+
+def test_verify_answers_by_exit_code_and_json(run):
+    code, out, _ = run("verify", A, A, *MODEL, "--threshold", "0.9", "--json")
+    assert code == 0
+    assert json.loads(out)["score"] == pytest.approx(1, abs=1e-5)
+    code, out, _ = run("verify", A, B, *MODEL, "--threshold", "1")
+    assert code == NO
+    assert out.startswith("different people: score")
+    code, out, err = run("verify", A, B, *MODEL)
+    assert code == ERROR
+    assert out.startswith("no decision")
+    assert "--threshold" in err
+
+
+def test_gallery_from_enroll_to_removal(run, tmp_path):
+    gallery = str(tmp_path / "people.db")
+    assert run("enroll", gallery, "--folder", "people", *MODEL)[1].count("2 added") == 3
+    code, out, _ = run("identify", gallery, A, *MODEL, "--threshold", "0.99", "--json")
+    assert code == 0
+    (answer,) = json.loads(out)
+    assert (answer["name"], answer["num_people"]) == ("p0", 3)
+    assert run("gallery", gallery, "--remove", "p0")[0] == 0
+    assert json.loads(run("gallery", gallery, "--json")[1])["people"] == {"p1": 2, "p2": 2}
+    assert run("identify", gallery, A, *MODEL, "--threshold", "1")[0] == NO
+    assert "there is no such gallery" in run("identify", "typo.db", A, *MODEL)[2]
+
+
+def test_embed_writes_a_folder_and_names_what_it_left_out(run, tmp_path, folder):
+    (folder / "people" / "p2" / "broken.png").write_text("nothing")
+    output = str(tmp_path / "faces.npz")
+    code, out, err = run("embed", "people", "--output", output, *MODEL)
+    (folder / "people" / "p2" / "broken.png").unlink()
+    assert code == 0
+    assert "6 photos, 16 numbers each; 1 left out" in out
+    assert "broken.png: cannot be decoded" in err
+    with np.load(output) as arrays:
+        assert arrays["embeddings"].shape == (6, 16)
+        assert arrays["names"][0].endswith("0.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["verify", "nowhere.jpg", A, *MODEL], "nowhere.jpg: there is no such file"),
+        (["verify", A, A, "--model", "nowhere.keras", *CROPS], "nowhere.keras"),
+        (["verify", A, A, *MODEL, "--far", "1e-3"], "Known: none at all"),
+        (["embed", "people", "--output", "x.txt", *MODEL], "x.txt"),
+        (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
+        (["enroll", "x.db", "Ann", "model.keras", *MODEL], "cannot be decoded"),
+        (["train", "nowhere", "--output", "x.keras"], "nowhere"),
+        (["train", "synthetic", "--output", "x.txt"], "x.txt"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(run, words, message):
+    code, out, err = run(*words)
+    assert (code, out) == (ERROR, "")
+    assert message in err
+    assert err.startswith(f"keras-sphereface {words[0]}: ")
+    assert err.count("\n") == 1
+    with pytest.raises((ValueError, OSError)):
+        run(*words, "--debug")
+
+
+def test_wrong_usage_is_exit_code_2(run):
+    for words in (["verify", A], ["nonsense"], ["verify", A, B, "--far", "0.1", "--threshold", "0.1"]):
+        with pytest.raises(SystemExit) as caught:
+            run(*words)
+        assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser(command).parse_args([command, "--help"])
+    assert caught.value.code == 0
+    assert f"keras-sphereface {command}" in capsys.readouterr().out.split("options:")[0].replace("usage: ", "", 1)
+
+
+def test_train_makes_a_model_that_the_other_commands_take(run, tmp_path, folder):
+    output = str(tmp_path / "model.keras")
+    words = ["train", "people", "--output", output, "--backbone", "sfnet4", "--embedding-dim", "8", "--steps", "2"]
+    code, out, _ = run(*words, "--batch-size", "2", "--steps-per-epoch", "1", "--learning-rate", "0.01", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert (result["identities"], result["images"]) == (3, 6)
+    assert run("verify", A, A, "--model", output, *CROPS, "--threshold", "0.9")[0] == 0
+
+
+def test_detect_finds_and_cuts_out(run, shared, tmp_path):
+    pytest.importorskip("mtcnn", reason="needs the extra [faces]")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("MTCNN runs on TensorFlow")
+    photo = str(shared / "data/lfw_112x112/George_W_Bush/George_W_Bush_0253.jpg")
+    code, out, _ = run("detect", photo, "--output", str(tmp_path / "crops"), "--size", "112", "96", "--json")
+    (face,) = json.loads(out)[0]["faces"]
+    assert (code, ksf.data.read_image(face["crop"]).shape) == (0, (112, 96, 3))
+    (tmp_path / "wall.png").write_bytes(ksf.data.encode_png(np.full((90, 90, 3), 77, np.uint8)))
+    assert run("detect", str(tmp_path / "wall.png"))[:2] == (NO, f"{tmp_path / 'wall.png'}: no face found\n")

@@ -1,0 +1,246 @@
+"""The recognizer with a model whose embeddings are known: decisions, gallery, several threads, nonsense."""
+
+import json
+import sqlite3
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.recognition import Gallery, Recognizer, Thresholds, write_embeddings
+from keras_sphereface.recognition.search import INDEXES
+
+pytestmark = pytest.mark.core
+THRESHOLDS = [{"far": 1e-2, "threshold": 0.3}, {"far": 1e-4, "threshold": 0.7}]
+
+
+def colour_model(images):
+    """Embeds an image as the direction of its mean colour."""
+    return images.astype(np.float32).mean(axis=(1, 2)) + 1e-3
+
+
+def plain(*colour):
+    return np.full((112, 112, 3), colour, np.uint8)
+
+
+RED, PINK, GREEN, BLUE = plain(200, 0, 0), plain(200, 100, 100), plain(0, 200, 0), plain(0, 0, 200)
+
+
+def recognizer(**options):
+    return Recognizer(colour_model, detector=None, **{"thresholds": THRESHOLDS, **options})
+
+
+def test_verify_says_score_threshold_far_and_decision():
+    result = recognizer(far=1e-4).verify(RED, PINK)
+    assert result.score == pytest.approx(2 / np.sqrt(6), abs=1e-4)  # cosine of (1, 0, 0) and (2, 1, 1)
+    assert (result.match, result.threshold, result.far) == (True, 0.7, 1e-4)
+    assert result.rarity == "fewer than 1 in 10,000 pairs of strangers look this alike"
+    assert "same person: score 0.816" in str(result)
+    assert json.loads(json.dumps(result.to_dict()))["match"] is True
+    other = recognizer(far=1e-4).verify(RED, GREEN)
+    assert other.match is False
+    assert "different people" in str(other)
+
+
+def test_threshold_comes_from_the_user_the_far_or_the_nearest_usual_one():
+    ours = recognizer()
+    assert (ours.threshold, ours.far) in {(0.3, 1e-2), (0.7, 1e-4)}  # both a factor of ten from 1e-3
+    assert ours.verify(RED, PINK, threshold=0.9).match is False
+    assert ours.verify(RED, PINK, far=1e-2).threshold == 0.3
+    assert ours.verify(RED, PINK, threshold=0.5).far == pytest.approx(1e-3)  # half-way, in the logarithm
+    with pytest.raises(ValueError, match=r"FAR 1e-06. Known: 0.01, 0.0001"):
+        ours.verify(RED, PINK, far=1e-6)
+
+
+def test_without_a_threshold_there_is_no_decision():
+    result = recognizer(thresholds=()).verify(RED, PINK)
+    assert (result.match, result.threshold, result.far, result.rarity) == (None, None, None, "")
+    assert "no threshold is known" in str(result)
+    assert recognizer(thresholds=(), threshold=0.5).verify(RED, PINK).match is True
+
+
+def test_thresholds_are_checked_and_read_from_a_report():
+    labels = np.arange(2000) < 1000
+    scores = np.where(labels, 0.9, np.linspace(-0.5, 0.5, 2000))
+    report = ksf.evaluation.verification(scores, labels, bootstrap=0)
+    known = Thresholds(report)
+    assert known.at(1e-2) == report.tar_at_far[1e-2].threshold
+    for nonsense in ([{"far": 2, "threshold": 0}], {1e-2: 0.5, 1e-3: 0.4}, [{"far": 1e-2}], {1e-2: 1.5}):
+        with pytest.raises(ValueError, match="Received"):
+            Thresholds(nonsense)
+
+
+def test_embed_keeps_order_over_blocks_and_reports_bad_photos(tmp_path):
+    bad = tmp_path / "text.jpg"
+    bad.write_text("no picture")
+    ours, failed = recognizer(batch_size=2), []
+    rows = ours.embed(
+        [RED, str(bad), GREEN, PINK, BLUE], on_error=lambda photo, error: failed.append((photo, str(error)))
+    )
+    np.testing.assert_allclose(np.linalg.norm(rows[[0, 2, 3, 4]], axis=1), 1, atol=1e-6)
+    assert np.isnan(rows[1]).all()
+    assert [row.argmax() for row in rows[[0, 2, 3, 4]]] == [0, 1, 0, 2]
+    assert failed[0][0] == str(bad)
+    assert "text.jpg: cannot be decoded" in failed[0][1]
+    with pytest.raises(FileFormatError, match=r"text\.jpg"):
+        ours.embed([RED, bad])
+
+
+@pytest.mark.parametrize("index", INDEXES)
+def test_enroll_identify_remove(tmp_path, index):
+    if index == "usearch":
+        pytest.importorskip("usearch", reason="needs the extra [search]")
+    path = tmp_path / "people.db"
+    ours = recognizer(gallery=path, index=index, far=1e-4)
+    assert ours.enroll("Rosa", [RED, plain(190, 5, 5)]).added == 2
+    again = ours.enroll("Rosa", [RED, plain(180, 9, 9)])
+    assert (again.added, again.duplicates, again.total) == (1, 1, 3)
+    ours.enroll("Grün", GREEN)
+    found = ours.identify(PINK)
+    assert (found.name, found.num_people, len(found.candidates)) == ("Rosa", 2, 2)
+    assert found.candidates[0].score == pytest.approx(ours.verify(PINK, plain(180, 9, 9)).score, abs=1e-6)
+    unknown = ours.identify(BLUE)
+    assert unknown.name is None
+    assert "nobody of the gallery" in str(unknown)
+
+    reopened = recognizer(gallery=path, index=index, far=1e-4)
+    assert reopened.identify(GREEN).name == "Grün"
+    assert reopened.remove("Rosa") == 3
+    assert [one.name for one in ours.identify(PINK).candidates] == ["Grün"]  # the other object sees the removal
+    with pytest.raises(ValueError, match="name='Rosa'"):
+        ours.remove("Rosa")
+
+
+def test_a_picture_belongs_to_one_person_and_nothing_is_half_added(tmp_path):
+    ours = recognizer(gallery=tmp_path / "people.db")
+    ours.enroll("Ann", RED)
+    with pytest.raises(ValueError, match="enrolled as 'Ann' already"):
+        ours.enroll("Bob", [GREEN, RED])
+    assert ours.gallery.people() == {"Ann": 1}
+
+
+def test_another_model_is_refused(tmp_path):
+    path = tmp_path / "people.db"
+    recognizer(gallery=path).enroll("Ann", RED)
+    for other in (lambda images: colour_model(images)[:, ::-1], lambda images: colour_model(images)[:, :2]):
+        with pytest.raises(ValueError, match=r"people\.db: was made with another model"):
+            Recognizer(other, detector=None, gallery=path)
+    with pytest.raises(ValueError, match="another model"):
+        recognizer(gallery=path, flip="concat")
+    assert recognizer(gallery=path).identify(RED, top=1).candidates[0].name == "Ann"
+
+
+def test_removed_people_leave_nothing_in_the_file(tmp_path):
+    path = tmp_path / "people.db"
+    ours = recognizer(gallery=path)
+    ours.enroll("Somebody Unforgettable", RED)
+    assert b"Somebody Unforgettable" in path.read_bytes()
+    ours.remove("Somebody Unforgettable")
+    assert b"Somebody Unforgettable" not in path.read_bytes()
+
+
+def test_other_files_are_no_galleries(tmp_path):
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 40)
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE things (x)")
+    for name in ("text.db", "other.db"):
+        with pytest.raises(FileFormatError, match=rf"{name}: not a gallery"):
+            Gallery(tmp_path / name)
+    with pytest.raises(OSError, match="cannot be opened"):
+        Gallery(tmp_path / "no folder" / "people.db")
+
+
+def test_several_threads_and_objects_share_one_gallery(tmp_path):
+    path, errors = tmp_path / "people.db", []
+    objects = [recognizer(gallery=path) for _ in range(2)]
+
+    def work(number):
+        try:
+            for step in range(5):
+                ours = objects[number % 2]
+                ours.enroll(f"person {number}", plain(40 * number + 10, 255 - 40 * number, 50 * step))
+                assert ours.identify(RED, top=1).num_people >= 1
+                assert ours.verify(RED, RED).score == pytest.approx(1)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert objects[0].gallery.people() == {f"person {number}": 5 for number in range(6)}
+    assert objects[0].identify(RED).num_people == objects[1].identify(RED).num_people == 6
+
+
+def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):
+    backbone = ksf.backbones.SFNet4(embedding_dim=8, channels=(4, 4, 4, 4))
+    embedder = ksf.embedder.build_embedder(backbone)
+    first = Recognizer(embedder, detector=None, gallery=tmp_path / "people.db", threshold=0.5)
+    assert first.verify(RED, RED).score == pytest.approx(1, abs=1e-5)
+    first.enroll("Ann", RED)
+    second = Recognizer(
+        lambda x: np.asarray(embedder(x.astype("float32"))), detector=None, gallery=tmp_path / "people.db"
+    )
+    assert second.identify(RED).candidates[0].name == "Ann"
+    keras.utils.set_random_seed(1)
+    with pytest.raises(ValueError, match="another model"):
+        Recognizer(
+            ksf.backbones.SFNet4(embedding_dim=8, channels=(4, 4, 4, 4)), detector=None, gallery=tmp_path / "people.db"
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda r: r.verify(None, RED), "NoneType"),
+        (lambda r: r.verify(RED, RED[:50]), "expected an aligned crop"),
+        (lambda r: r.verify(RED, RED, threshold=2), "threshold=2"),
+        (lambda r: r.verify(RED, RED, threshold=0.5, far=1e-2), "not both"),
+        (lambda r: r.verify("no_such.jpg", RED), "no_such.jpg"),
+        (lambda r: r.embed([]), "empty list"),
+        (lambda r: r.enroll("", RED), "name=''"),
+        (lambda r: r.enroll("a\nb", RED), "printable"),
+        (lambda r: r.identify(RED), "is empty"),
+        (lambda r: r.identify(RED, top=0), "top=0"),
+        (lambda r: recognizer(which="all"), "which='all'"),
+        (lambda r: recognizer(index="faiss"), "index='faiss'"),
+        (lambda r: recognizer(batch_size=0), "batch_size=0"),
+        (lambda r: Recognizer(3, detector=None), "Received: int"),
+        (lambda r: Recognizer(lambda x: x, detector=None).verify(RED, RED), "embeddings for 4 images"),
+        (lambda r: Recognizer(lambda x: np.full((len(x), 3), np.nan), detector=None).verify(RED, RED), "NaN"),
+    ],
+)
+def test_nonsense_gives_one_line(call, words):
+    with pytest.raises((ValueError, TypeError, OSError), match=words) as caught:
+        call(recognizer())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".csv"])
+def test_embedding_files_come_back_exactly(tmp_path, rng, suffix):
+    path, names = tmp_path / f"faces{suffix}", ["ä/1.jpg", 'b "2", x.jpg']
+    rows = rng.standard_normal((2, 5)).astype(np.float32)
+    write_embeddings(path, names, rows)
+    if suffix == ".csv":
+        import csv
+
+        with open(path, encoding="utf-8", newline="") as file:
+            _, *lines = csv.reader(file)
+        found = [line[0] for line in lines], np.float32([line[1:] for line in lines])
+    elif suffix == ".npz":
+        arrays = np.load(path, allow_pickle=False)
+        found = arrays["names"].tolist(), arrays["embeddings"]
+    else:
+        import h5py
+
+        with h5py.File(path) as file:
+            found = [name.decode() for name in file["names"]], file["embeddings"][:]
+    assert found[0] == names
+    np.testing.assert_array_equal(found[1], rows)
+    with pytest.raises(ValueError, match=r"faces\.txt"):
+        write_embeddings(tmp_path / "faces.txt", names, rows)
