@@ -138,7 +138,7 @@ class _Passes:
         gradients = (scales[:, None] * products, to_kernel, to_magnitudes)
         if self.bias is None:
             return gradients
-        return *gradients, to_bias if self.bias_per_class else ops.sum(to_bias, keepdims=True)
+        return *gradients, to_bias if self.bias_per_class else ops.reshape(ops.sum(to_bias), (1,))
 
     def _backward_blocks(self, state, scales, factor, target_slopes, kept):
         scaled = scales[:, None] * self.directions
