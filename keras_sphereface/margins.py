@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import keras
 from keras import ops
 
 from keras_sphereface import angular
@@ -30,6 +31,8 @@ class Margin:
         name: The name under which `get` finds it and a saved head refers to it.
         psi: Function `(theta, margin_value) -> tensor`, the target's logit on the unit sphere, or None for the cosine.
         eta: The same for the other classes, or None for the cosine. An eta costs a pass over (batch, classes).
+        eta_of_cosine: Function `(cosines, margin_value) -> tensor`, eta where there is a quicker way than by
+            the angle. Used where nothing is differentiated.
         neutral: The margin value at which the head has no margin: 1.0 for multiplicative margins, 0.0 for additive ones.
             It is also the smallest value allowed, and where a margin schedule starts.
     """
@@ -37,10 +40,11 @@ class Margin:
     name: str
     psi: Callable | None = None
     eta: Callable | None = None
+    eta_of_cosine: Callable | None = None
     neutral: float = 1.0
 
     def __post_init__(self):
-        for field in ("psi", "eta"):
+        for field in ("psi", "eta", "eta_of_cosine"):
             function = getattr(self, field)
             if function is not None and not callable(function):
                 raise TypeError(
@@ -62,7 +66,11 @@ _TABLE = {
     for margin in (
         Margin("sphereface", psi=angular.sphereface_psi),
         Margin("sphereface_r_v1", psi=angular.sphereface_r_v1_psi),
-        Margin("sphereface_r_v2", eta=angular.sphereface_r_v2_eta),
+        Margin(
+            "sphereface_r_v2",
+            eta=angular.sphereface_r_v2_eta,
+            eta_of_cosine=angular.sphereface_r_v2_eta_of_cosine,
+        ),
         Margin("cosface", psi=angular.cosface_psi, neutral=0.0),
         Margin("arcface", psi=angular.arcface_psi, neutral=0.0),
         Margin("normface", neutral=0.0),
@@ -126,9 +134,34 @@ def serialize(margin):
     return margin.name
 
 
+def clip(cosines):
+    """Cosines clipped so that the derivative of their angles stays finite."""
+    return ops.clip(cosines, COSINE_CLIP - 1.0, 1.0 - COSINE_CLIP)
+
+
 def angles(cosines):
-    """Angles in radians of cosines, clipped so that the derivative stays finite."""
-    return ops.arccos(ops.clip(cosines, COSINE_CLIP - 1.0, 1.0 - COSINE_CLIP))
+    """Angles in radians of clipped cosines."""
+    return ops.arccos(clip(cosines))
+
+
+def functions_of_cosine(margin, value):
+    """Eta and psi of a margin as functions of cosines, whose values count and not their gradients.
+
+    Args:
+        margin: A `Margin`.
+        value: The margin's size, a float or scalar tensor.
+
+    Returns:
+        `(others, targets)`: functions `cosines -> values`, or None for the cosine itself.
+    """
+
+    def by_angle(function):
+        return None if function is None else lambda cosines: function(angles(cosines), value)
+
+    # A polynomial is one loop where the backend compiles it. PyTorch would make a pass of each term.
+    if margin.eta_of_cosine is None or keras.backend.backend() == "torch":
+        return by_angle(margin.eta), by_angle(margin.psi)
+    return lambda cosines: margin.eta_of_cosine(clip(cosines), value), by_angle(margin.psi)
 
 
 def detach_characteristic(value, cosines):
@@ -161,14 +194,14 @@ def apply_margin(cosines, labels, margin, value, detach=True):
     Returns:
         Float tensor of shape `(batch, classes)`: the logits on the unit sphere, before the scale.
     """
-
-    def function_of_angle(function, cosines):
-        result = function(angles(cosines), value)
-        return detach_characteristic(result, cosines) if detach else result
-
     if margin.psi is None and margin.eta is None:
         return cosines
-    others = cosines if margin.eta is None else function_of_angle(margin.eta, cosines)
     target_cosines = ops.take_along_axis(cosines, labels[:, None], axis=1)
-    targets = target_cosines if margin.psi is None else function_of_angle(margin.psi, target_cosines)
+    if detach:
+        eta, psi = functions_of_cosine(margin, value)
+        others = cosines if eta is None else detach_characteristic(eta(cosines), cosines)
+        targets = target_cosines if psi is None else detach_characteristic(psi(target_cosines), target_cosines)
+    else:
+        others = cosines if margin.eta is None else margin.eta(angles(cosines), value)
+        targets = target_cosines if margin.psi is None else margin.psi(angles(target_cosines), value)
     return ops.where(target_mask(labels, cosines.shape[-1]), targets, others)

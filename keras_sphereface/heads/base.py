@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, margins
+from keras_sphereface.heads import class_blocks
 
 WEIGHT_NORMS = ("projected", "graph", "none")
 
@@ -22,6 +23,9 @@ class AngularHead(keras.layers.Layer):
         weight_norm: `"projected"` (the columns of `kernel` live on the unit sphere, put back there after each update by
             a `UnitNorm` constraint), `"graph"` (normalized in the graph) or `"none"`.
         kernel_initializer: Initializer of the class weights, before their normalization.
+        class_block: The loss over blocks of that many classes, so that memory grows with batch x block instead of
+            batch x classes; loss and gradients stay the same, for one more matrix product. `None` for all classes at once;
+            `"auto"` for blocks where one matrix of (batch, classes) would be beyond 256 MiB. Needs `detach=True`.
         **kwargs: `name`, `dtype`, `trainable`, as in every Keras layer.
     """
 
@@ -33,6 +37,7 @@ class AngularHead(keras.layers.Layer):
         detach=True,
         weight_norm="projected",
         kernel_initializer="glorot_normal",
+        class_block="auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -48,6 +53,7 @@ class AngularHead(keras.layers.Layer):
         self.detach = bool(detach)
         self.weight_norm = weight_norm
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.class_block = class_blocks.check_class_block(class_block, self.detach)
 
     def build(self, input_shape):
         """Creates `kernel` of shape `(embedding_dim, num_classes)` and the scalar `current_margin`."""
@@ -90,6 +96,14 @@ class AngularHead(keras.layers.Layer):
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         return ops.matmul(directions, self.unit_kernel()), norms
 
+    def has_closed_form(self, embeddings):
+        """Whether the loss and its gradient are computed in closed form, in blocks or not."""
+        return self.detach and not isinstance(embeddings, keras.KerasTensor)
+
+    def block_size(self, batch_size):
+        """Number of classes that the loss takes at a time for a batch of that size, or of unknown size (None)."""
+        return class_blocks.block_size(self.class_block, batch_size, self.num_classes)
+
     def loss(self, embeddings, labels):
         """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties."""
         return self.loss_and_statistics(embeddings, labels)[0]
@@ -121,6 +135,7 @@ class AngularHead(keras.layers.Layer):
             "detach": self.detach,
             "weight_norm": self.weight_norm,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "class_block": self.class_block,
         }
 
     def compute_output_shape(self, input_shape):

@@ -5,10 +5,13 @@ import math
 import keras
 from keras import ops
 
-from keras_sphereface import losses, margins
+from keras_sphereface import feature_norms, losses, margins
 from keras_sphereface.heads.base import AngularHead
+from keras_sphereface.heads.closed_form import Problem, detached_loss
+from keras_sphereface.heads.criteria import OneVsAll
 from keras_sphereface.heads.labels import check_labels
-from keras_sphereface.heads.margin_head import batch_statistics, check_positive
+from keras_sphereface.heads.margin_head import check_positive
+from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
 
 # Variant -> the margin on the target's angle. C's also raises the other classes: that is done in `_adjusted`.
 VARIANTS = {"C": "normface", "A": "arcface", "M": "sphereface_r_v1"}
@@ -34,6 +37,7 @@ class BinaryHead(AngularHead):
         detach: Whether to use characteristic gradient detachment. Defaults to `True`.
         weight_norm: `"projected"` or `"graph"`. Defaults to `"projected"`.
         kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
+        class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments, returns, raises: as `MarginHead`; the logits are before the sigmoid.
@@ -58,6 +62,7 @@ class BinaryHead(AngularHead):
         detach=True,
         weight_norm="projected",
         kernel_initializer="glorot_normal",
+        class_block="auto",
         **kwargs,
     ):
         if variant not in VARIANTS:
@@ -67,7 +72,7 @@ class BinaryHead(AngularHead):
                 "`weight_norm` of SphereFace2 must be 'projected' or 'graph'. Received: weight_norm='none'"
             )
         super().__init__(
-            num_classes, VARIANTS[variant], margin_value, detach, weight_norm, kernel_initializer, **kwargs
+            num_classes, VARIANTS[variant], margin_value, detach, weight_norm, kernel_initializer, class_block, **kwargs
         )
         self.variant = variant
         self.scale = check_positive("scale", scale)
@@ -122,10 +127,33 @@ class BinaryHead(AngularHead):
         """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes)
-        cosines, norms = self.cosines_and_norms(embeddings)
+        directions, norms = feature_norms.normalize(embeddings, axis=-1)
+        if self.has_closed_form(embeddings):
+            entropies, *cosines = self._closed_form(directions, labels, valid)
+        else:
+            entropies, *cosines = self._differentiated(directions, labels)
         factor = 1.0 if self.loss_weight is None else self.loss_weight / self.scale
-        result = factor * losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight)
-        return ops.where(valid, result, float("nan")), batch_statistics(cosines, norms, labels)
+        return ops.where(valid, factor * entropies, float("nan")), batch_statistics(*cosines, norms)
+
+    def _closed_form(self, directions, labels, valid):
+        margin = ops.convert_to_tensor(self.current_margin)
+        shift = margin if self.variant == "C" else 0.0
+        _, psi = margins.functions_of_cosine(self.margin, margin)
+        problem = Problem(
+            OneVsAll(self.positive_weight),
+            lambda cosines: self._adjust(cosines) + shift,
+            lambda cosines: self._adjust(cosines if psi is None else psi(cosines)) - shift,
+            labels,
+            norm_flows=False,
+            block=self.block_size(directions.shape[0]),
+        )
+        magnitudes = ops.where(valid, self.scale, float("nan"))
+        return detached_loss(problem, directions, self.unit_kernel(), magnitudes, ops.convert_to_tensor(self.bias))
+
+    def _differentiated(self, directions, labels):
+        cosines = ops.matmul(directions, self.unit_kernel())
+        entropies = losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight)
+        return entropies, *target_and_nearest(cosines, labels)
 
     def _adjust(self, cosines):
         # Cosines a rounding below -1 would have no real power.

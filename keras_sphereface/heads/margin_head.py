@@ -1,13 +1,14 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
-import math
-
 import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins, regularizers
 from keras_sphereface.heads.base import AngularHead
+from keras_sphereface.heads.closed_form import Problem, detached_loss
+from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
+from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -33,6 +34,7 @@ class MarginHead(AngularHead):
         detach: Whether to use characteristic gradient detachment. Defaults to `True`.
         weight_norm: `"projected"`, `"graph"` or `"none"` (plain inner products: softmax). Defaults to `"projected"`.
         kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
+        class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -69,9 +71,12 @@ class MarginHead(AngularHead):
         detach=True,
         weight_norm="projected",
         kernel_initializer="glorot_normal",
+        class_block="auto",
         **kwargs,
     ):
-        super().__init__(num_classes, margin, margin_value, detach, weight_norm, kernel_initializer, **kwargs)
+        super().__init__(
+            num_classes, margin, margin_value, detach, weight_norm, kernel_initializer, class_block, **kwargs
+        )
         self.feature_norm = feature_norms.get(feature_norm)
         if penalty_power not in (1, 2):
             raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
@@ -98,7 +103,8 @@ class MarginHead(AngularHead):
         if labels is None:
             return self._scale(cosines, self.feature_norm.magnitude(norms, self.scale))
         labels, valid = check_labels(labels, self.num_classes)
-        return self._logits(cosines, norms, labels, valid)
+        magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
+        return self._logits(cosines, magnitudes, labels)
 
     def loss_and_statistics(self, embeddings, labels):
         """The losses, and what is worth watching, from one pass over the classes.
@@ -109,24 +115,40 @@ class MarginHead(AngularHead):
 
         Returns:
             `(losses, statistics)`: losses of shape `(batch,)`, and a dictionary of tensors of shape `(batch,)`:
-            `"accuracy"` (1.0 where the nearest class, without the margin, is the label), `"embedding_norm"` and
-            `"target_angle"` (degrees).
+            `"accuracy"` (1.0 where the label's class, without the margin, is nearer than every other; a tie counts as
+            wrong), `"embedding_norm"` and `"target_angle"` (degrees).
         """
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes)
-        cosines, norms = self.cosines_and_norms(embeddings)
-        factor = self.feature_norm.loss_factor(self.loss_weight, self.scale)
-        result = factor * losses.cross_entropy(self._logits(cosines, norms, labels, valid), labels)
+        directions, norms = feature_norms.normalize(embeddings, axis=-1)
+        magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
+        if self.has_closed_form(embeddings):
+            entropies, *cosines = self._closed_form(directions, magnitudes, labels)
+        else:
+            entropies, *cosines = self._differentiated(directions, magnitudes, labels)
+        result = self.feature_norm.loss_factor(self.loss_weight, self.scale) * entropies
         if self.feature_norm.penalizes:
             result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
         if self.repulsion:
             result = result + self.repulsion * regularizers.angular_repulsion(self.unit_kernel(), labels)
         result = ops.where(valid, result, float("nan"))
-        return result, batch_statistics(cosines, norms, labels)
+        return result, batch_statistics(*cosines, norms)
 
-    def _logits(self, cosines, norms, labels, valid):
+    def _closed_form(self, directions, magnitudes, labels):
+        others, targets = margins.functions_of_cosine(self.margin, ops.convert_to_tensor(self.current_margin))
+        problem = Problem(
+            Softmax(), others, targets, labels, self.feature_norm.keeps_norm, self.block_size(directions.shape[0])
+        )
+        bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
+        return detached_loss(problem, directions, self.unit_kernel(), magnitudes, bias)
+
+    def _differentiated(self, directions, magnitudes, labels):
+        cosines = ops.matmul(directions, self.unit_kernel())
+        entropies = losses.cross_entropy(self._logits(cosines, magnitudes, labels), labels)
+        return entropies, *target_and_nearest(cosines, labels)
+
+    def _logits(self, cosines, magnitudes, labels):
         characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)
-        magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
         return self._scale(characteristic, magnitudes)
 
     def _scale(self, characteristic, magnitudes):
@@ -154,15 +176,3 @@ def check_positive(name, value, zero_allowed=False):
         wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
     return float(value)
-
-
-def batch_statistics(cosines, norms, labels):
-    """What is worth watching in a batch, without gradients; see `MarginHead.loss_and_statistics`."""
-    cosines, norms = ops.stop_gradient(cosines), ops.stop_gradient(norms)
-    target_cosines = ops.take_along_axis(cosines, labels[:, None], axis=1)[:, 0]
-    nearest = ops.cast(ops.argmax(cosines, axis=1), "int32")
-    return {
-        "accuracy": ops.cast(ops.equal(nearest, labels), "float32"),
-        "embedding_norm": norms,
-        "target_angle": ops.arccos(ops.clip(target_cosines, -1.0, 1.0)) * math.degrees(1.0),
-    }

@@ -1,0 +1,63 @@
+"""Where a backend needs its own words to pass over (batch, classes) no more often than it must."""
+
+import keras
+from keras import ops
+
+from keras_sphereface.margins import target_mask
+
+
+def is_traced(tensor):
+    """Whether the computation that `tensor` belongs to is being compiled: then loops must be the backend's own."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return not tf.executing_eagerly()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return isinstance(tensor, jax.core.Tracer)
+    return False
+
+
+def compiled(function):
+    """The function as one program of XLA inside a TensorFlow graph; elsewhere itself, as JAX compiles whole steps.
+
+    TensorFlow's own elementwise operations each read and write the whole matrix.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return function if tf.executing_eagerly() else tf.function(function, jit_compile=True)
+
+
+def matmul(a, b, transpose_a=False, transpose_b=False):
+    """Matrix product, with transposition left to the product: TensorFlow's `transpose` would copy the class weights."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+    return ops.matmul(ops.transpose(a) if transpose_a else a, ops.transpose(b) if transpose_b else b)
+
+
+def take_targets(matrix, labels, all_inside):
+    """The entries `(batch,)` of a matrix `(batch, classes)` at the labels; 0 for a label outside.
+
+    `all_inside` says that no label is outside, for a backend that can then gather.
+    """
+    if all_inside and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.gather(matrix, labels, axis=1, batch_dims=1)
+    # A sum, because a class axis that is sharded over devices is reduced where it lies, but gathered by moving it.
+    return ops.sum(ops.where(target_mask(labels, matrix.shape[1]), matrix, 0.0), axis=1)
+
+
+def replace_targets(matrix, labels, values, all_inside):
+    """The matrix `(batch, classes)` with the entries at the labels replaced by `values`, `(batch,)`; see `take_targets`."""
+    if all_inside and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Written in place where nothing else waits for `matrix`.
+        return tf.tensor_scatter_nd_update(matrix, tf.stack([tf.range(tf.size(labels)), labels], axis=1), values)
+    return ops.where(target_mask(labels, matrix.shape[1]), values[:, None], matrix)
