@@ -6,7 +6,7 @@ Everything else is imported when it is first used.
 
 import importlib
 
-from keras_sphereface import backbones, classifier, heads, schedules  # noqa: F401  (registration with Keras)
+from keras_sphereface import backbones, classifier, guarded_optimizer, heads, schedules  # noqa: F401  (registration with Keras)
 from keras_sphereface.version import __version__
 
 # Public name -> (module, attribute), or (module, None) for a module itself.
@@ -16,6 +16,7 @@ _PUBLIC = {
     "callbacks": ("keras_sphereface.callbacks", None),
     "data": ("keras_sphereface.data", None),
     "embedder": ("keras_sphereface.embedder", None),
+    "guarded_optimizer": ("keras_sphereface.guarded_optimizer", None),
     "evaluation": ("keras_sphereface.evaluation", None),
     "export": ("keras_sphereface.export", None),
     "hub": ("keras_sphereface.hub", None),
@@ -29,6 +30,7 @@ _PUBLIC = {
     "regularizers": ("keras_sphereface.regularizers", None),
     "schedules": ("keras_sphereface.schedules", None),
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
+    "GuardedOptimizer": ("keras_sphereface.guarded_optimizer", "GuardedOptimizer"),
     "convert": ("keras_sphereface.conversion", "convert"),
     "evaluate": ("keras_sphereface.evaluator", "evaluate"),
     "evaluate_ijb": ("keras_sphereface.ijb_evaluator", "evaluate_ijb"),
