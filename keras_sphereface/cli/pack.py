@@ -7,15 +7,14 @@ writes train.rec, train.idx and property in InsightFace's layout, so that `packe
 others are resized and encoded.
 """
 
-import logging
 import os
 import pathlib
 
+from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
 from keras_sphereface.errors import FileFormatError
 
-log = logging.getLogger(__name__)
 JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -40,6 +39,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
     )
+    parser.add_argument(
+        "--max-bad", type=int, default=100, metavar="N", help="broken images that are left out (default: 100)"
+    )
 
 
 def run(args):
@@ -51,7 +53,8 @@ def run(args):
         )
     output, form = _output(args.output, args.format)
     faces = list_folder(args.folder, args.min_images)
-    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, args.strict)
+    bad = BadRecords(args.folder, args.max_bad, args.strict)
+    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, bad)
     output.parent.mkdir(parents=True, exist_ok=True)
     if form == "recordio":
         files = packer.write_recordio(output)
@@ -60,7 +63,7 @@ def run(args):
     print(
         f"Packed {packer.count} images of {len(faces.class_names)} people into {', '.join(files)} "
         f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
-        f"{packer.broken} broken and left out."
+        f"{len(packer.bad)} broken and left out."
     )
 
 
@@ -75,9 +78,9 @@ def _output(output, form):
 class Packer:
     """Reads the images of a `FaceFolder` one by one, in the order of the labels, and counts what it did with them."""
 
-    def __init__(self, faces, image_size, quality, strict):
-        self.faces, self.image_size, self.quality, self.strict = faces, image_size, quality, strict
-        self.count = self.kept = self.broken = 0
+    def __init__(self, faces, image_size, quality, bad):
+        self.faces, self.image_size, self.quality, self.bad = faces, image_size, quality, bad
+        self.count = self.kept = 0
 
     def write_recordio(self, path):
         """Writes train.rec, .idx and property; returns the names of the files."""
@@ -106,10 +109,7 @@ class Packer:
             try:
                 data = self._bytes(os.path.join(self.faces.root, name))
             except (FileFormatError, OSError) as error:
-                if self.strict:
-                    raise
-                self.broken += 1
-                log.warning("left out: %s", error)
+                self.bad.add(name, error)
                 continue
             self.count += 1
             yield data, label
