@@ -18,6 +18,7 @@ EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "scikit-learn>=1.5",
+    "hypothesis>=6.100",
     "ruff>=0.6",
     "build>=1.2",
     *EXTRAS["plots"],
