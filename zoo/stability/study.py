@@ -163,7 +163,7 @@ def write_report(runs, folder):
     lines = [
         "# Stability of the variants with and without detachment",
         "",
-        f"`python zoo/stability/study.py`: {len(runs)} runs, margins {', '.join(map(str, MARGINS))}, seeds "
+        f"`python zoo/stability/study.py`: {len(runs)} of its {len(configurations())} runs are finished; margins {', '.join(map(str, MARGINS))}, seeds "
         f"{', '.join(map(str, SEEDS))}, handwritten digits (its docstring says how).",
         "",
         *table(runs),
@@ -185,10 +185,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=pathlib.Path, default=FOLDER, help="folder (default: this file's)")
     parser.add_argument("--runs", type=int, help="only so many of the runs, evenly chosen")
+    parser.add_argument("--report-only", action="store_true", help="train nothing; report the finished runs")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     todo = configurations()
-    finish(args.output / "results.jsonl", todo[:: max(1, len(todo) // args.runs)] if args.runs else todo)
+    if not args.report_only:
+        finish(args.output / "results.jsonl", todo[:: max(1, len(todo) // args.runs)] if args.runs else todo)
     write_report(read(args.output / "results.jsonl"), args.output)
 
 
