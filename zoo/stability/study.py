@@ -160,10 +160,11 @@ def plot(runs, path):
 def write_report(runs, folder):
     """Writes README.md and curves.png."""
     totals = {detach: counts(runs, detach=detach)[0] for detach in DETACH}
+    finished = f"{len(runs)} of its {len(configurations())} runs are finished"
     lines = [
         "# Stability of the variants with and without detachment",
         "",
-        f"`python zoo/stability/study.py`: {len(runs)} of its {len(configurations())} runs are finished; margins {', '.join(map(str, MARGINS))}, seeds "
+        f"`python zoo/stability/study.py`: {finished}; margins {', '.join(map(str, MARGINS))}, seeds "
         f"{', '.join(map(str, SEEDS))}, handwritten digits (its docstring says how).",
         "",
         *table(runs),
