@@ -21,6 +21,7 @@ EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
     "ruff>=0.6",
     "build>=1.2",
     *EXTRAS["plots"],

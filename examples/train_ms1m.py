@@ -39,9 +39,16 @@ flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this ever
 flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.")
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.")
 flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.")
-flags.DEFINE_integer(
-    "steps_per_epoch", None, "Steps between checkpoints and measurements. Defaults to 1/60 of --steps."
+flags.DEFINE_integer("steps_per_epoch", None, "Steps between measurements. Defaults to 1/60 of --steps.")
+flags.DEFINE_integer("checkpoint_steps", None, "Steps between checkpoints, a divisor of --steps_per_epoch, which is the "
+                     "default.")  # fmt: skip
+flags.DEFINE_integer("keep_checkpoints", 2, "How many of the last checkpoints are kept.", lower_bound=1)
+flags.DEFINE_enum(
+    "nonfinite", "stop", ["stop", "skip"], "What a gradient that is not finite does: stop, or skip the batch."
 )
+flags.DEFINE_integer("max_skipped", 100, "Batches that --nonfinite=skip puts up with.", lower_bound=0)
+flags.DEFINE_boolean("strict", False, "Stop at the first broken image, instead of replacing it.")
+flags.DEFINE_integer("max_bad", 100, "Broken images that are put up with.", lower_bound=0)
 flags.DEFINE_enum(
     "schedule", None, ksf.schedules.NAMES, "Learning rate. Defaults to steps, cosine for synthetic faces."
 )
@@ -94,6 +101,10 @@ def fill_in_defaults():
         if FLAGS[name].value is None:
             FLAGS[name].value = value
     FLAGS.steps_per_epoch = FLAGS.steps_per_epoch or max(1, FLAGS.steps // 60)
+    FLAGS.checkpoint_steps = FLAGS.checkpoint_steps or FLAGS.steps_per_epoch
+    if FLAGS.checkpoint_steps < 1 or FLAGS.steps_per_epoch % FLAGS.checkpoint_steps:
+        raise app.UsageError(f"--checkpoint_steps must divide --steps_per_epoch={FLAGS.steps_per_epoch}. "
+                             f"Received: {FLAGS.checkpoint_steps}")  # fmt: skip
     if FLAGS.warmup_steps is None:
         FLAGS.warmup_steps = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
 
@@ -102,7 +113,8 @@ def training_data():
     """The training set."""
     if FLAGS.data_dir is None:
         return ksf.data.synthetic(SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES, seed=FLAGS.seed)
-    return ksf.data.from_recordio(pathlib.Path(FLAGS.data_dir) / "train.rec")
+    path = pathlib.Path(FLAGS.data_dir) / "train.rec"
+    return ksf.data.from_recordio(path, max_bad=FLAGS.max_bad, strict=FLAGS.strict)
 
 
 def validation_pairs():
@@ -138,7 +150,7 @@ def make_trainer(num_classes):
         use_ema=FLAGS.ema is not None,
         ema_momentum=FLAGS.ema or 0.99,
     )
-    trainer.compile(optimizer)
+    trainer.compile(ksf.GuardedOptimizer(optimizer))
     return trainer
 
 
@@ -152,12 +164,30 @@ def make_trainer_distributed(num_classes):
         return make_trainer(num_classes)
 
 
-def make_callbacks(pairs, output_dir, checkpoint):
-    """What runs beside the training."""
-    callbacks = [ksf.callbacks.PairVerification(one) for one in pairs] if FLAGS.data_dir else []
+def make_checkpoint(dataset, output_dir):
+    """The checkpoints, with what must stay the same for a run to go on from one."""
+    run = {
+        "images": dataset.num_images,
+        "batch_size": FLAGS.batch_size,
+        "checkpoint_steps": FLAGS.checkpoint_steps,
+        "seed": FLAGS.seed,
+        "augment": FLAGS.augment,
+    }
+    return ksf.callbacks.Checkpoint(output_dir / "checkpoints", keep=FLAGS.keep_checkpoints, run=run)
+
+
+def make_callbacks(dataset, pairs, output_dir, checkpoint):
+    """What runs beside the training. An epoch of Keras's lies between two checkpoints."""
+    every = FLAGS.steps_per_epoch // FLAGS.checkpoint_steps
+    callbacks = [ksf.callbacks.PairVerification(one, every=every) for one in pairs] if FLAGS.data_dir else []
     if FLAGS.margin_increase:
         callbacks.append(ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval))
-    return [*callbacks, checkpoint, keras.callbacks.CSVLogger(output_dir / "log.csv", append=True)]
+    guard = ksf.callbacks.NonFiniteGuard(
+        FLAGS.nonfinite,
+        FLAGS.max_skipped,
+        records=lambda step: dataset.records_of_step(step, FLAGS.batch_size, FLAGS.seed),
+    )
+    return [guard, *callbacks, checkpoint, keras.callbacks.CSVLogger(output_dir / "log.csv", append=True)]
 
 
 def batches(dataset, start_step):
@@ -182,20 +212,23 @@ def main(argv):
     dataset, pairs = training_data(), validation_pairs()
     logging.info("Training on %d images of %d people.", dataset.num_images, dataset.num_classes)
     trainer = make_trainer_distributed(dataset.num_classes)
-    checkpoint = ksf.callbacks.Checkpoint(output_dir / "checkpoints")
+    checkpoint = make_checkpoint(dataset, output_dir)
     epoch = checkpoint.resume(trainer)
-    epochs = -(-FLAGS.steps // FLAGS.steps_per_epoch)
+    epochs = -(-FLAGS.steps // FLAGS.checkpoint_steps)
     if epoch < epochs:
         trainer.fit(
-            batches(dataset, start_step=epoch * FLAGS.steps_per_epoch),
+            batches(dataset, start_step=checkpoint.step),
             initial_epoch=epoch,
             epochs=epochs,
-            steps_per_epoch=FLAGS.steps_per_epoch,
-            callbacks=make_callbacks(pairs, output_dir, checkpoint),
+            steps_per_epoch=FLAGS.checkpoint_steps,
+            callbacks=make_callbacks(dataset, pairs, output_dir, checkpoint),
         )
 
     elif FLAGS.ema is not None:  # What `fit` does at its end; the checkpoint is from before that.
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+
+    if len(dataset.bad):
+        logging.warning("%d broken images were replaced; see the log above, or use --strict.", len(dataset.bad))
 
     trainer.embedder.save(output_dir / "model.keras")
     for one in pairs:

@@ -6,7 +6,7 @@ Everything else is imported when it is first used.
 
 import importlib
 
-from keras_sphereface import backbones, classifier, heads, schedules  # noqa: F401  (registration with Keras)
+from keras_sphereface import backbones, classifier, guarded_optimizer, heads, schedules  # noqa: F401  (registration with Keras)
 from keras_sphereface.version import __version__
 
 # Public name -> (module, attribute), or (module, None) for a module itself.
@@ -16,6 +16,7 @@ _PUBLIC = {
     "callbacks": ("keras_sphereface.callbacks", None),
     "data": ("keras_sphereface.data", None),
     "embedder": ("keras_sphereface.embedder", None),
+    "guarded_optimizer": ("keras_sphereface.guarded_optimizer", None),
     "evaluation": ("keras_sphereface.evaluation", None),
     "faces": ("keras_sphereface.faces", None),
     "recognition": ("keras_sphereface.recognition", None),
@@ -32,6 +33,7 @@ _PUBLIC = {
     "schedules": ("keras_sphereface.schedules", None),
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
     "Recognizer": ("keras_sphereface.recognition", "Recognizer"),
+    "GuardedOptimizer": ("keras_sphereface.guarded_optimizer", "GuardedOptimizer"),
     "convert": ("keras_sphereface.conversion", "convert"),
     "evaluate": ("keras_sphereface.evaluator", "evaluate"),
     "evaluate_ijb": ("keras_sphereface.ijb_evaluator", "evaluate_ijb"),

@@ -14,6 +14,14 @@ class NoFaceError(ValueError):
     """A picture in which no face was found. The message names the picture."""
 
 
+class CheckpointError(OSError):
+    """A checkpoint could not be written or read. The message names the last good one and what to do."""
+
+
+class DivergenceError(ArithmeticError):
+    """A loss, gradient or weight is not finite. The message names the step, and what is known about the cause."""
+
+
 class MissingDependencyError(ImportError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 

@@ -7,10 +7,13 @@ The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `ker
 import hashlib
 import json
 import pathlib
+import shutil
+import struct
 import tempfile
 import zipfile
+import zlib
 
-from keras_sphereface import safe_config, weights_file
+from keras_sphereface import model_size, safe_config, weights_file
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.version import __version__
 
@@ -18,6 +21,12 @@ CONFIG, METADATA, WEIGHTS, PRESET = "config.json", "metadata.json", "model.weigh
 KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
 PRESET_FORMAT = 1
 _HASH_BLOCK = 1 << 20
+
+# Keras stores without compression; text shrinks to a twentieth at most, weights hardly at all.
+_EXPANSION, _SMALL = 20, 1 << 20
+
+# What zipfile raises on broken archives, depending on where in them it notices.
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
 
 
 def sha256(path):
@@ -149,8 +158,8 @@ def read_checksums(path):
     """
     try:
         preset = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        version, checksums = preset["format"], dict(preset["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        version, checksums = preset["format"], dict(preset["sha256"].items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a preset description ({error!r}). Publish the model again") from error
     if not isinstance(version, int) or version > PRESET_FORMAT:
         raise FileFormatError(f"{path}: format {version!r}, expected at most {PRESET_FORMAT}. Update keras_sphereface")
@@ -184,8 +193,9 @@ def read(folder, source=None):
     if (folder / PRESET).is_file():
         for name, expected in read_checksums(folder / PRESET).items():
             check_sha256(folder / name, expected, f"{source}/{name}")
-    safe_config.check(_parse(f"{source}/{CONFIG}", (folder / CONFIG).read_bytes()), f"{source}/{CONFIG}")
-    weights_file.check_hdf5(folder / WEIGHTS)
+    config = _parse(f"{source}/{CONFIG}", (folder / CONFIG).read_bytes())
+    safe_config.check(config, f"{source}/{CONFIG}")
+    model_size.check(config, weights_file.check_hdf5(folder / WEIGHTS), source)
     return _load(folder, source)
 
 
@@ -199,15 +209,33 @@ def read_keras_file(path):
         The embedder, a `keras.Model`, not compiled.
 
     Raises:
-        FileFormatError: If the file is broken or names code.
+        FileFormatError: If the file is broken, claims more content than it holds, or names code.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            content = archive.read(CONFIG)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise FileFormatError(f"{path}: not a .keras file ({error}). Save it again with model.save") from error
-    safe_config.check(_parse(path, content), path)
-    return _load(path, path)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _extract(archive, pathlib.Path(folder), path)
+        except (*_BROKEN_ZIP, KeyError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FileFormatError(f"{path}: not a .keras file ({reason}). Save it again with model.save") from error
+        return read(folder, str(path))
+
+
+def _extract(archive, folder, path):
+    """Writes the three files that a model is made of; no other name in the archive is looked at."""
+    names = set(archive.namelist())
+    for name in KERAS_FILES:
+        if name not in names and name != CONFIG:  # `read` says what is missing; without a configuration it is no model
+            continue
+        entry = archive.getinfo(name)
+        if entry.file_size > _EXPANSION * entry.compress_size + _SMALL:
+            raise FileFormatError(
+                f"{path}: {name} claims {entry.file_size} bytes, stored in {entry.compress_size}. Do not use this file"
+            )
+        with archive.open(entry) as source, open(folder / name, "wb") as target:
+            shutil.copyfileobj(source, target)
+        if name == CONFIG:
+            safe_config.check(_parse(path, (folder / name).read_bytes()), path)
 
 
 def _parse(source, content):
@@ -222,9 +250,12 @@ def _load(path, source):
 
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        first_line = str(error).strip().partition("\n")[0]
+    except Exception as error:  # Keras has no error of its own for broken files, and h5py's are many
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FileFormatError(
             f"{source}: Keras could not load the whole model ({first_line}). Save it again"
         ) from error
-    return as_embedder(model)
+    try:
+        return as_embedder(model)
+    except ValueError as error:
+        raise FileFormatError(f"{source}: {error}") from error

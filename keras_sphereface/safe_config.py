@@ -68,7 +68,7 @@ def _walk(node, source):
 
 def _check_class(node, source):
     name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
-    if module is None and name in DATA_CLASSES:
+    if module is None and isinstance(name, str) and name in DATA_CLASSES:
         return
     known = isinstance(name, str) and isinstance(module, str) and _known(name, module, registered)
     if not known:

@@ -16,6 +16,9 @@ from keras_sphereface.errors import FileFormatError
 FORMAT_VERSION = 1
 SUFFIX = ".h5"
 
+# What h5py raises on broken files, depending on where in them it notices.
+BROKEN_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
+
 
 def variables_by_name(model):
     """Names the weights of a model, those of models inside it included.
@@ -118,7 +121,7 @@ def _read_arrays(path):
     """All weights of the file by name, float32."""
     check_hdf5(path)
     with h5py.File(path, "r") as file:
-        version = int(file.attrs.get("format", 0))
+        version = _format_of(path, file)
         if version != FORMAT_VERSION:
             raise FileFormatError(
                 f"{path}: the attribute `format` is {version}, expected {FORMAT_VERSION}. "
@@ -128,9 +131,9 @@ def _read_arrays(path):
             index = [(str(name), tuple(shape)) for name, shape in json.loads(bytes(file["index"][()]))]
             values = np.asarray(file["values"], dtype="float32")
             ends = np.cumsum([math.prod(shape) for _, shape in index])
-        except (KeyError, ValueError, TypeError) as error:
+        except (*BROKEN_HDF5, RecursionError) as error:
             raise FileFormatError(f"{path}: `index` or `values` is broken ({error}). Get the file again") from error
-    if not index or values.shape != (ends[-1],):
+    if not index or values.shape != (ends[-1],) or (np.diff(ends, prepend=0) < 0).any():
         raise FileFormatError(
             f"{path}: `values` has shape {values.shape}, expected what `index` lists. Get the file again"
         )
@@ -140,29 +143,67 @@ def _read_arrays(path):
     return {name: part.reshape(shape) for (name, shape), part in zip(index, parts)}
 
 
+def _format_of(path, file):
+    try:
+        return int(file.attrs.get("format", 0))
+    except BROKEN_HDF5 as error:
+        raise FileFormatError(f"{path}: the attribute `format` is broken ({error}). Get the file again") from error
+
+
 def check_hdf5(path):
-    """Refuses HDF5 files that are broken or that reach into other files (external links, external or virtual data).
+    """Refuses HDF5 files that are broken, reach into other files, or claim more content than they hold.
+
+    Refused are links, external and virtual data, and data sets that are not plain numbers or are longer than the bytes
+    stored for them: compressed or never written, they would take memory that the file does not have.
 
     Args:
         path: Path of the file.
 
+    Returns:
+        Number of values in all data sets.
+
     Raises:
-        FileFormatError: If the file is not readable HDF5 or holds such a reference.
+        FileFormatError: If the file is not readable HDF5 or holds such a thing.
     """
     try:
         with h5py.File(path, "r") as file:
-            _check_group(path, file)
-    except OSError as error:
-        raise FileFormatError(f"{path}: not a readable HDF5 file ({error}). Get the file again") from error
+            return _check_groups(path, file)
+    except BROKEN_HDF5 as error:
+        if isinstance(error, FileFormatError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileFormatError(f"{path}: not a readable HDF5 file ({reason}). Get the file again") from error
 
 
-def _check_group(path, group):
-    for name in group:
-        place = f"{group.name.rstrip('/')}/{name}"
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise FileFormatError(f"{path}: {place} is a link, expected plain data. Do not use this file")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _check_group(path, item)
-        elif item.is_virtual or item.external:
-            raise FileFormatError(f"{path}: {place} lies in another file, expected plain data. Do not use this file")
+def _check_groups(path, root):
+    pending, seen, values = [root], set(), 0
+    while pending:  # no recursion: groups may be nested deep, or hold themselves
+        group = pending.pop()
+        for name in group:
+            place = f"{group.name.rstrip('/')}/{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise FileFormatError(f"{path}: {place} is a link, expected plain data. Do not use this file")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise FileFormatError(f"{path}: {place} is a second name of something else. Do not use this file")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                pending.append(item)
+            else:
+                values += _check_dataset(path, place, item)
+    return values
+
+
+def _check_dataset(path, place, item):
+    """Returns the number of values."""
+    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+        raise FileFormatError(f"{path}: {place} lies in another file, expected plain data. Do not use this file")
+    if item.dtype.kind not in "biufV":  # V: bfloat16
+        raise FileFormatError(f"{path}: {place} holds {item.dtype}, expected numbers. Do not use this file")
+    if item.nbytes > item.id.get_storage_size():
+        raise FileFormatError(
+            f"{path}: {place} claims {item.nbytes} bytes, but {item.id.get_storage_size()} are stored. "
+            "Get the file again, or write it without compression"
+        )
+    return item.size

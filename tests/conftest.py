@@ -10,6 +10,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz-examples",
+        type=int,
+        default=0,
+        help="changed files that tests/fuzz tries for every reader, new ones each time",
+    )
+
+
 @pytest.fixture
 def shared():
     """The folder with real data and public weights that developers have beside the project."""

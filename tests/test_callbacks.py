@@ -62,8 +62,8 @@ def test_checkpoints_keep_the_last_and_ignore_unfinished_ones(rng, tmp_path):
     trainer = make_trainer()
     checkpoint = callbacks.Checkpoint(tmp_path, keep=2)
     trainer.fit(images, labels, epochs=3, verbose=0, callbacks=[checkpoint])
-    assert [path.name for path in checkpoint.paths()] == ["epoch-000002.weights.h5", "epoch-000003.weights.h5"]
-    (tmp_path / "unfinished.weights.h5").write_bytes(b"half a file")
+    assert [path.name for path in checkpoint.paths()] == ["epoch-000002.npz", "epoch-000003.npz"]
+    (tmp_path / "unfinished.npz").write_bytes(b"half a file")
     assert callbacks.Checkpoint(tmp_path).resume(make_trainer()) == 3
 
 

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     # 0: pure functions, files
     "angular": "",
     "embedder": "",
+    "model_size": "",
     "safe_config": "",
     "weights_file": "",
     # 1: tables and readers; evaluation never sees Keras, data never scores
@@ -33,15 +34,16 @@ MAY_IMPORT = {
     "heads": "margins feature_norms losses regularizers",
     "backbones": "",
     "schedules": "",
+    "guarded_optimizer": "",
     # 3: what people call
     "classifier": "embedder losses",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
-    "callbacks": "evaluator",
+    "callbacks": "data evaluator guarded_optimizer",
     "plots": "angular classifier evaluation heads margins",
     "conversion": "backbones",
     "model_card": "presets",
-    "model_folder": "embedder safe_config weights_file",
+    "model_folder": "embedder model_size safe_config weights_file",
     "export": "evaluation model_folder",
     "hub_files": "model_folder presets",
     "hub": "backbones embedder hub_files model_card model_folder presets weights_file",

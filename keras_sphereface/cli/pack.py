@@ -7,16 +7,15 @@ writes train.rec, train.idx and property in InsightFace's layout, so that `packe
 others are resized and encoded.
 """
 
-import logging
 import os
 import pathlib
 
 from keras_sphereface.cli import options
+from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
 from keras_sphereface.errors import FileFormatError
 
-log = logging.getLogger(__name__)
 JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -42,6 +41,9 @@ def add_arguments(parser):
         "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
     )
     options.add_json(parser)
+    parser.add_argument(
+        "--max-bad", type=int, default=100, metavar="N", help="broken images that are left out (default: 100)"
+    )
 
 
 def run(args):
@@ -53,19 +55,20 @@ def run(args):
         )
     output, form = _output(args.output, args.format)
     faces = list_folder(args.folder, args.min_images)
-    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, args.strict)
+    bad = BadRecords(args.folder, args.max_bad, args.strict)
+    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, bad)
     output.parent.mkdir(parents=True, exist_ok=True)
     if form == "recordio":
         files = packer.write_recordio(output)
     else:
         files = packer.write_tfrecord(output)
-    counts = {"images": packer.count, "people": len(faces.class_names), "kept": packer.kept, "broken": packer.broken}
+    counts = {"images": packer.count, "people": len(faces.class_names), "kept": packer.kept, "broken": len(packer.bad)}
     options.show(
         args,
         {"files": files, **counts},
         f"Packed {packer.count} images of {len(faces.class_names)} people into {', '.join(files)} "
         f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
-        f"{packer.broken} broken and left out.",
+        f"{len(packer.bad)} broken and left out.",
     )
 
 
@@ -80,9 +83,9 @@ def _output(output, form):
 class Packer:
     """Reads the images of a `FaceFolder` one by one, in the order of the labels, and counts what it did with them."""
 
-    def __init__(self, faces, image_size, quality, strict):
-        self.faces, self.image_size, self.quality, self.strict = faces, image_size, quality, strict
-        self.count = self.kept = self.broken = 0
+    def __init__(self, faces, image_size, quality, bad):
+        self.faces, self.image_size, self.quality, self.bad = faces, image_size, quality, bad
+        self.count = self.kept = 0
 
     def write_recordio(self, path):
         """Writes train.rec, .idx and property; returns the names of the files."""
@@ -111,10 +114,7 @@ class Packer:
             try:
                 data = self._bytes(os.path.join(self.faces.root, name))
             except (FileFormatError, OSError) as error:
-                if self.strict:
-                    raise
-                self.broken += 1
-                log.warning("left out: %s", error)
+                self.bad.add(name, error)
                 continue
             self.count += 1
             yield data, label

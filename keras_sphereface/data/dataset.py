@@ -6,6 +6,7 @@ from keras_sphereface.data import loader as loaders
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
+from keras_sphereface.errors import FileFormatError
 
 
 class FaceDataset:
@@ -176,7 +177,7 @@ def from_recordio(path, num_classes=None, image_size=None, max_bad=100, strict=F
 def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
     """Opens a folder of images with one folder per identity.
 
-    Labels count the identity folders in sorted order; folders without images are left out and named in the log.
+    Labels count the identity folders in sorted order; folders without images get no label, and count as broken images.
 
     Args:
         root: Path of the folder.
@@ -189,13 +190,18 @@ def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
         A `FaceDataset` with `class_names`.
 
     Raises:
-        FileFormatError: If no identity has images.
+        FileFormatError: If no identity has images, or too many folders (with `strict`, one) are empty.
         FileNotFoundError: If there is no such folder.
     """
     from keras_sphereface.data.folders import list_folder
     from keras_sphereface.data.sources import FolderSource
 
-    return FaceDataset(FolderSource(list_folder(root, min_images), image_size), max_bad, strict)
+    faces = list_folder(root, min_images)
+    dataset = FaceDataset(FolderSource(faces, image_size), max_bad, strict)
+    for name in faces.empty:
+        where = os.path.join(faces.root, name)
+        dataset.bad.add(where, FileFormatError(f"{where}: an identity without images. Fill or remove the folder."))
+    return dataset
 
 
 def from_tfrecord(path, num_classes=None, image_size=None, max_bad=100, strict=False):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import threading
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def atomic_writer(path):
         The open file; seekable.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -15,12 +15,16 @@ _NAMED_AT_MOST = 5
 
 
 class FaceFolder(NamedTuple):
-    """The images under a folder: `names` relative to `root`, `labels` (int32), and the identities' `class_names`."""
+    """The images under a folder: `names` relative to `root`, `labels` (int32), and the identities' `class_names`.
+
+    `empty` are the folders that hold no image at all, and so no label.
+    """
 
     root: str
     names: list
     labels: np.ndarray
     class_names: list
+    empty: list = ()
 
 
 def list_folder(root, min_images=1):
@@ -40,26 +44,28 @@ def list_folder(root, min_images=1):
         FileFormatError: If no identity is left.
         FileNotFoundError: If there is no such folder.
     """
-    root, names, labels, class_names, left_out = os.fspath(root), [], [], [], []
+    root, names, labels, class_names, left_out, empty = os.fspath(root), [], [], [], [], []
     for identity in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
         files = images_under(os.path.join(root, identity))
-        if len(files) < max(1, min_images):
+        if not files:
+            empty.append(identity)
+            continue
+        if len(files) < min_images:
             left_out.append(identity)
             continue
         labels.append(np.full(len(files), len(class_names), np.int32))
         names += [os.path.join(identity, name) for name in files]
         class_names.append(identity)
-    if left_out:
-        some = ", ".join(left_out[:_NAMED_AT_MOST]) + (", ..." if len(left_out) > _NAMED_AT_MOST else "")
-        log.warning(
-            "%s: %d folders with fewer than %d images left out: %s", root, len(left_out), max(1, min_images), some
-        )
+    for folders, reason in ((empty, "without images"), (left_out, f"with fewer than {min_images} images")):
+        if folders:
+            some = ", ".join(folders[:_NAMED_AT_MOST]) + (", ..." if len(folders) > _NAMED_AT_MOST else "")
+            log.warning("%s: %d folders %s left out: %s", root, len(folders), reason, some)
     if not names:
         raise FileFormatError(
             f"{root}: no identity with at least {max(1, min_images)} images. "
             "Expected one folder per identity, with images in it."
         )
-    return FaceFolder(root, names, np.concatenate(labels), class_names)
+    return FaceFolder(root, names, np.concatenate(labels), class_names, empty)
 
 
 def images_under(folder):

@@ -1,5 +1,6 @@
 """IJB-B and IJB-C in the layout they are passed on in: loose crops and the official meta files."""
 
+import contextlib
 import csv
 import dataclasses
 import os
@@ -171,7 +172,7 @@ def read_template_list(path, name, known, media_path):
         `TemplateList`.
     """
     subjects = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file, _is_text(path):
         rows = csv.reader(file)
         header = [title.strip().upper() for title in next(rows, [])]
         if not {"TEMPLATE_ID", "SUBJECT_ID"} <= set(header):
@@ -181,8 +182,8 @@ def read_template_list(path, name, known, media_path):
             if not row:
                 continue
             try:
-                template, subject = (int(row[column]) for column in columns)
-            except (ValueError, IndexError):
+                template, subject = (int(np.int32(int(row[column]))) for column in columns)
+            except (ValueError, IndexError, OverflowError):
                 found = ",".join(row)[:80]
                 raise FileFormatError(
                     f"{path}, line {rows.line_num}: expected integers in TEMPLATE_ID and SUBJECT_ID, found {found!r}. "
@@ -203,6 +204,17 @@ def read_template_list(path, name, known, media_path):
     return TemplateList(name, template_ids, np.array([subjects[key] for key in template_ids.tolist()], np.int32))
 
 
+@contextlib.contextmanager
+def _is_text(path):
+    """Names the file where its bytes are no text, or no CSV."""
+    try:
+        yield
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileFormatError(
+            f"{path}: expected text in UTF-8 ({error}). Take the file from the original archive again"
+        ) from error
+
+
 def _path(folder, name, switch=None):
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
@@ -214,7 +226,8 @@ def _path(folder, name, switch=None):
 def _read_named(path, tokens, dtype, expected):
     """Reads lines of a name and `tokens - 1` finite numbers; returns the names and a 2-D array."""
     names, parts = [], []
-    with open(path, encoding="utf-8") as file, tqdm(desc=os.path.basename(path), unit="line", disable=None) as bar:
+    bar = tqdm(desc=os.path.basename(path), unit="line", disable=None)
+    with open(path, encoding="utf-8") as file, bar, _is_text(path):
         line = 0
         while lines := file.readlines(_LINES * 64):
             try:

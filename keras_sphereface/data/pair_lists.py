@@ -182,7 +182,13 @@ class _ImageTable:
 
     def add(self, line_number, image, identity):
         if image not in self.index_of:
-            if not (self.folder / image).is_file():
+            parts = pathlib.PurePath(image.replace("\\", "/"))
+            if parts.is_absolute() or ".." in parts.parts:
+                raise FileFormatError(
+                    f"{self.list_path}: line {line_number}: names {image[:100]!r}, which may lie outside the folder. A name "
+                    "is a path below the folder, without '..'; get the list from a source you trust."
+                )
+            if not os.path.isfile(self.folder / image):
                 raise FileFormatError(
                     f"{self.list_path}: line {line_number}: names the image {image!r}, but {self.folder / image} is "
                     "missing. Check the folder and the ending of the image files, or restore the image."

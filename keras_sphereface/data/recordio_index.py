@@ -3,6 +3,7 @@
 It is parsed block by block, and rebuilt by a scan of the .rec file where it is missing.
 """
 
+import contextlib
 import logging
 import os
 
@@ -160,7 +161,7 @@ def load_index(path, index_path=None, write=True):
         FileFormatError: If either file is broken.
     """
     index_path = os.path.splitext(os.fspath(path))[0] + ".idx" if index_path is None else os.fspath(index_path)
-    if os.path.exists(index_path):
+    with contextlib.suppress(FileNotFoundError):  # asking first would leave time for another process to remove it
         return read_index(index_path)
     keys, offsets = scan(path)
     log.warning("%s has no index; rebuilt it by a scan: %d records", os.fspath(path), len(keys))

@@ -78,6 +78,25 @@ class Preset:
         return WEIGHTS_FOLDER / self.file
 
 
+def read(path):
+    """Reads the file of a preset.
+
+    Args:
+        path: Path of a JSON file.
+
+    Returns:
+        The `Preset`.
+
+    Raises:
+        FileFormatError: If it is not JSON, or not as `from_dict` wants it.
+    """
+    try:
+        entry = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: not JSON ({error}). Install the package again") from error
+    return from_dict(entry, path)
+
+
 def from_dict(entry, source="preset"):
     """Makes a `Preset` of a dictionary, checked.
 
@@ -97,9 +116,16 @@ def from_dict(entry, source="preset"):
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     }
+    if not isinstance(entry, dict):
+        raise FileFormatError(f"{source}: expected a dictionary, found {type(entry).__name__}. Correct the entry")
     unknown, missing = sorted(set(entry) - set(fields)), sorted(required - set(entry))
     if unknown or missing:
         raise FileFormatError(f"{source}: unknown fields {unknown}, missing fields {missing}. Correct the entry")
+    for name, value in entry.items():
+        if not isinstance(value, fields[name].type):
+            raise FileFormatError(
+                f"{source}: `{name}` must be {fields[name].type}. Received: {value!r}. Correct the entry"
+            )
     preset = Preset(**entry)
     for problem in _problems(preset):
         raise FileFormatError(f"{source}: {problem}. Correct the entry")
@@ -125,8 +151,8 @@ def _problems(preset):
     if preset.status == "published" and not is_pinned:
         yield "published presets need `hub_id` and the commit as `revision`, 40 hexadecimal digits"
     for metric in preset.metrics:
-        if set(metric) != {"name", "dataset", "value", "unit", "command"}:
-            yield f"a metric needs name, dataset, value, unit, command. Received: {sorted(metric)}"
+        if not isinstance(metric, dict) or set(metric) != {"name", "dataset", "value", "unit", "command"}:
+            yield f"a metric needs name, dataset, value, unit, command. Received: {metric!r}"
     if preset.default and preset.status != "embedded":
         yield "the default must be embedded"
 
@@ -143,11 +169,7 @@ def table():
     """
     presets = []
     for path in sorted(FOLDER.glob("*.json")):
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise FileFormatError(f"{path}: not JSON ({error}). Install the package again") from error
-        presets.append(from_dict(entry, path))
+        presets.append(read(path))
         if path.stem != presets[-1].name:
             raise FileFormatError(f"{path}: `name` is {presets[-1].name!r}, expected {path.stem!r}. Rename the file")
     presets.sort(key=lambda preset: (not preset.default, STATUSES.index(preset.status), preset.name))

@@ -222,6 +222,25 @@ def test_a_file_cut_short_and_an_index_that_points_outside(tmp_path):
     assert "outside the file" in dataset.bad.messages[7]
 
 
+def test_a_record_with_a_wrong_magic_number_is_skipped(tmp_path):
+    path = faces.write_recordio(tmp_path / "train.rec", pictures(8), np.arange(8))
+    offset = [int(line.split("\t")[1]) for line in (tmp_path / "train.idx").read_text().splitlines()][5]
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = b"\0\0\0\0"
+    path.write_bytes(data)
+    dataset = faces.from_recordio(path)
+    images, labels = arrays(dataset.batches(8).take(1))[0]
+    assert 4 not in labels
+    assert list(dataset.bad.messages) == [4]
+    for image, label in zip(images, labels):
+        np.testing.assert_array_equal(image, dataset.read(int(label))[0])
+    with pytest.raises(FileFormatError, match=r"record 5 at offset.*strict"):
+        faces.from_recordio(path, strict=True).sequence(8)[0]
+    (tmp_path / "train.idx").unlink()
+    with pytest.raises(FileFormatError, match=rf"train\.rec, offset {offset}"):
+        faces.from_recordio(path)  # without an index there is no way past it
+
+
 def test_the_file_may_vanish_while_it_is_read(recordio):
     dataset = faces.from_recordio(recordio)
     expected = arrays(dataset.batches(4).take(3))
@@ -248,7 +267,12 @@ def test_folder(tmp_path, caplog):
     (tmp_path / "readme.md").write_text("no folder")
     with caplog.at_level(logging.WARNING):
         dataset = faces.from_folder(tmp_path)
-    assert "1 folders with fewer than 1 images left out: empty" in caplog.text
+    assert "1 folders without images left out: empty" in caplog.text
+    assert list(dataset.bad.messages) == [str(tmp_path / "empty")]
+    with pytest.raises(FileFormatError, match=r"empty: an identity without images\..*strict"):
+        faces.from_folder(tmp_path, strict=True)
+    with pytest.raises(FileFormatError, match="more than max_bad=0"):
+        faces.from_folder(tmp_path, max_bad=0)
     assert dataset.class_names == ["a", "b", "c"]
     assert (dataset.num_images, dataset.num_classes, dataset.image_size) == (6, 3, (SIDE, SIDE))
     assert [(int(image[0, 0, 0]), label) for image, label in map(dataset.read, range(6))] == [
@@ -257,10 +281,11 @@ def test_folder(tmp_path, caplog):
     images, labels = arrays(dataset.batches(6, seed=1).take(1))[0]
     np.testing.assert_array_equal(images[:, 5, 5, 0] // 40, np.array([1, 0, 2])[labels])
     np.testing.assert_array_equal(dataset.sequence(6, seed=1)[0][0], images)
-    assert len(dataset.bad) == 0
+    (tmp_path / "empty").rmdir()
     (tmp_path / "a" / "0.png").unlink()  # vanishes while training
-    labels = arrays(dataset.batches(6, seed=1).take(1))[0][1]
-    assert list(dataset.bad.messages) == [0]
+    images, labels = arrays(dataset.batches(6, seed=1).take(1))[0]
+    np.testing.assert_array_equal(images[:, 5, 5, 0] // 40, np.array([1, 0, 2])[labels])
+    assert "0.png" in dataset.bad.messages[0]
     assert faces.from_folder(tmp_path, min_images=2).class_names == ["b", "c"]
 
 

@@ -50,6 +50,8 @@ def test_broken_images_are_left_out_and_counted_or_stop_a_strict_run(folder, tmp
     assert main(["pack", str(folder), out, "--image-size", "32", "--strict"]) == 1
     assert "1.jpg" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+    assert main(["pack", str(folder), out, "--image-size", "32", "--max-bad", "1"]) == 1
+    assert "2 broken images, more than max_bad=1" in capsys.readouterr().err
     assert main(["pack", str(folder), out, "--image-size", "32"]) == 0
     assert "2 broken and left out" in capsys.readouterr().out
     assert faces.from_recordio(out).num_images == 4

@@ -1,0 +1,9 @@
+"""Callbacks: margin schedule, verification while training, statistics, checkpoints, and a guard against divergence."""
+
+from keras_sphereface.callbacks.checkpoint import Checkpoint
+from keras_sphereface.callbacks.embedding_statistics import EmbeddingStatistics
+from keras_sphereface.callbacks.margin_schedule import MarginSchedule
+from keras_sphereface.callbacks.nonfinite_guard import NonFiniteGuard
+from keras_sphereface.callbacks.pair_verification import PairVerification
+
+__all__ = ["Checkpoint", "EmbeddingStatistics", "MarginSchedule", "NonFiniteGuard", "PairVerification"]

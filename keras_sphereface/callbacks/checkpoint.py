@@ -1,0 +1,149 @@
+"""Checkpoints from which a training goes on exactly."""
+
+import contextlib
+
+import keras
+
+from keras_sphereface.callbacks import random_state, variables_file
+from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
+from keras_sphereface.errors import CheckpointError, DivergenceError
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves the state of the training at the end of every epoch, so that `resume` goes on exactly from there.
+
+    Saved are weights, optimizer (slots, step, averaged weights, loss scale), margin, and the random state of the layers,
+    of Python and of NumPy. A checkpoint is written under a temporary name, flushed to the disk and renamed; its
+    description with a checksum is written last. Where the newest is half-written or damaged, the one before it is
+    used. Weights that are not finite are never written.
+
+    The end of an epoch is Keras's: pass `steps_per_epoch` to `fit` for checkpoints every so many steps.
+
+    Args:
+        folder: Where checkpoints go; made if missing.
+        keep: How many of the last ones are kept, at least 1. Defaults to `2`.
+        run: Dictionary of JSON values that must be the same when the run goes on, e.g. the global batch size, the number of
+            steps of an epoch and the seed of the data: `resume` refuses others, naming them. The number of replicas need
+            not be among them: the same global batch on another number continues the run. Defaults to `None`.
+
+    Attributes:
+        step: Number of batches trained on so far, skipped ones included: the `start_step` of the data.
+
+    Example:
+    >>> run = {"batch_size": 128, "steps_per_epoch": 1000, "seed": 1}
+    >>> checkpoint = keras_sphereface.callbacks.Checkpoint("run/checkpoints", run=run)
+    >>> epoch = checkpoint.resume(trainer)  # 0 in a new folder
+    >>> data = dataset.batches(128, seed=1, start_step=checkpoint.step)
+    >>> trainer.fit(data, initial_epoch=epoch, epochs=20, steps_per_epoch=1000, callbacks=[checkpoint])
+    """
+
+    def __init__(self, folder, keep=2, run=None):
+        super().__init__()
+        if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
+            raise ValueError(f"`keep` must be an integer of at least 1. Received: keep={keep!r}")
+        self._files = CheckpointFiles(folder, keep)
+        self.run = dict(run or {})
+        self.step = 0
+        self._epoch_first = self._epoch_steps = 0
+
+    @property
+    def folder(self):
+        """Where checkpoints go."""
+        return self._files.folder
+
+    @property
+    def keep(self):
+        """How many of the last ones are kept."""
+        return self._files.keep
+
+    def paths(self):
+        """The checkpoints in the folder, oldest first."""
+        return self._files.paths()
+
+    def resume(self, model):
+        """Loads the newest whole checkpoint into a built and compiled model, and sets `step`.
+
+        Returns:
+            The number of epochs done, 0 where there is no checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is another run's: other values of `run`, another network or optimizer.
+            CheckpointError: If there are checkpoints, but none is whole.
+        """
+        path, description = self._files.newest()
+        if path is None:
+            if self.paths():
+                raise CheckpointError(
+                    f"{self.folder}: none of its {len(self.paths())} checkpoints is whole. Remove them to start anew"
+                )
+            return 0
+        self._check_run(path, description["run"])
+        # Variables of tf.distribute can be made and loaded only in the scope of their strategy.
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model.optimizer.build(model.trainable_variables)
+            variables_file.read(path, _variables(model))
+        random_state.restore(description["random"])
+        self.step = description["step"]
+        return description["epoch"]
+
+    def _check_run(self, path, saved):
+        for name in sorted({*saved, *self.run}):
+            if saved.get(name) != self.run.get(name):
+                raise ValueError(
+                    f"{path}: this run was begun with {name}={saved.get(name)!r}, and schedules and the order of the data "
+                    f"count from there. Received: {name}={self.run.get(name)!r}. Use the same, or another folder"
+                )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Remembers how many batches came before."""
+        self._epoch_first, self._epoch_steps = self.step, 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Counts batches; the beginning is looked at because looking at the end would wait for the accelerator."""
+        done = batch + getattr(self.model, "steps_per_execution", 1)
+        self._epoch_steps = min(done, self.params.get("steps") or done)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes a checkpoint and removes the oldest ones.
+
+        Raises:
+            DivergenceError: If a weight is not finite; nothing is written then.
+            CheckpointError: If it cannot be written, e.g. because the disk is full; the one before it is intact.
+        """
+        self.step = self._epoch_first + self._epoch_steps
+        variables = _variables(self.model)
+        _check_finite(variables, self.step)
+        description = {
+            "epoch": epoch + 1,
+            "step": self.step,
+            "run": self.run,
+            "random": random_state.capture(),
+        }
+        try:
+            self._files.write(epoch + 1, lambda path: variables_file.write(path, variables), description)
+        except OSError as error:
+            last = [path.name for path in self.paths()[-1:]]
+            raise CheckpointError(
+                f"{self.folder}: the checkpoint after step {self.step} could not be written ({_one_line(error)}). "
+                f"Last good one: {last[0] if last else 'none'}. Free some room, then run the same command again"
+            ) from error
+
+
+def _variables(model):
+    """All that changes in a training, the states of the layers' random numbers included."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _check_finite(variables, step):
+    for variable in variables:
+        values = keras.ops.convert_to_tensor(variable)
+        if keras.backend.is_float_dtype(variable.dtype) and not bool(keras.ops.all(keras.ops.isfinite(values))):
+            raise DivergenceError(
+                f"After step {step} the variable {variable.path!r} is not finite: no checkpoint is written. Resume from the "
+                "last one with a lower learning rate or margin, or train under a NonFiniteGuard"
+            )
+
+
+def _one_line(error):
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,109 @@
+"""Checkpoints as files: written whole or not at all, recognised by their checksum, the last ones kept. No Keras here.
+
+A checkpoint is a pair: `epoch-000012.npz` and `epoch-000012.json`, which has the checksum of the first and is
+written last. Without it, or where the checksum does not fit, the checkpoint counts as half-written.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import pathlib
+
+from keras_sphereface.data.files import atomic_writer, sync_folder
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".npz"
+FORMAT = 1
+_BLOCK = 1 << 20
+
+
+class CheckpointFiles:
+    """The checkpoints in a folder.
+
+    Args:
+        folder: The folder; made when the first checkpoint is written.
+        keep: How many of the last ones are kept.
+    """
+
+    def __init__(self, folder, keep):
+        self.folder, self.keep = pathlib.Path(folder), keep
+
+    def paths(self):
+        """Paths of the files that have their description beside them, oldest first."""
+        return sorted(path for path in self.folder.glob(f"epoch-[0-9]*{SUFFIX}") if _description_path(path).is_file())
+
+    def newest(self):
+        """The newest checkpoint that is whole.
+
+        Returns:
+            `(path, description)`, or `(None, None)` where there is none.
+        """
+        for path in reversed(self.paths()):
+            try:
+                return path, _read_description(path)
+            except (OSError, ValueError) as error:
+                log.warning("%s is half-written or damaged (%s); the checkpoint before it is used", path, error)
+        return None, None
+
+    def write(self, epoch, save, description):
+        """Writes a checkpoint, then removes the oldest ones.
+
+        Args:
+            epoch: Number of epochs done.
+            save: Called with a path that ends in `.npz`; writes the variables there.
+            description: Dictionary of JSON values to keep beside them.
+
+        Returns:
+            Path of the file.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"epoch-{epoch:06d}{SUFFIX}"
+        temporary = self.folder / f"unfinished{SUFFIX}"
+        try:
+            save(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            description = {"format": FORMAT, **description, "sha256": _sha256(temporary)}
+            _description_path(path).unlink(missing_ok=True)  # of an earlier run that got as far
+            os.replace(temporary, path)
+            sync_folder(self.folder)
+            with atomic_writer(_description_path(path)) as file:
+                file.write(json.dumps(description).encode())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        self._remove_old(path)
+        return path
+
+    def _remove_old(self, newest):
+        """Removes all but the last ones; never the newest, whatever the numbers of those that lie there."""
+        kept = {newest, *self.paths()[-self.keep :]}
+        for path in self.folder.glob(f"epoch-[0-9]*{SUFFIX}"):
+            if path not in kept:
+                _description_path(path).unlink(missing_ok=True)  # first: without it the file counts for nothing
+                path.unlink(missing_ok=True)
+
+
+def _description_path(path):
+    return path.with_name(path.name.removesuffix(SUFFIX) + ".json")
+
+
+def _read_description(path):
+    description = json.loads(_description_path(path).read_bytes())
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ValueError(f"its description is not of format {FORMAT}")
+    if _sha256(path) != description.get("sha256"):
+        raise ValueError("its checksum is wrong")
+    return description
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""The margin's schedule."""
+
+import keras
+
+
+class MarginSchedule(keras.callbacks.Callback):
+    r"""Raises the head's margin in steps: $m = \min(m_{final}, m_{start} + \Delta m \lfloor step / interval \rfloor)$.
+
+    The paper starts heads without feature normalization at no margin this way. The margin is a saved variable of the head
+    (`head.current_margin`) and the step is the optimizer's, so that a restarted run goes on where it was.
+
+    Args:
+        increase: What is added at each step up, above 0.
+        interval: Number of optimizer steps between them, at least 1.
+        start: The first margin. Defaults to `None`, the margin's neutral value (1 for multiplicative margins).
+        final: The last margin. Defaults to `None`, the one that the head was made with.
+
+    Logs `margin` at the end of every epoch.
+
+    Example:
+    >>> trainer.fit(dataset, callbacks=[keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)])
+
+    Reference: arXiv 2109.05565, section 3.3.
+    """
+
+    def __init__(self, increase, interval, start=None, final=None):
+        super().__init__()
+        if not increase > 0:
+            raise ValueError(f"`increase` must be above 0. Received: increase={increase!r}")
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(f"`interval` must be an integer of at least 1. Received: interval={interval!r}")
+        self.increase, self.interval = float(increase), interval
+        self.start, self.final = start, final
+        self._epoch_start = 0
+        self._current = None
+
+    def margin_at(self, step):
+        """The margin of an optimizer step, counted from 0."""
+        head = self.model.head
+        start = head.margin.neutral if self.start is None else head.margin.validate(self.start)
+        final = head.margin_value if self.final is None else head.margin.validate(self.final)
+        return min(final, start + self.increase * (step // self.interval))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Reads the optimizer's step."""
+        self._epoch_start = int(self.model.optimizer.iterations)
+        self._current = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Sets the margin if it is another than before."""
+        margin = self.margin_at(self._epoch_start + batch)
+        if margin == self._current:
+            return
+        if hasattr(self.model, "jax_state_sync"):
+            # On JAX the variables are out of date between the steps of an epoch, and what is assigned then is lost.
+            self.model.jax_state_sync()
+        self.model.head.current_margin.assign(margin)
+        self._current = margin
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Logs the margin."""
+        if logs is not None:
+            logs["margin"] = float(self.model.head.current_margin)

@@ -1,0 +1,142 @@
+"""What happens when a loss or a gradient is not finite."""
+
+import logging
+
+import keras
+import numpy as np
+
+from keras_sphereface.errors import DivergenceError
+from keras_sphereface.guarded_optimizer import GuardedOptimizer
+
+log = logging.getLogger(__name__)
+
+ACTIONS = ("stop", "skip")
+_NAMED_RECORDS = 16
+
+
+class NonFiniteGuard(keras.callbacks.Callback):
+    """Stops a training, or skips and counts, when the gradient of a batch is not finite.
+
+    The model is compiled with a `GuardedOptimizer`, which leaves out the update within the step: neither weights nor
+    optimizer ever hold the bad values. This callback reads its counters, names the batch, and puts back statistics
+    of the layers (moving means) that the batch spoilt, as they were at the beginning of the epoch. A dynamic loss scale
+    overflows now and then as a matter of course: such a batch counts, but stops nothing until the scale falls below 1.
+
+    Logs at the end of every epoch: `gradient_norm` and `gradient_norm_max` (mean and maximum over the epoch's batches with
+    a finite one), `skipped` (batches left out since the run began) and `loss_scale`.
+
+    Args:
+        action: `"stop"` (raise at the first such batch) or `"skip"` (log and go on). Defaults to `"stop"`.
+        max_skipped: With `"skip"`, number of batches that is put up with in the whole run. Defaults to `100`.
+        records: Function from a batch's number, from 0, to the numbers of its images, e.g.
+            `lambda step: dataset.records_of_step(step, batch_size, seed)`. Defaults to `None`: they are not named.
+        every: Number of batches between two looks at the counters, which wait for the accelerator. Defaults to `1`.
+
+    Example:
+    >>> trainer.compile(keras_sphereface.GuardedOptimizer(keras.optimizers.SGD(0.1)))
+    >>> guard = keras_sphereface.callbacks.NonFiniteGuard("skip", records=lambda step: ds.records_of_step(step, 128))
+    >>> trainer.fit(ds.batches(128), steps_per_epoch=1000, callbacks=[guard, checkpoint])
+    """
+
+    def __init__(self, action="stop", max_skipped=100, records=None, every=1):
+        super().__init__()
+        if action not in ACTIONS:
+            raise ValueError(f"`action` must be one of {list(ACTIONS)}. Received: action={action!r}")
+        for name, value, lowest in (("max_skipped", max_skipped, 0), ("every", every, 1)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+                raise ValueError(f"`{name}` must be an integer of at least {lowest}. Received: {name}={value!r}")
+        self.action, self.max_skipped, self.records, self.every = action, max_skipped, records, every
+        self._skipped = self._applied = 0
+        self._scale = None
+        self._statistics = []
+
+    def on_train_begin(self, logs=None):
+        """Checks that the optimizer can skip batches."""
+        optimizer = self.model.optimizer
+        if not isinstance(optimizer, GuardedOptimizer):
+            raise ValueError(
+                "NonFiniteGuard needs a model compiled with keras_sphereface.GuardedOptimizer(optimizer). "
+                f"Received: optimizer={optimizer.name!r}"
+            )
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        self._skipped, self._scale = int(optimizer.skipped), float(optimizer.dynamic_scale)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Sets the sums of the gradient's norm to 0 and remembers the layers' statistics."""
+        optimizer = self.model.optimizer
+        self._applied = int(optimizer.batches) - int(optimizer.skipped)
+        optimizer.norm_sum.assign(0.0)
+        optimizer.norm_max.assign(0.0)
+        self._statistics = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.non_trainable_variables]
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Looks at the batches before this one; their end would make every callback wait for the logs."""
+        if batch and batch % self.every == 0:
+            if hasattr(self.model, "jax_state_sync"):
+                # On JAX the variables are out of date between the steps of an epoch.
+                self.model.jax_state_sync()
+            self._look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Looks at the last batches, and logs."""
+        self._look()
+        optimizer = self.model.optimizer
+        finite = max(1, int(optimizer.batches) - int(optimizer.skipped) - self._applied)
+        if logs is not None:
+            logs["gradient_norm"] = float(optimizer.norm_sum) / finite
+            logs["gradient_norm_max"] = float(optimizer.norm_max)
+            logs["skipped"] = int(optimizer.skipped)
+            logs["loss_scale"] = float(optimizer.dynamic_scale)
+
+    def _look(self):
+        optimizer = self.model.optimizer
+        skipped, scale = int(optimizer.skipped), float(optimizer.dynamic_scale)
+        if scale != self._scale:
+            log.info("Loss scale %g, before %g, after batch %d", scale, self._scale, int(optimizer.batches) - 1)
+            self._scale = scale
+        if skipped == self._skipped:
+            return
+        new, self._skipped = skipped - self._skipped, skipped
+        self._restore_statistics()
+        if optimizer.initial_scale > 1 and scale >= 1:  # an overflow of a dynamic loss scale
+            log.info("%d batches skipped so far, the latest for the loss scale's overflow", skipped)
+            return
+        optimizer.dynamic_scale.assign(1.0)
+        self._scale = 1.0
+        message = self._message(new)
+        if self.action == "stop":
+            raise DivergenceError(f"{message}. Lower the learning rate or the margin, or skip such batches")
+        log.warning("%s; skipped, %d so far", message, skipped)
+        if skipped > self.max_skipped:
+            raise DivergenceError(f"{message}. {skipped} batches skipped, more than max_skipped={self.max_skipped}")
+
+    def _message(self, new):
+        """One line: which batches, which images, and the state of the head."""
+        ring = np.asarray(keras.ops.convert_to_numpy(self.model.optimizer.skipped_batches))
+        batches = sorted(ring[ring >= 0].tolist())[-new:]
+        parts = [f"The gradient is not finite in batch {', '.join(map(str, batches))}"]
+        if self.records is not None:
+            numbers = np.concatenate([np.asarray(self.records(batch)) for batch in batches]).tolist()
+            more = f" and {len(numbers) - _NAMED_RECORDS} more" if len(numbers) > _NAMED_RECORDS else ""
+            parts.append(f"records {', '.join(map(str, numbers[:_NAMED_RECORDS]))}{more}")
+        if hasattr(self.model, "head"):
+            parts.append(f"head: {head_state(self.model.head)}")
+        return "; ".join(parts)
+
+    def _restore_statistics(self):
+        for variable, value in zip(self.model.non_trainable_variables, self._statistics):
+            if value.dtype.kind == "f" and not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                log.warning("%s is not finite; set back to its value at the beginning of the epoch", variable.path)
+                variable.assign(value)
+
+
+def head_state(head):
+    """The state of a head in a line: margin, scale, and the lengths of its class weights.
+
+    Args:
+        head: A head of `keras_sphereface.heads`, built.
+    """
+    lengths = np.linalg.norm(keras.ops.convert_to_numpy(head.kernel).astype("float64"), axis=0)
+    margin = f"margin {head.margin.name} {float(head.current_margin):g}"
+    return f"{margin}, scale {getattr(head, 'scale', None)}, class weights of length {lengths.min():g} to {lengths.max():g}"

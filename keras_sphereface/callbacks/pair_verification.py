@@ -1,0 +1,44 @@
+"""Verification on pairs while training."""
+
+import keras
+
+
+class PairVerification(keras.callbacks.Callback):
+    """Measures verification on pairs during training and logs it as `val_<name>_<metric>`.
+
+    Args:
+        pairs: A `PairSet`, e.g. of `keras_sphereface.data.read_bin("lfw.bin")`.
+        name: Name in the logs. Defaults to `None`, the pair set's own.
+        every: Number of epochs between measurements; the last epoch is always measured. Defaults to `1`.
+        batch_size: Images at a time. Defaults to `64`.
+        metrics: Names of the report's metrics to log. Defaults to `("accuracy",)`, or `("best_threshold_accuracy",)` for
+            pairs without folds, such as LFW's View 1.
+
+    Example:
+    >>> lfw = keras_sphereface.data.read_bin("faces_emore/lfw.bin")
+    >>> trainer.fit(dataset, callbacks=[keras_sphereface.callbacks.PairVerification(lfw, name="lfw")])
+    """
+
+    def __init__(self, pairs, name=None, every=1, batch_size=64, metrics=None):
+        super().__init__()
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be an integer of at least 1. Received: every={every!r}")
+        self.pairs, self.every, self.batch_size = pairs, every, batch_size
+        self.name = name or pairs.name or "pairs"
+        if metrics is None:
+            metrics = ("accuracy",) if pairs.folds is not None else ("best_threshold_accuracy",)
+        self.metric_names = tuple(metrics)
+        self.report = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Measures, and adds the metrics to the logs."""
+        from keras_sphereface.evaluator import evaluate
+
+        is_last = epoch + 1 >= (self.params.get("epochs") or 0)
+        if (epoch + 1) % self.every and not is_last:
+            return
+        self.report = evaluate(self.model.embedder, self.pairs, batch_size=self.batch_size, bootstrap=0, hardest=0)
+        if logs is not None:
+            for metric in self.metric_names:
+                value = getattr(self.report, metric)
+                logs[f"val_{self.name}_{metric}"] = float("nan") if value is None else float(value)

@@ -1,0 +1,143 @@
+"""An optimizer that leaves out updates whose gradient is not finite, counts them, and measures the gradient."""
+
+import keras
+from keras import ops
+
+# How many of the last skipped batches are remembered.
+REMEMBERED = 8
+
+# Never reached: a fixed scale does not grow.
+_NEVER = 2**31 - 1
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Wraps an optimizer so that a gradient that is not finite changes neither weights nor slots.
+
+    It is Keras's `LossScaleOptimizer`, whose scale stays at 1 unless asked otherwise, with counters that are saved with
+    the model. Across the replicas of `tf.distribute` a batch is skipped by all or none.
+
+    Args:
+        inner_optimizer: The optimizer, with its own clipping, decay and averaging.
+        initial_scale: First loss scale, a power of two. Defaults to `None`: 2^15 where Keras's dtype policy is
+            `"mixed_float16"`, else 1.
+        dynamic_growth_steps: Steps without an overflow after which the scale is doubled. Defaults to `None`: 2000 for a
+            first scale above 1, never for 1.
+        name: Name. Defaults to `None`.
+
+    Attributes:
+        batches: Batches seen, skipped ones included.
+        skipped: Batches left out.
+        skipped_batches: Numbers, from 0, of the last 8 that were left out, -1 where there are fewer.
+        gradient_norm: Norm of the last gradient, unscaled; with several replicas, the root mean square of theirs.
+        norm_sum: Sum of the finite norms since it was last set to 0.
+        norm_max: The largest of them.
+
+    Example:
+    >>> optimizer = keras_sphereface.GuardedOptimizer(keras.optimizers.SGD(0.1, momentum=0.9))
+    >>> trainer.compile(optimizer)
+    """
+
+    def __init__(self, inner_optimizer, initial_scale=None, dynamic_growth_steps=None, name=None, **kwargs):
+        if initial_scale is None:
+            initial_scale = 2.0**15 if keras.config.dtype_policy().name == "mixed_float16" else 1.0
+        if dynamic_growth_steps is None:
+            dynamic_growth_steps = 2000 if initial_scale > 1 else _NEVER
+        super().__init__(
+            inner_optimizer, initial_scale=initial_scale, dynamic_growth_steps=dynamic_growth_steps, name=name, **kwargs
+        )
+
+    def build(self, var_list):
+        """Creates the counters and the inner optimizer's variables."""
+        if self.built:
+            return
+        self.batches = self._counter("batches", "int32", 0)
+        self.skipped = self._counter("skipped", "int32", 0)
+        self.skipped_batches = self._counter("skipped_batches", "int32", -1, (REMEMBERED,))
+        self.gradient_norm = self._counter("gradient_norm", "float32", 0)
+        self.norm_sum = self._counter("norm_sum", "float32", 0)
+        self.norm_max = self._counter("norm_max", "float32", 0)
+        super().build(var_list)
+
+    def _counter(self, name, dtype, value, shape=()):
+        return self.add_variable(
+            shape,
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    @property
+    def own_variables(self):
+        """The variables without the inner optimizer's."""
+        return self.variables[: len(self.variables) - len(self.inner_optimizer.variables)]
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates the variables, unless the gradient is not finite."""
+        if not self.built:
+            self.build(trainable_variables)
+        super().apply(self._measured(grads), trainable_variables)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        """As `apply`, for JAX: returns the new trainable and optimizer variables."""
+        mapping = list(zip(self.variables, optimizer_variables))
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            grads = self._measured(grads)
+        optimizer_variables = [scope.get_current_value(variable) for variable in self.variables]
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
+    def _measured(self, grads):
+        """Updates the counters; returns the gradient, spoilt where another replica's is not finite."""
+        norm = gradient_norm(grads) / self.dynamic_scale
+        finite = ops.isfinite(norm)
+        place = ops.arange(REMEMBERED, dtype="int32") == self.skipped % REMEMBERED
+        self.skipped_batches.assign(
+            ops.where(ops.logical_and(place, ops.logical_not(finite)), self.batches, self.skipped_batches)
+        )
+        self.skipped.assign(self.skipped + ops.cast(ops.logical_not(finite), "int32"))
+        self.batches.assign(self.batches + 1)
+        self.gradient_norm.assign(norm)
+        self.norm_sum.assign(self.norm_sum + ops.where(finite, norm, 0.0))
+        self.norm_max.assign(ops.maximum(self.norm_max, ops.where(finite, norm, 0.0)))
+        return _spoilt_unless(finite, grads)
+
+    def save_own_variables(self, store):
+        """Saves the counters; the inner optimizer saves itself."""
+        for number, variable in enumerate(self.own_variables):
+            store[str(number)] = ops.convert_to_numpy(variable)
+
+    def load_own_variables(self, store):
+        """Loads what `save_own_variables` saved."""
+        for number, variable in enumerate(self.own_variables):
+            variable.assign(store[str(number)])
+
+
+def gradient_norm(grads):
+    """The norm of all gradients together, a float32 scalar; over replicas see `GuardedOptimizer`.
+
+    A norm beyond float32 counts as infinite.
+    """
+    squares = [ops.sum(ops.square(ops.cast(_dense(grad), "float32"))) for grad in grads if grad is not None]
+    total = ops.sum(ops.stack(squares))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_replica_context()
+        if replicas is not None and replicas.num_replicas_in_sync > 1:
+            # Keras divides each replica's loss by their number before the gradients are summed.
+            total = replicas.num_replicas_in_sync * replicas.all_reduce(tf.distribute.ReduceOp.SUM, total)
+    return ops.sqrt(total)
+
+
+def _spoilt_unless(finite, grads):
+    """Keras asks the first replica whether the gradient is finite: every replica's must say the same."""
+    grads = list(grads)
+    first = next(number for number, grad in enumerate(grads) if grad is not None)
+    grad = _dense(grads[first])
+    grads[first] = ops.where(finite, grad, ops.full_like(grad, float("nan")))
+    return grads
+
+
+def _dense(grad):
+    return ops.convert_to_tensor(grad)

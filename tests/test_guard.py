@@ -1,0 +1,145 @@
+"""A gradient that is not finite reaches neither weights nor checkpoints; what it came from is named."""
+
+import logging
+
+import keras
+import numpy as np
+import pytest
+from test_classifier import coloured_squares, make_trainer
+
+import keras_sphereface as ksf
+from keras_sphereface import callbacks
+from keras_sphereface.errors import DivergenceError
+
+pytestmark = pytest.mark.core
+
+BATCH, BAD = 8, 3
+
+
+def weights_of(trainer):
+    return [keras.ops.convert_to_numpy(weight).copy() for weight in [*trainer.trainable_weights]]
+
+
+def guarded_trainer(**arguments):
+    return make_trainer(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003, momentum=0.9, **arguments)))
+
+
+def spoilt(rng, batches=6, bad=(BAD,)):
+    """Images of which one in each bad batch is infinite."""
+    images, labels = coloured_squares(rng, batches * BATCH)
+    images = images.astype("float32")
+    for batch in bad:
+        images[batch * BATCH + 2, 4, 4, 1] = np.inf
+    return images, labels
+
+
+def fit(trainer, images, labels, *more, epochs=1):
+    arguments = {"batch_size": BATCH, "shuffle": False, "verbose": 0, "epochs": epochs}
+    return trainer.fit(images, labels, callbacks=list(more), **arguments).history
+
+
+def test_a_guarded_optimizer_changes_nothing_of_a_sound_training(rng):
+    images, labels = coloured_squares(rng, 32)
+    plain, guarded = make_trainer(), guarded_trainer()
+    guarded.set_weights(plain.get_weights())
+    fit(plain, images, labels, epochs=2)
+    history = fit(guarded, images, labels, callbacks.NonFiniteGuard(), epochs=2)
+    for weight, expected in zip(weights_of(guarded), weights_of(plain)):
+        np.testing.assert_allclose(weight, expected, atol=1e-7)
+    assert history["skipped"] == [0, 0]
+    assert history["loss_scale"] == [1.0, 1.0]
+    assert 0 < history["gradient_norm"][0] <= history["gradient_norm_max"][0]
+
+
+def test_the_norm_is_that_of_all_gradients():
+    grads = [keras.ops.convert_to_tensor([[3.0]]), None, keras.ops.convert_to_tensor([0.0, 4.0])]
+    assert float(ksf.guarded_optimizer.gradient_norm(grads)) == pytest.approx(5.0)
+
+
+def test_a_bad_batch_is_skipped_counted_and_named(rng, caplog):
+    images, labels = spoilt(rng)
+    trainer, without = guarded_trainer(weight_decay=0.01), guarded_trainer(weight_decay=0.01)
+    without.set_weights(trainer.get_weights())
+    guard = callbacks.NonFiniteGuard("skip", records=lambda step: np.arange(BATCH) + BATCH * step)
+    with caplog.at_level(logging.WARNING):
+        history = fit(trainer, images, labels, guard)
+    keep = np.arange(len(images)) // BATCH != BAD
+    fit(without, images[keep], labels[keep])
+    for weight, expected in zip(weights_of(trainer), weights_of(without)):
+        np.testing.assert_allclose(weight, expected, atol=1e-7)
+    assert history["skipped"] == [1]
+    assert history["loss_scale"] == [1.0]
+    assert np.isfinite(history["gradient_norm_max"]).all()
+    assert (
+        "not finite in batch 3; records 24, 25, 26, 27, 28, 29, 30, 31; head: margin sphereface_r_v2 1.2" in caplog.text
+    )
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_stop_leaves_the_weights_before_the_bad_batch(rng, tmp_path, every):
+    images, labels = spoilt(rng)
+    trainer = guarded_trainer()
+    checkpoint = callbacks.Checkpoint(tmp_path)
+    with pytest.raises(DivergenceError, match=r"batch 3; records 3; head: margin .* length 1 to 1"):
+        fit(trainer, images, labels, callbacks.NonFiniteGuard(records=lambda step: [step], every=every), checkpoint)
+    assert checkpoint.paths() == []
+    if hasattr(trainer, "jax_state_sync"):
+        trainer.jax_state_sync()
+    assert all(np.isfinite(weight).all() for weight in weights_of(trainer))
+
+
+def test_too_many_skipped_batches_are_an_error(rng):
+    images, labels = spoilt(rng, bad=(1, 2, 4))
+    with pytest.raises(DivergenceError, match="3 batches skipped, more than max_skipped=2"):
+        fit(guarded_trainer(), images, labels, callbacks.NonFiniteGuard("skip", max_skipped=2))
+
+
+def test_spoilt_statistics_of_a_layer_are_put_back(rng):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(4, 3, strides=4)(keras.layers.BatchNormalization(momentum=0.5)(inputs))
+    backbone = keras.Model(inputs, keras.layers.Dense(6)(keras.layers.Flatten()(x)))
+    trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(4))
+    trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003)))
+    images, labels = spoilt(rng)
+    fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"))
+    assert np.isfinite(trainer.predict(images[:2], verbose=0)).all()
+
+
+def test_weights_that_are_not_finite_are_not_saved_without_a_guard_either(rng, tmp_path):
+    images, labels = spoilt(rng)
+    checkpoint = callbacks.Checkpoint(tmp_path)
+    with pytest.raises(DivergenceError, match=r"After step 6 the variable .* is not finite: no checkpoint is written"):
+        fit(make_trainer(), images, labels, checkpoint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_overflow_of_a_dynamic_loss_scale_stops_nothing(rng, caplog):
+    images, labels = coloured_squares(rng, 32)
+    trainer = make_trainer(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003), initial_scale=2.0**127))
+    with caplog.at_level(logging.INFO):
+        history = fit(trainer, images, labels, callbacks.NonFiniteGuard())
+    assert history["skipped"][0] > 0
+    assert history["loss_scale"][0] < 2.0**127
+    assert "Loss scale" in caplog.text
+
+
+def test_misuse_is_refused(rng):
+    images, labels = coloured_squares(rng, 8)
+    with pytest.raises(ValueError, match=r"compiled with keras_sphereface\.GuardedOptimizer"):
+        fit(make_trainer(), images, labels, callbacks.NonFiniteGuard())
+    with pytest.raises(ValueError, match=r"`action` must be one of .* Received: action='ignore'"):
+        callbacks.NonFiniteGuard("ignore")
+    with pytest.raises(ValueError, match="`every` must be"):
+        callbacks.NonFiniteGuard(every=0)
+
+
+def test_counters_are_saved_with_the_optimizer(rng, tmp_path):
+    images, labels = spoilt(rng)
+    trainer = guarded_trainer()
+    fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"))
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert isinstance(loaded.optimizer, ksf.GuardedOptimizer)
+    assert (int(loaded.optimizer.batches), int(loaded.optimizer.skipped), int(loaded.optimizer.iterations)) == (6, 1, 5)
+    for variable, expected in zip(loaded.optimizer.variables, trainer.optimizer.variables):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), keras.ops.convert_to_numpy(expected))
