@@ -13,6 +13,7 @@ EXTRAS = {
     "convert": ["torch>=2.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "faces": ["mtcnn>=1.0", "pillow-heif>=0.18"],
+    "demo": ["gradio>=5"],
     "search": ["usearch>=2.12"],
     "jax": ["jax>=0.4.30"],
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],

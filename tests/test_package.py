@@ -48,8 +48,9 @@ MAY_IMPORT = {
     "hub_files": "model_folder presets",
     "hub": "backbones embedder hub_files model_card model_folder presets weights_file",
     "recognition": "data evaluation evaluator faces hub hub_files model_folder presets",
+    "demo": "",
     # 4
-    "cli": "backbones callbacks classifier conversion data evaluation evaluator export faces heads hub ijb_evaluator "
+    "cli": "backbones callbacks classifier conversion data demo evaluation evaluator export faces heads hub ijb_evaluator "
     "model_card model_folder plots presets recognition schedules",
 }
 

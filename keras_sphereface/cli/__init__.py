@@ -17,6 +17,7 @@ COMMANDS = {
     "gallery": "list or remove the people of a gallery",
     "embed": "turn a folder of photos into embeddings (.npz, .h5, .csv)",
     "detect": "find faces in photos, and cut out aligned crops",
+    "demo": "open a page in the browser: two photos in, the answer out",
     "train": "train a model on a folder of people, RecordIO or TFRecord",
     "convert": "turn another project's PyTorch checkpoint into a Keras model",
     "evaluate": "measure a model on face pairs or an IJB protocol",

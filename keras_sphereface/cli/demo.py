@@ -1,0 +1,27 @@
+"""Open a page in the browser: two photos in, the answer out; and a small gallery.
+
+  keras-sphereface demo
+  keras-sphereface demo --model my.keras --gallery people.db --port 7860
+
+The page is served on this machine only, and photos are not kept. Needs the extra [demo]. Stop it with Ctrl-C.
+"""
+
+from keras_sphereface.cli import options
+
+
+def add_arguments(parser):
+    """Adds this command's arguments."""
+    parser.add_argument("--gallery", help="a gallery's file; made if absent (default: in memory, gone at the end)")
+    parser.add_argument("--port", type=options.positive, default=7860, help="default: %(default)s")
+    parser.add_argument("--browser", action="store_true", help="open the browser")
+    options.add_model(parser)
+    options.add_faces(parser)
+    options.add_decision(parser)
+
+
+def run(args):
+    """Serves the page until it is stopped."""
+    from keras_sphereface import demo
+
+    page = demo.build(options.make_recognizer(args, gallery=args.gallery))
+    page.launch(server_name="127.0.0.1", server_port=args.port, inbrowser=args.browser, share=False)

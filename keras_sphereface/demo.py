@@ -1,0 +1,127 @@
+"""A page for the browser: two photos in, the answer out; and a small gallery. By Gradio, extra `[demo]`.
+
+Photos stay on the machine that runs the page: its copies of uploads are deleted after a minute, and nothing is reported.
+"""
+
+import numpy as np
+
+from keras_sphereface.errors import require
+
+TITLE = "Same person?"
+NOTE = (
+    "Photos stay on the machine that runs this page and are not kept. Compare people only with their consent; "
+    "a score is never the only ground of a decision about a person."
+)
+KEEP_UPLOADS = 60  # seconds
+
+
+def build(recognizer):
+    """Builds the page.
+
+    Args:
+        recognizer: `Recognizer`; its gallery is the page's.
+
+    Returns:
+        `gradio.Blocks`; `.launch()` opens it.
+
+    Raises:
+        MissingDependencyError: If Gradio is not installed.
+
+    Example:
+    >>> build(ksf.Recognizer()).launch()  # doctest: +SKIP
+    """
+    gr = require("gradio", "demo")
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEEP_UPLOADS, KEEP_UPLOADS)) as page:
+        gr.Markdown(f"# {TITLE}\n{NOTE}")
+        with gr.Tab("Verify"):
+            _verify_tab(gr, recognizer)
+        with gr.Tab("Identify"):
+            _identify_tab(gr, recognizer)
+    return page
+
+
+def _verify_tab(gr, recognizer):
+    with gr.Row():
+        photos = [
+            gr.Image(label=label, type="numpy", elem_id=f"photo{n}") for n, label in enumerate(("One", "Other"), 1)
+        ]
+    decision = _decision(gr, recognizer)
+    button = gr.Button("Compare", elem_id="compare", variant="primary")
+    answer = gr.Markdown(elem_id="answer")
+    with gr.Row():
+        crops = [gr.Image(label="Aligned face", interactive=False) for _ in photos]
+    button.click(lambda *inputs: compare(recognizer, *inputs), [*photos, decision], [answer, *crops], api_name=False)
+
+
+def _identify_tab(gr, recognizer):
+    photo = gr.Image(label="Photo", type="numpy", elem_id="photo")
+    name = gr.Textbox(label="Name, to enroll the photo", max_lines=1, elem_id="name")
+    decision = _decision(gr, recognizer)
+    with gr.Row():
+        add, find = gr.Button("Enroll"), gr.Button("Identify", variant="primary")
+    answer = gr.Markdown(elem_id="identity")
+    add.click(lambda *inputs: enroll(recognizer, *inputs), [name, photo], answer, api_name=False)
+    find.click(lambda *inputs: identify(recognizer, *inputs), [photo, decision], answer, api_name=False)
+
+
+def _decision(gr, recognizer):
+    """A choice among the measured false accept rates, or a slider where none is known."""
+    fars = [f"{far:g}" for far in recognizer.thresholds.fars]
+    if fars and recognizer.far is not None:
+        usual = f"{recognizer.thresholds.nearest(recognizer.far):g}"
+        return gr.Dropdown(fars, value=usual, label="False accept rate: share of pairs of strangers that pass")
+    label = "Threshold (cosine): this model has no measured false accept rates"
+    return gr.Slider(-1, 1, value=recognizer.threshold or 0.3, step=0.01, label=label)
+
+
+def choice(decision):
+    """Arguments of `Recognizer.verify` for what was chosen: the text of a false accept rate, or a number, the threshold."""
+    return {"far": float(decision)} if isinstance(decision, str) else {"threshold": float(decision)}
+
+
+def compare(recognizer, first, second, decision):
+    """Answers the first tab.
+
+    Args:
+        recognizer: `Recognizer`.
+        first, second: uint8 `(h, w, 3)` photos, or `None`.
+        decision: As in `choice`.
+
+    Returns:
+        `(markdown, crop, crop)`.
+    """
+    crops = None, None
+    try:
+        if first is None or second is None:
+            raise ValueError("Give two photos")
+        crops = recognizer.photos.crop(first, "the first photo"), recognizer.photos.crop(second, "the second photo")
+        result = recognizer.compare(*recognizer.photos.embed_crops(np.stack(crops)), **choice(decision))
+    except (ValueError, TypeError, OSError) as error:
+        return f"**{error}**", *crops
+    verdict = "Same person" if result.match else "Different people"
+    limit = f"threshold {result.threshold:.3f}" + (
+        "" if result.far is None else f", false accept rate {result.far:.1e}"
+    )
+    return f"## {verdict}\nScore {result.score:.3f} ({limit})\n\n{result.rarity}", *crops
+
+
+def enroll(recognizer, name, photo):
+    """Adds the photo of the second tab to the gallery; returns Markdown."""
+    try:
+        if photo is None:
+            raise ValueError("Give a photo")
+        return str(recognizer.enroll(name, photo))
+    except (ValueError, TypeError, OSError) as error:
+        return f"**{error}**"
+
+
+def identify(recognizer, photo, decision):
+    """Looks the photo of the second tab up; returns Markdown."""
+    try:
+        if photo is None:
+            raise ValueError("Give a photo")
+        found = recognizer.identify(photo, **choice(decision))
+    except (ValueError, TypeError, OSError) as error:
+        return f"**{error}**"
+    rows = "\n".join(f"| {one.name} | {one.score:.3f} |" for one in found.candidates)
+    return f"## {found.name or 'Nobody of the gallery'}\n\n| nearest | score |\n| --- | --- |\n{rows}"

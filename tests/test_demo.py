@@ -1,0 +1,70 @@
+"""The page in headless Chromium: two pictures in, the answer read, a screenshot taken."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+from keras_sphereface import demo
+
+
+@pytest.fixture
+def recognizer():
+    def colour(images):
+        return images.astype(np.float32).mean(axis=(1, 2)) + 1e-3
+
+    return ksf.Recognizer(colour, detector=None, thresholds={1e-2: 0.3, 1e-3: 0.999})
+
+
+@pytest.fixture
+def faces():
+    dataset = ksf.data.synthetic(2, 1, seed=3)
+    return [dataset.read(number)[0] for number in range(2)]
+
+
+def test_answers_and_errors_are_text(recognizer, faces):
+    text, *crops = demo.compare(recognizer, faces[0], faces[0], "0.001")
+    assert text.startswith("## Same person\nScore 1.000 (threshold 0.999, false accept rate 1.0e-03)")
+    np.testing.assert_array_equal(crops[0], faces[0])
+    assert demo.compare(recognizer, None, faces[0], "0.01")[0] == "**Give two photos**"
+    assert "expected an aligned crop" in demo.compare(recognizer, faces[0][:9], faces[0], 0.5)[0]
+    assert "is empty" in demo.identify(recognizer, faces[0], 0.5)
+    assert demo.enroll(recognizer, "Ann", faces[0]) == "Ann: 1 added, 1 in the gallery"
+    assert demo.identify(recognizer, faces[0], 0.5).startswith("## Ann")
+    assert "name=''" in demo.enroll(recognizer, "", faces[1])
+
+
+def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
+    pytest.importorskip("gradio", reason="needs the extra [demo]")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    page = demo.build(recognizer)
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    settings = webdriver.ChromeOptions()
+    settings.binary_location = shutil.which("chromium")
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1400"):
+        settings.add_argument(word)
+    browser = webdriver.Chrome(settings, webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        browser.get(address)
+        wait = WebDriverWait(browser, 60)
+        for number, face in enumerate((faces[0], faces[0]), 1):
+            path = tmp_path / f"{number}.png"
+            path.write_bytes(ksf.data.encode_png(face))
+            field = f"#photo{number} input[type=file]"
+            wait.until(lambda b, field=field: b.find_elements(By.CSS_SELECTOR, field))[0].send_keys(str(path))
+            picture = f"#photo{number} img"
+            wait.until(lambda b, picture=picture: b.find_elements(By.CSS_SELECTOR, picture))
+        browser.find_element(By.ID, "compare").click()
+        wait.until(lambda b: "person" in b.find_element(By.ID, "answer").text)
+        assert "Same person\nScore 1.000" in browser.find_element(By.ID, "answer").text
+        assert browser.save_screenshot(str(tmp_path / "page.png"))
+        assert ksf.data.read_image(tmp_path / "page.png").std() > 1
+    finally:
+        browser.quit()
+        page.close()
