@@ -44,7 +44,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_sphereface", "keras_sphereface.*"]),
-    package_data={"keras_sphereface": ["weights/*", "presets/*.json"]},
+    package_data={"keras_sphereface": ["py.typed", "weights/*", "presets/*.json"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18",

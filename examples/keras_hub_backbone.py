@@ -25,9 +25,9 @@ EMBEDDING_DIM, IDENTITIES, SCALE = 64, 20, 30.0
 def make_backbone():
     """KerasHub's feature maps, pooled, and a `Dense` to the embedding; images are RGB, 0..255."""
     features = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[16],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[16, 32],
+        stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",

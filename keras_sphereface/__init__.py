@@ -5,9 +5,33 @@ Everything else is imported when it is first used.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from keras_sphereface import backbones, classifier, guarded_optimizer, heads, schedules  # noqa: F401  (registration with Keras)
 from keras_sphereface.version import __version__
+
+if TYPE_CHECKING:  # What `__getattr__` imports when it is used, for editors and type checkers.
+    from keras_sphereface import (  # noqa: F401
+        angular,
+        callbacks,
+        data,
+        embedder,
+        evaluation,
+        export,
+        feature_norms,
+        hub,
+        losses,
+        margins,
+        model_card,
+        plots,
+        presets,
+        regularizers,
+    )
+    from keras_sphereface.classifier import FaceClassifier  # noqa: F401
+    from keras_sphereface.conversion import convert  # noqa: F401
+    from keras_sphereface.evaluator import evaluate  # noqa: F401
+    from keras_sphereface.hub import load_pretrained, push_to_hub  # noqa: F401
+    from keras_sphereface.ijb_evaluator import evaluate_ijb  # noqa: F401
 
 # Public name -> (module, attribute), or (module, None) for a module itself.
 _PUBLIC = {

@@ -36,7 +36,7 @@ class FaceClassifier(keras.Model):
     >>> trainer.embedder.save("model.keras")
     """
 
-    def __init__(self, backbone, head, **kwargs):
+    def __init__(self, backbone: keras.Model, head: keras.layers.Layer, **kwargs):
         super().__init__(**kwargs)
         if not callable(getattr(head, "loss_and_statistics", None)):
             raise TypeError(
@@ -62,7 +62,7 @@ class FaceClassifier(keras.Model):
         return self.backbone(images, training=training)
 
     @property
-    def embedder(self):
+    def embedder(self) -> keras.Model:
         """The model to keep: preprocessing inside, unit-length embeddings out. It shares the backbone's weights."""
         if self._embedder is None:
             object.__setattr__(self, "_embedder", build_embedder(self.backbone))

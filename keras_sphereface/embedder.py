@@ -3,7 +3,7 @@
 import keras
 
 
-def build_embedder(backbone, name=None):
+def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Model:
     """Puts a normalization to unit length on a backbone.
 
     Args:

@@ -1,24 +1,27 @@
 """Measures a model on face pairs: embeds every image once, scores the pairs, reports."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
+from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.evaluation.verification import FARS, NUM_HARDEST, REPLICATES, verification
 
 
 def evaluate(
     model,
     pairs,
-    flip="sum",
-    batch_size=64,
-    crop=None,
-    threshold=None,
-    fars=FARS,
-    bootstrap=REPLICATES,
-    seed=0,
-    hardest=NUM_HARDEST,
-):
+    flip: str = "sum",
+    batch_size: int = 64,
+    crop: str | tuple[int, int] | None = None,
+    threshold: float | None = None,
+    fars: Sequence[float] = FARS,
+    bootstrap: int = REPLICATES,
+    seed: int = 0,
+    hardest: int = NUM_HARDEST,
+) -> VerificationReport:
     """Measures a model on pairs of face images.
 
     Every distinct image is decoded and embedded once, block by block; a pair's score is the cosine of the two (fused)

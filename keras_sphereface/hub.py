@@ -5,6 +5,8 @@ import os
 import pathlib
 import tempfile
 
+import keras
+
 from keras_sphereface import hub_files, model_card, model_folder, presets, weights_file
 from keras_sphereface.hub_files import HubError
 from keras_sphereface.version import __version__
@@ -14,7 +16,13 @@ HUB_SCHEME = "hf://"
 __all__ = ["HubError", "Published", "load_pretrained", "push_to_hub"]
 
 
-def load_pretrained(name=None, revision=None, token=None, cache_dir=None, endpoint=None):
+def load_pretrained(
+    name: str | os.PathLike | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    endpoint: str | None = None,
+) -> keras.Model:
     """Loads a face model: preprocessing inside, unit-length embeddings out. Never returns random weights.
 
     Args:
@@ -120,7 +128,16 @@ class Published:
     sha256: str
 
 
-def push_to_hub(model, repo_id, card=None, private=False, revision=None, token=None, message=None, endpoint=None):
+def push_to_hub(
+    model: keras.Model,
+    repo_id: str,
+    card: model_card.Card | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str | None = None,
+    endpoint: str | None = None,
+) -> Published:
     """Uploads a model to the Hugging Face Hub in one commit: weights, configuration, checksums and card.
 
     The repository is made if absent. `keras.saving.load_model("hf://organization/repository")` reads it, without this

@@ -78,12 +78,12 @@ _TABLE = {
 }
 
 
-def names():
+def names() -> list[str]:
     """Returns the names of the registered margins, sorted."""
     return sorted(_TABLE)
 
 
-def register(name, psi=None, eta=None, neutral=1.0):
+def register(name: str, psi: Callable | None = None, eta: Callable | None = None, neutral: float = 1.0) -> Margin:
     """Adds a margin to the table, so that heads take it by name and saved heads find it again.
 
     Args:
@@ -107,7 +107,7 @@ def register(name, psi=None, eta=None, neutral=1.0):
     return margin
 
 
-def get(identifier):
+def get(identifier: str | Margin) -> Margin:
     """Returns the `Margin` for a registered name, or the `Margin` given.
 
     Raises:
@@ -120,7 +120,7 @@ def get(identifier):
     raise ValueError(f"Unknown margin. Expected a Margin or one of {names()}. Received: margin={identifier!r}")
 
 
-def serialize(margin):
+def serialize(margin: Margin) -> str:
     """Returns the name that `get` turns back into `margin`.
 
     Raises:

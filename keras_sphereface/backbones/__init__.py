@@ -42,12 +42,12 @@ __all__ = [
 ]
 
 
-def names():
+def names() -> tuple[str, ...]:
     """The names that `get` knows, as a tuple."""
     return tuple(_TABLE)
 
 
-def get(name, **kwargs):
+def get(name: str, **kwargs) -> FaceBackbone:
     """Builds a backbone by its name.
 
     Args:

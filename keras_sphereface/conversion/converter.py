@@ -1,5 +1,9 @@
 """`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
 
+import os
+from collections.abc import Sequence
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -16,14 +20,14 @@ PARITY_TOLERANCE = 1e-3
 
 
 def convert(
-    path,
-    architecture,
-    input_shape=None,
-    image_mean=None,
-    image_std=None,
-    include_head=True,
-    head_layout=None,
-):
+    path: str | os.PathLike,
+    architecture: str,
+    input_shape: Sequence[int] | None = None,
+    image_mean: float | None = None,
+    image_std: float | None = None,
+    include_head: bool = True,
+    head_layout: str | None = None,
+) -> keras.Model:
     """Converts a PyTorch checkpoint to a Keras model and compares the two.
 
     Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, and

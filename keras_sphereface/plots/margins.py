@@ -25,7 +25,7 @@ PANELS = (
 )
 
 
-def parse_margin(text):
+def parse_margin(text: str) -> tuple[margins.Margin, float]:
     """Reads `"name=value"`, or `"name"` with the value of `MARGIN_VALUES`.
 
     Returns:
