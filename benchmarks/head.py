@@ -1,7 +1,7 @@
 """Time of the heads' training step beside its floor: the three matrix products of a cosine softmax at the same sizes.
 
     python benchmarks/head.py                                  # batch 128, 512 dimensions, 85,742 classes
-    python benchmarks/head.py --classes 2000 --repeats 2       # a quick look
+    python benchmarks/head.py --classes 2000 --rounds 2       # a quick look
 
 Ours is the loss, its gradients to embeddings and class weights, accuracy, and the projection of the class weights to the
 sphere. The floor is the product for the cosines and the two for the gradients, in a compiled function as well. Floor and
@@ -9,14 +9,11 @@ ours take turns, and of each the median counts.
 """
 
 import argparse
-import json
-import os
-import statistics
-import time
 
 import keras
 import numpy as np
 import tensorflow as tf
+import timing
 
 import keras_sphereface as ksf
 
@@ -59,26 +56,13 @@ def our_step(head, labels, project):
     return step
 
 
-def seconds(steps, embeddings, repeats):
-    """The median time of each step, the steps taking turns."""
-    times = {name: [] for name in steps}
-    for step in steps.values():
-        step(embeddings)
-    for _ in range(repeats):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            float(tf.reshape(step(embeddings)[0], [-1])[0])  # waits for the result
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main():
     """Runs the benchmark and prints floor, ours and ratio, and a JSON line, per margin."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--classes", type=int, default=85_742)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=10)
     args = parser.parse_args()
     if keras.backend.backend() != "tensorflow":
         parser.error("this benchmark needs the TensorFlow backend")
@@ -93,20 +77,14 @@ def main():
             "loss": our_step(head, labels, project=False),
             "ours": our_step(head, labels, project=True),
         }
-        times = seconds(steps, embeddings, args.repeats)
-        result = {
-            "margin": name,
-            "batch": args.batch,
-            "dim": args.dim,
-            "classes": args.classes,
-            "floor_s": round(times["floor"], 4),
-            "ours_s": round(times["ours"], 4),
-            "ratio": round(times["ours"] / times["floor"], 3),
-            "ratio_without_projection": round(times["loss"] / times["floor"], 3),
-            "load_average": round(os.getloadavg()[0], 1),
-        }
-        print(f"{name}: floor {times['floor']:.4f} s, ours {times['ours']:.4f} s, ratio {result['ratio']}")
-        print(json.dumps(result), flush=True)
+        runs = {part: lambda step=step: float(tf.reshape(step(embeddings)[0], [-1])[0]) for part, step in steps.items()}
+        times = timing.in_turn(runs, args.rounds)
+        timing.report(
+            f"{name}, batch {args.batch}, {args.dim} dimensions, {args.classes} classes",
+            times["floor"],
+            times["ours"],
+            ratio_without_projection=round(times["loss"] / times["floor"], 3),
+        )
 
 
 if __name__ == "__main__":
