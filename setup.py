@@ -23,6 +23,7 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "hypothesis>=6.100",
+    "tensorboard>=2.18",
     "ruff>=0.6",
     "build>=1.2",
     *EXTRAS["plots"],

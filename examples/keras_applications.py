@@ -25,7 +25,9 @@ flags.DEFINE_integer("embedding_dim", 128, "Length of an embedding.")
 flags.DEFINE_integer("identities", 100, "Synthetic people to train on; as many others are measured.")
 flags.DEFINE_integer("image_size", 64, "Side of the images.")
 flags.DEFINE_integer("steps", 200, "Optimizer steps.")
-flags.DEFINE_string("tensorboard_dir", None, "Folder for TensorBoard.")
+flags.DEFINE_string(
+    "tensorboard_dir", None, "Folder for TensorBoard, which is a package of its own: pip install tensorboard."
+)
 FLAGS = flags.FLAGS
 SCALE = 30.0  # For hundreds of classes; 60 and more for tens of thousands.
 
