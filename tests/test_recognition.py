@@ -184,7 +184,9 @@ def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):
     assert first.verify(RED, RED).score == pytest.approx(1, abs=1e-5)
     first.enroll("Ann", RED)
     second = Recognizer(
-        lambda x: np.asarray(embedder(x.astype("float32"))), detector=None, gallery=tmp_path / "people.db"
+        lambda x: keras.ops.convert_to_numpy(embedder(x.astype("float32"))),
+        detector=None,
+        gallery=tmp_path / "people.db",
     )
     assert second.identify(RED).candidates[0].name == "Ann"
     keras.utils.set_random_seed(1)
