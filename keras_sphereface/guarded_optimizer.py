@@ -92,14 +92,15 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         norm = gradient_norm(grads) / self.dynamic_scale
         finite = ops.isfinite(norm)
         place = ops.arange(REMEMBERED, dtype="int32") == self.skipped % REMEMBERED
-        self.skipped_batches.assign(
-            ops.where(ops.logical_and(place, ops.logical_not(finite)), self.batches, self.skipped_batches)
-        )
+        # JAX selects between tensors only, so the variables are read first.
+        batches, skipped_batches = (ops.convert_to_tensor(counter) for counter in (self.batches, self.skipped_batches))
+        skipped_now = ops.logical_and(place, ops.logical_not(finite))
+        self.skipped_batches.assign(ops.where(skipped_now, batches, skipped_batches))
         self.skipped.assign(self.skipped + ops.cast(ops.logical_not(finite), "int32"))
         self.batches.assign(self.batches + 1)
         self.gradient_norm.assign(norm)
         self.norm_sum.assign(self.norm_sum + ops.where(finite, norm, 0.0))
-        self.norm_max.assign(ops.maximum(self.norm_max, ops.where(finite, norm, 0.0)))
+        self.norm_max.assign(ops.maximum(ops.convert_to_tensor(self.norm_max), ops.where(finite, norm, 0.0)))
         return _spoilt_unless(finite, grads)
 
     def save_own_variables(self, store):
