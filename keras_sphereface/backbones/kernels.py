@@ -1,7 +1,7 @@
 """Batch normalization and PReLU as the backends compute them fastest; `None` from `get` where Keras's own is.
 
-Both are bound by memory: what counts is how often a feature map is read and written. On two CPU cores these made a training
-step of MobileFaceNet 1.6 times faster in float32, and 3 times with bfloat16 (benchmarks/training_step.py).
+Both are bound by memory: what counts is how often a feature map is read and written. On two CPU cores a training step of
+MobileFaceNet (`FaceClassifier.train_on_batch`, batch 64) went from 28.6 to 57.7 images a second in float32 with these.
 """
 
 import functools
