@@ -28,7 +28,7 @@ import keras_sphereface as ksf
 EMBEDDING_WEIGHT = 4.0  # about the sum of the hints at first
 HINT_FLOOR, HINT_END = 0.05, 0.8  # last weight of the hints, and the progress where it is reached
 FORCING_END = 0.25  # progress where the stages stop seeing the teacher's maps
-HEAD_START, HEAD_WEIGHT = 0.5, 0.1  # SphereFace-R begins when the embeddings are good, and only refines them
+HEAD_START, HEAD_WEIGHT = 0.6, 0.03  # SphereFace-R begins when the embeddings are good, and only refines them
 HEAD_SCALE = 30.0
 WARMUP_STEPS = 100
 DECAY = 0.3  # the learning rate falls to zero over this last share of the run
