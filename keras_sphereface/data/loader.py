@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from keras_sphereface.data import augmentation as augmentations
+from keras_sphereface.data.image_headers import upright_sizes
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.errors import FileFormatError
@@ -49,7 +50,8 @@ class BatchLoader:
         steps: A `Steps`.
         augmentation: An `Augmentation`.
         bad: A `BadRecords`.
-        backend: Object with `decode(list of bytes) -> images or None` and `augment(augmentation, parameters, images)`.
+        backend: Object with `load(list of bytes, augmentation, parameters) -> augmented images or None`, and
+            `augment(augmentation, parameters, images)`.
     """
 
     def __init__(self, source, order, steps, augmentation, bad, backend):
@@ -60,26 +62,40 @@ class BatchLoader:
         """Returns `(images, labels)` of a step: uint8 `(n, h, w, 3)` and int32 `(n,)`."""
         first, count = self.steps.positions(int(step))
         records = self.order.records(first, count)
-        images, labels = self._read(records, first)
-        parameters = augmentations.draw(self.augmentation, self.order.seed, first, count)
-        return self.backend.augment(self.augmentation, parameters, images), np.asarray(labels, np.int32)
-
-    def _read(self, records, first):
+        how = self.augmentation, augmentations.draw(self.augmentation, self.order.seed, first, count)
         if hasattr(self.source, "read_arrays"):
-            return self.source.read_arrays(records)
-        data, labels, sound = [], [], True
+            images, labels = self.source.read_arrays(records)
+            return self.backend.augment(*how, images), np.asarray(labels, np.int32)
+        data, labels = self._read_together(records) or self._read_each(records)
+        images = self.backend.load(data, *how) if all(data) else None
+        if images is None:
+            images, labels = self._decode_each(data, labels, records, first)
+            images = self.backend.augment(*how, images)
+        return images, np.asarray(labels, np.int32)
+
+    def _read_together(self, records):
+        """What the source reads at once, or `None`."""
+        if not hasattr(self.source, "read_many"):
+            return None
+        try:
+            return self.source.read_many(records)
+        except OSError:  # met again, and counted, when they are read one by one
+            return None
+
+    def _read_each(self, records):
+        """Bytes and labels; no bytes where they cannot be read."""
+        data, labels = [], []
         for record in records.tolist():
             try:
                 item, label = self.source.read(record)
             except (FileFormatError, OSError) as error:
                 self.bad.add(record, error)
-                item, label, sound = b"", 0, False
+                item, label = b"", 0
             data.append(item)
             labels.append(label)
-        images = self.backend.decode(data) if sound else None
-        return (images, labels) if images is not None else self._read_one_by_one(data, labels, records, first)
+        return data, labels
 
-    def _read_one_by_one(self, data, labels, records, first):
+    def _decode_each(self, data, labels, records, first):
         images = np.empty((len(data), *self.source.image_size, 3), np.uint8)
         for slot, record in enumerate(records.tolist()):
             try:
@@ -110,12 +126,13 @@ class NumpyBackend:
     def __init__(self, image_size):
         self.image_size = image_size
 
-    def decode(self, data):
-        """Returns images, or `None` if one is broken."""
+    def load(self, data, augmentation, parameters):
+        """Returns decoded and augmented images, or `None` if one is broken."""
         try:
-            return np.stack([decode_resized(item, self.image_size) for item in data])
+            images = np.stack([decode_resized(item, self.image_size) for item in data])
         except FileFormatError:
             return None
+        return self.augment(augmentation, parameters, images)
 
     def augment(self, augmentation, parameters, images):
         """Augments a batch."""
@@ -130,17 +147,24 @@ class TensorFlowBackend:
 
         self.image_size, self._ops = image_size, tensorflow_ops
 
-    def decode(self, data):
-        """Returns images, or `None` if one is broken, turned, or of another size or format."""
+    def load(self, data, augmentation, parameters):
+        """Returns decoded and augmented images, or `None` if one is broken, turned, or of another size or format."""
         import tensorflow as tf
 
+        if (upright_sizes(data) != self.image_size).any():
+            return None
+        # Mirrored one by one while they are in the cache, unless resampling mirrors them.
+        mirrored = parameters.mirrored & (not augmentation.resamples)
         try:
-            return self._ops.decoder(tuple(self.image_size))(tf.constant(data, tf.string))
+            images = self._ops.decoder(tuple(self.image_size))(tf.constant(data, tf.string), mirrored)
         except tf.errors.OpError:
             return None
+        return self.augment(augmentation, parameters, images) if augmentation.resamples else images
 
     def augment(self, augmentation, parameters, images):
         """Augments a batch."""
+        if not augmentation.resamples:
+            return augmentations.apply(augmentation, parameters, images)
         function = self._ops.augmenter(augmentation, tuple(self.image_size))
         return function(
             images,

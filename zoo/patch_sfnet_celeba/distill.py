@@ -142,7 +142,7 @@ class Distiller:
         (loss + head_weight * classification).backward()
         rate = learning_rate(self.peak_rate, progress, self.step)
         _apply(self.optimizer, self.variables, rate)
-        if self.head is not None:
+        if head_weight:
             _apply(self.head_optimizer, self.head.trainable_variables, rate * head_rate)
         self._update_average()
         self.step += 1
