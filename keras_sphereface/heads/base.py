@@ -4,9 +4,18 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, margins
-from keras_sphereface.heads import class_blocks
+from keras_sphereface.heads import class_blocks, kernels
 
 WEIGHT_NORMS = ("projected", "graph", "none")
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class UnitColumns(keras.constraints.Constraint):
+    """Puts the columns of a matrix on the unit sphere: `keras.constraints.UnitNorm(axis=0)`, at the speed of memory."""
+
+    def __call__(self, matrix):
+        """Returns the matrix `(dim, classes)` with unit columns."""
+        return kernels.unit_columns(ops.convert_to_tensor(matrix))
 
 
 class AngularHead(keras.layers.Layer):
@@ -21,7 +30,7 @@ class AngularHead(keras.layers.Layer):
             variable `current_margin`, so that a schedule's state is saved with the model.
         detach: Whether to use characteristic gradient detachment.
         weight_norm: `"projected"` (the columns of `kernel` live on the unit sphere, put back there after each update by
-            a `UnitNorm` constraint), `"graph"` (normalized in the graph) or `"none"`.
+            the constraint `UnitColumns`), `"graph"` (normalized in the graph) or `"none"`.
         kernel_initializer: Initializer of the class weights, before their normalization.
         class_block: The loss over blocks of that many classes, so that memory grows with batch x block instead of
             batch x classes; loss and gradients stay the same, for one more matrix product. `None` for all classes at once;
@@ -67,7 +76,7 @@ class AngularHead(keras.layers.Layer):
             name="kernel",
             shape=(input_shape[-1], self.num_classes),
             initializer=self._unit_initializer if projected else self.kernel_initializer,
-            constraint=keras.constraints.UnitNorm(axis=0) if projected else None,
+            constraint=UnitColumns() if projected else None,
             dtype="float32",
             autocast=False,
         )
