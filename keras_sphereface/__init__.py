@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # What `__getattr__` imports when it is used, for editors and
     from keras_sphereface import (  # noqa: F401
         angular,
         callbacks,
+        constraints,
         data,
         embedder,
         evaluation,
@@ -38,6 +39,7 @@ _PUBLIC = {
     "angular": ("keras_sphereface.angular", None),
     "backbones": ("keras_sphereface.backbones", None),
     "callbacks": ("keras_sphereface.callbacks", None),
+    "constraints": ("keras_sphereface.constraints", None),
     "data": ("keras_sphereface.data", None),
     "embedder": ("keras_sphereface.embedder", None),
     "guarded_optimizer": ("keras_sphereface.guarded_optimizer", None),
@@ -58,6 +60,7 @@ _PUBLIC = {
     "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
     "Recognizer": ("keras_sphereface.recognition", "Recognizer"),
     "GuardedOptimizer": ("keras_sphereface.guarded_optimizer", "GuardedOptimizer"),
+    "SampledSGD": ("keras_sphereface.sampled_sgd", "SampledSGD"),
     "convert": ("keras_sphereface.conversion", "convert"),
     "evaluate": ("keras_sphereface.evaluator", "evaluate"),
     "evaluate_ijb": ("keras_sphereface.ijb_evaluator", "evaluate_ijb"),

@@ -4,6 +4,7 @@ import keras
 
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.losses import HeadLoss
+from keras_sphereface.sampled_sgd import for_sampling
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
 OWN_COMPILE_ARGUMENTS = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -15,7 +16,8 @@ class FaceClassifier(keras.Model):
 
     The loss is the head's, with the margin and every penalty; sample weights, scaling over replicas, regularization and
     mixed precision are Keras's. Metrics are taken without the margin: `accuracy` (the nearest class is the label),
-    `embedding_norm` (mean norm) and `target_angle` (mean angle to the label's class weights, in degrees).
+    `embedding_norm` (mean norm) and `target_angle` (mean angle to the label's class weights, in degrees). Where the head
+    draws classes, `fit` takes its accuracy among those drawn, which is easier; `evaluate` takes all classes.
 
     Args:
         backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`.
@@ -62,6 +64,10 @@ class FaceClassifier(keras.Model):
         return self.backbone(images, training=training)
 
     @property
+    def _samples(self):
+        return getattr(self.head, "samples", False)
+
+    @property
     def embedder(self) -> keras.Model:
         """The model to keep: preprocessing inside, unit-length embeddings out. It shares the backbone's weights."""
         if self._embedder is None:
@@ -72,13 +78,14 @@ class FaceClassifier(keras.Model):
         """Configures training; the loss and the metrics are the head's.
 
         Args:
-            optimizer: A Keras optimizer or its name. Defaults to `"sgd"`.
+            optimizer: A Keras optimizer or its name. With a head that draws classes (`sample_rate`) a `keras.optimizers.SGD`
+                is made a `SampledSGD`, and others are refused. Defaults to `"sgd"`.
             jit_compile: As in `keras.Model.compile`; `"auto"` leaves XLA out on TensorFlow without an accelerator, where
                 its convolutions are slower. Defaults to `"auto"`.
             **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.
 
         Raises:
-            ValueError: If a loss or metrics are given.
+            ValueError: If a loss or metrics are given, or the optimizer does not suit a head that draws classes.
         """
         for name in OWN_COMPILE_ARGUMENTS:
             if kwargs.get(name) is not None:
@@ -87,6 +94,8 @@ class FaceClassifier(keras.Model):
                     f"head into a functional model to use your own. Received: {name}={kwargs[name]!r}"
                 )
             kwargs.pop(name, None)
+        if self._samples:
+            optimizer = for_sampling(optimizer)
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not _tensorflow_has_accelerator():
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
@@ -95,7 +104,8 @@ class FaceClassifier(keras.Model):
         """Returns the mean of the head's losses, scaled over replicas by Keras, and updates the metrics."""
         if y is None:
             raise ValueError("FaceClassifier trains on (images, labels). Received data without labels")
-        losses, statistics = self.head.loss_and_statistics(y_pred, y)
+        arguments = {"training": training} if self._samples else {}
+        losses, statistics = self.head.loss_and_statistics(y_pred, y, **arguments)
         for tracker in self._trackers:
             tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=losses, sample_weight=sample_weight, training=training)

@@ -204,4 +204,4 @@ def apply_margin(cosines, labels, margin, value, detach=True):
     else:
         others = cosines if margin.eta is None else margin.eta(angles(cosines), value)
         targets = target_cosines if margin.psi is None else margin.psi(angles(target_cosines), value)
-    return ops.where(target_mask(labels, cosines.shape[-1]), targets, others)
+    return ops.where(target_mask(labels, ops.shape(cosines)[-1]), targets, others)

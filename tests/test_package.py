@@ -24,6 +24,7 @@ MAY_IMPORT = {
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",
     "feature_norms": "",
+    "constraints": "",
     "evaluation": "",
     "data": "",
     "presets": "",
@@ -31,12 +32,13 @@ MAY_IMPORT = {
     # 2: layers and networks
     "losses": "margins",
     "regularizers": "margins",
-    "heads": "margins feature_norms losses regularizers",
+    "heads": "margins feature_norms constraints losses regularizers",
     "backbones": "",
     "schedules": "",
     "guarded_optimizer": "",
+    "sampled_sgd": "",
     # 3: what people call
-    "classifier": "embedder losses",
+    "classifier": "embedder losses sampled_sgd",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
     "callbacks": "data evaluator guarded_optimizer",

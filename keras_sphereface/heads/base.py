@@ -76,7 +76,7 @@ class AngularHead(keras.layers.Layer):
             name="kernel",
             shape=(input_shape[-1], self.num_classes),
             initializer=self._unit_initializer if projected else self.kernel_initializer,
-            constraint=UnitColumns() if projected else None,
+            constraint=self._projection() if projected else None,
             dtype="float32",
             autocast=False,
         )
@@ -90,14 +90,20 @@ class AngularHead(keras.layers.Layer):
         )
         self.built = True
 
+    def _projection(self):
+        """The constraint that puts the class weights back on the sphere after an update."""
+        return UnitColumns()
+
     def _unit_initializer(self, shape, dtype=None):
         return feature_norms.normalize(self.kernel_initializer(shape, dtype=dtype), axis=0)[0]
 
-    def unit_kernel(self):
-        """The class weights as a tensor of shape `(embedding_dim, num_classes)`, with unit columns unless
-        `weight_norm="none"`.
+    def unit_kernel(self, classes=None):
+        """The weights of all classes, or of those given, as a tensor of shape `(embedding_dim, classes)`, with unit columns
+        unless `weight_norm="none"`.
         """
         kernel = ops.convert_to_tensor(self.kernel)
+        if classes is not None:
+            kernel = ops.take(kernel, classes, axis=1)
         return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
 
     def cosines_and_norms(self, embeddings):
@@ -109,13 +115,19 @@ class AngularHead(keras.layers.Layer):
         """Whether the loss and its gradient are computed in closed form, in blocks or not."""
         return self.detach and not isinstance(embeddings, keras.KerasTensor)
 
-    def block_size(self, batch_size):
-        """Number of classes that the loss takes at a time for a batch of that size, or of unknown size (None)."""
-        return class_blocks.block_size(self.class_block, batch_size, self.num_classes)
+    def block_size(self, batch_size, num_classes=None):
+        """Number of classes that the loss takes at a time, of all or of `num_classes`, for a batch of that size.
 
-    def loss(self, embeddings, labels):
-        """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties."""
-        return self.loss_and_statistics(embeddings, labels)[0]
+        None stands for a size that isn't known.
+        """
+        return class_blocks.block_size(self.class_block, batch_size, num_classes or self.num_classes)
+
+    def loss(self, embeddings, labels, training=True):
+        """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties.
+
+        With `training=False` a head that draws classes (`sample_rate`) takes all of them.
+        """
+        return self.loss_and_statistics(embeddings, labels, training)[0]
 
     def check_embeddings(self, embeddings):
         """Returns the embeddings in float32, having built the head if needed; raises ValueError for a wrong shape."""

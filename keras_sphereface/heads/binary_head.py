@@ -123,8 +123,11 @@ class BinaryHead(AngularHead):
         labels, valid = check_labels(labels, self.num_classes)
         return ops.where(valid[:, None], self._logits(cosines, labels), float("nan"))
 
-    def loss_and_statistics(self, embeddings, labels):
-        """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
+    def loss_and_statistics(self, embeddings, labels, training=True):
+        """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`.
+
+        They are the same in training and outside: this head draws no classes.
+        """
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)

@@ -48,13 +48,15 @@ def fold(step, state, num_classes, size, traced):
     Args:
         step: Function; `size` is always an integer, `start` an integer or, traced, a tensor.
         state: The first state; traced, a tuple of tensors whose shapes stay.
-        num_classes: Number of classes.
+        num_classes: Number of classes; None where it isn't known, and all are one block.
         size: Number of classes of a block; the last block has what remains.
         traced: Whether to use the backend's loop instead of Python's.
 
     Returns:
         The last state.
     """
+    if num_classes is None:
+        return step(0, None, state)
     blocks, rest = divmod(num_classes, size)
     if traced and blocks > 1:
         state = ops.fori_loop(0, blocks, lambda i, state: step(i * size, size, state), state)

@@ -72,7 +72,8 @@ class _Passes:
         self.directions, self.kernel, self.magnitudes, self.bias = directions, kernel, magnitudes, bias
         self.num_classes = kernel.shape[1]
         self.bias_per_class = bias is not None and bias.shape[0] == self.num_classes
-        self.one_block = problem.block >= self.num_classes
+        # A number of classes that isn't known is that of a draw for a batch of any size: all at once.
+        self.one_block = self.num_classes is None or problem.block >= self.num_classes
         self.traced = not self.one_block and kernels.is_traced(directions)
 
     def forward(self):

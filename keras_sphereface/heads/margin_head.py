@@ -4,11 +4,16 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins, regularizers
+from keras_sphereface.constraints import SettledUnitNorm
 from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
+from keras_sphereface.heads.sampling import check_sample_rate, draw_classes
 from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
+
+# Keras does not save a layer's random state with its weights.
+DRAWS = "draws"
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -35,6 +40,10 @@ class MarginHead(AngularHead):
         weight_norm: `"projected"`, `"graph"` or `"none"` (plain inner products: softmax). Defaults to `"projected"`.
         kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
         class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
+        sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over. The batch's
+            own are always among them, the others are drawn anew for each step, uniformly; there are never fewer than
+            the batch has examples. Train with `SampledSGD`. Defaults to `None`, all classes, as 1 is.
+        seed: Seed of the draws, an integer. Defaults to `None`, a random one, which `keras.utils.set_random_seed` fixes.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -72,11 +81,16 @@ class MarginHead(AngularHead):
         weight_norm="projected",
         kernel_initializer="glorot_normal",
         class_block="auto",
+        sample_rate=None,
+        seed=None,
         **kwargs,
     ):
         super().__init__(
             num_classes, margin, margin_value, detach, weight_norm, kernel_initializer, class_block, **kwargs
         )
+        self.sample_rate = check_sample_rate(sample_rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if self.samples else None
         self.feature_norm = feature_norms.get(feature_norm)
         if penalty_power not in (1, 2):
             raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
@@ -95,65 +109,91 @@ class MarginHead(AngularHead):
             self.bias = self.add_weight(
                 name="bias", shape=(self.num_classes,), initializer="zeros", dtype="float32", autocast=False
             )
+        for variable in self.trainable_weights:
+            variable.sampled_classes = self.samples  # Read by `SampledSGD`
+
+    @property
+    def samples(self):
+        """Whether a training step draws classes."""
+        return self.sample_rate is not None and self.sample_rate < 1.0
+
+    def _projection(self):
+        return SettledUnitNorm(axis=0) if self.samples else super()._projection()
 
     def call(self, embeddings, labels=None):
         """Returns the logits; see the class."""
         embeddings = self.check_embeddings(embeddings)
         cosines, norms = self.cosines_and_norms(embeddings)
         if labels is None:
-            return self._scale(cosines, self.feature_norm.magnitude(norms, self.scale))
+            return _scaled(cosines, self.feature_norm.magnitude(norms, self.scale), self.bias)
         labels, valid = check_labels(labels, self.num_classes)
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
-        return self._logits(cosines, magnitudes, labels)
+        return self._logits(cosines, magnitudes, labels, self.bias)
 
-    def loss_and_statistics(self, embeddings, labels):
+    def loss_and_statistics(self, embeddings, labels, training=True):
         """The losses, and what is worth watching, from one pass over the classes.
 
         Args:
             embeddings: Float tensor of shape `(batch, embedding_dim)`.
             labels: Integer tensor of shape `(batch,)`.
+            training: Whether to draw classes, where the head has a `sample_rate`. Defaults to `True`.
 
         Returns:
             `(losses, statistics)`: losses of shape `(batch,)`, and a dictionary of tensors of shape `(batch,)`:
             `"accuracy"` (1.0 where the label's class, without the margin, is nearer than every other; a tie counts as
-            wrong), `"embedding_norm"` and `"target_angle"` (degrees).
+            wrong; among the classes drawn only, if there was a draw), `"embedding_norm"` and `"target_angle"`
+            (degrees).
         """
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes)
+        kernel, bias, labels = self._classes(labels, training)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
-        if self.has_closed_form(embeddings):
-            entropies, *cosines = self._closed_form(directions, magnitudes, labels)
-        else:
-            entropies, *cosines = self._differentiated(directions, magnitudes, labels)
+        passes = self._closed_form if self.has_closed_form(embeddings) else self._differentiated
+        entropies, *cosines = passes(directions, magnitudes, labels, kernel, bias)
         result = self.feature_norm.loss_factor(self.loss_weight, self.scale) * entropies
         if self.feature_norm.penalizes:
             result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
         if self.repulsion:
-            result = result + self.repulsion * regularizers.angular_repulsion(self.unit_kernel(), labels)
+            result = result + self.repulsion * regularizers.angular_repulsion(kernel, labels)
         result = ops.where(valid, result, float("nan"))
         return result, batch_statistics(*cosines, norms)
 
-    def _closed_form(self, directions, magnitudes, labels):
-        others, targets = margins.functions_of_cosine(self.margin, ops.convert_to_tensor(self.current_margin))
-        problem = Problem(
-            Softmax(), others, targets, labels, self.feature_norm.keeps_norm, self.block_size(directions.shape[0])
-        )
+    def _classes(self, labels, training):
+        """The class weights, `(embedding_dim, classes)`, the bias or None, and the labels as places among the classes."""
         bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
-        return detached_loss(problem, directions, self.unit_kernel(), magnitudes, bias)
+        if not (self.samples and training):
+            return self.unit_kernel(), bias, labels
+        classes, labels = draw_classes(labels, self.num_classes, self.sample_rate, self.seed_generator)
+        return self.unit_kernel(classes), None if bias is None else ops.take(bias, classes), labels
 
-    def _differentiated(self, directions, magnitudes, labels):
-        cosines = ops.matmul(directions, self.unit_kernel())
-        entropies = losses.cross_entropy(self._logits(cosines, magnitudes, labels), labels)
+    def _closed_form(self, directions, magnitudes, labels, kernel, bias):
+        others, targets = margins.functions_of_cosine(self.margin, ops.convert_to_tensor(self.current_margin))
+        block = self.block_size(directions.shape[0], kernel.shape[1])
+        problem = Problem(Softmax(), others, targets, labels, self.feature_norm.keeps_norm, block)
+        return detached_loss(problem, directions, kernel, magnitudes, bias)
+
+    def _differentiated(self, directions, magnitudes, labels, kernel, bias):
+        cosines = ops.matmul(directions, kernel)
+        entropies = losses.cross_entropy(self._logits(cosines, magnitudes, labels, bias), labels)
         return entropies, *target_and_nearest(cosines, labels)
 
-    def _logits(self, cosines, magnitudes, labels):
+    def _logits(self, cosines, magnitudes, labels, bias):
         characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)
-        return self._scale(characteristic, magnitudes)
+        return _scaled(characteristic, magnitudes, bias)
 
-    def _scale(self, characteristic, magnitudes):
-        logits = magnitudes[:, None] * characteristic
-        return logits if self.bias is None else logits + self.bias
+    def save_own_variables(self, store):
+        """Saves the weights and, of a head that draws classes, where its draws have got to."""
+        super().save_own_variables(store)
+        if self.samples:
+            store[DRAWS] = self.seed_generator.state
+
+    def load_own_variables(self, store):
+        """Loads what `save_own_variables` saved; weights of a head that draws none will do."""
+        names = list(store.keys())
+        super().load_own_variables({name: store[name] for name in names if name != DRAWS})
+        if self.samples and DRAWS in names:
+            self.seed_generator.state.assign(store[DRAWS])
 
     def get_config(self):
         """Returns the arguments as a dictionary."""
@@ -166,7 +206,14 @@ class MarginHead(AngularHead):
             "penalty_power": self.penalty_power,
             "repulsion": self.repulsion,
             "use_bias": self.use_bias,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
         }
+
+
+def _scaled(characteristic, magnitudes, bias):
+    logits = magnitudes[:, None] * characteristic
+    return logits if bias is None else logits + bias
 
 
 def check_positive(name, value, zero_allowed=False):

@@ -1,0 +1,32 @@
+"""Constraints on class weights."""
+
+import keras
+import numpy as np
+from keras import ops
+
+# Rounding of a sum of n squares, in units of sqrt(n) * the type's resolution: no column on the sphere is further off.
+ROUNDINGS = 4.0
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class SettledUnitNorm(keras.constraints.UnitNorm):
+    """`UnitNorm` that changes no bit of what has unit length already, to within the rounding of that length.
+
+    Dividing by a norm of 1 that was rounded would move class weights that took part in no update.
+
+    Args:
+        axis: The axis, or axes, along which a vector lies. Defaults to `0`.
+
+    Example:
+    >>> constraint = keras_sphereface.constraints.SettledUnitNorm(axis=0)
+    >>> once = constraint(np.random.normal(size=(512, 10)).astype("float32"))
+    >>> bool(np.all(constraint(once) == once))
+    True
+    """
+
+    def __call__(self, w):
+        """Returns the projected weights."""
+        w = ops.convert_to_tensor(w)
+        squares = ops.sum(ops.square(w), axis=self.axis, keepdims=True)
+        tolerance = ROUNDINGS * np.finfo("float32").eps * (np.prod(w.shape) / np.prod(squares.shape)) ** 0.5
+        return ops.where(ops.abs(squares - 1.0) <= tolerance, w, super().__call__(w))

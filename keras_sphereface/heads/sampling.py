@@ -1,0 +1,83 @@
+r"""Partial FC: a training step's softmax over the batch's classes and a random part of the others.
+
+Reference: "Partial FC: Training 10 Million Identities on a Single Machine", arXiv 2010.05222, and "Killing Two Birds with
+One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC", arXiv 2203.15565, section 3.
+"""
+
+import keras
+from keras import ops
+
+# Above every random score, which is below 1: a class of the batch is always drawn.
+RAISED = 2.0
+
+
+def check_sample_rate(sample_rate):
+    """Returns `sample_rate` as a float in (0, 1], or None; raises ValueError."""
+    if sample_rate is None:
+        return None
+    is_number = isinstance(sample_rate, (int, float)) and not isinstance(sample_rate, bool)
+    if not is_number or not 0.0 < sample_rate <= 1.0:
+        raise ValueError(
+            "`sample_rate` must be None (all classes) or a share of the classes in (0, 1]. "
+            f"Received: sample_rate={sample_rate!r}"
+        )
+    return float(sample_rate)
+
+
+def number_drawn(sample_rate, num_classes, batch_size):
+    """How many classes a step draws: `sample_rate * num_classes`, but no fewer than the batch has examples.
+
+    Args:
+        sample_rate: In (0, 1].
+        num_classes: Number of classes.
+        batch_size: An integer, or a scalar tensor where TensorFlow traces batches of any size.
+
+    Returns:
+        An integer, or a tensor if `batch_size` is one.
+    """
+    wanted = max(1, round(sample_rate * num_classes))
+    if isinstance(batch_size, int):
+        return min(num_classes, max(wanted, batch_size))
+    return ops.minimum(ops.maximum(batch_size, wanted), num_classes)
+
+
+def draw_classes(labels, num_classes, sample_rate, seed):
+    """Draws the classes of a training step: those of the labels, filled up with others, each set equally likely.
+
+    One random number a class and a selection among them: `num_classes` scalars, beside the optimizer's passes over
+    `embedding_dim * num_classes`.
+
+    Args:
+        labels: int32 `(batch,)`, in `[0, num_classes)`.
+        num_classes: Number of classes.
+        sample_rate: In (0, 1]; see `number_drawn`.
+        seed: A `keras.random.SeedGenerator`.
+
+    Returns:
+        `(classes, positions)`: the distinct classes drawn in rising order, `(drawn,)`, and the place among them of each
+        label, `(batch,)`.
+
+    Raises:
+        ValueError: Under a `tf.distribute` strategy of several replicas.
+    """
+    _refuse_replicas()
+    batch_size = labels.shape[0] if labels.shape[0] is not None else ops.shape(labels)[0]
+    scores = keras.random.uniform((num_classes,), seed=seed)
+    scores = ops.scatter_update(scores, labels[:, None], ops.full_like(ops.cast(labels, scores.dtype), RAISED))
+    _, classes = ops.top_k(scores, number_drawn(sample_rate, num_classes, batch_size), sorted=False)
+    classes = ops.sort(ops.cast(classes, "int32"))
+    return classes, ops.cast(ops.searchsorted(classes, labels), "int32")
+
+
+def _refuse_replicas():
+    # Each replica would draw for its own part of the batch: neither one draw for all, nor the loss of one replica.
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            "`sample_rate` draws once for the whole batch, which the replicas of tf.distribute do not see. "
+            f"Received: {replicas} replicas. Use sample_rate=None, or the JAX backend with keras.distribution"
+        )

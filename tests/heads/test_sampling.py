@@ -1,0 +1,128 @@
+"""Partial FC: which classes are drawn, the loss over them, and that nothing else moves."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from test_closed_form import BATCH, CLASSES, DIM, assert_close, loss_and_gradients, make_head
+
+import keras_sphereface as ksf
+from keras_sphereface import heads
+from keras_sphereface.heads.sampling import draw_classes, number_drawn
+
+pytestmark = pytest.mark.core
+
+
+@pytest.fixture
+def batch(rng):
+    labels = rng.integers(0, CLASSES, BATCH)
+    labels[:4] = (0, CLASSES - 1, 4, 4)
+    return rng.normal(size=(BATCH, DIM)).astype("float32"), labels.astype("int32")
+
+
+def draw(labels, num_classes, rate, seed):
+    labels = ops.convert_to_tensor(np.asarray(labels, "int32"))
+    return [ops.convert_to_numpy(tensor) for tensor in draw_classes(labels, num_classes, rate, seed)]
+
+
+def test_every_class_of_the_batch_is_drawn_and_the_number_is_kept():
+    seed = keras.random.SeedGenerator(1)
+    labels = np.array([7, 99, 7, 0, 7])
+    for _ in range(5):
+        classes, positions = draw(labels, 100, 0.2, seed)
+        assert len(np.unique(classes)) == len(classes) == 20
+        assert classes.min() >= 0
+        assert classes.max() < 100
+        np.testing.assert_array_equal(classes[positions], labels)
+    assert number_drawn(0.2, 100, 64) == 64  # Never fewer than the batch may need.
+    assert number_drawn(0.2, 50, 64) == 50
+    assert number_drawn(0.001, 100, 1) == 1
+
+
+def test_the_others_are_drawn_uniformly_and_by_the_seed():
+    seed, times = keras.random.SeedGenerator(3), 400
+    draws = [draw([5, 5], 40, 0.25, seed)[0] for _ in range(times)]
+    counts = np.bincount(np.concatenate(draws), minlength=40)
+    assert counts[5] == times
+    share = np.delete(counts, 5) / times  # 9 of the 39 others each time
+    assert abs(share - 9 / 39).max() < 4.5 * np.sqrt(9 / 39 * 30 / 39 / times)
+    again = keras.random.SeedGenerator(3)
+    np.testing.assert_array_equal(draw([5, 5], 40, 0.25, again)[0], draws[0])
+    np.testing.assert_array_equal(draw([5, 5], 40, 0.25, again)[0], draws[1])
+    assert any((one != draws[0]).any() for one in draws[1:])
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        ("sphereface_r_v2-hard", {}),
+        ("arcface-soft", {"class_block": 5}),
+        ("graph", {"detach": False}),
+        ("repulsion", {}),
+        ("bias-eta", {"class_block": 5}),
+    ],
+)
+def test_the_loss_is_the_dense_loss_of_the_classes_drawn(case, options, batch):
+    """Its value and its gradients; those to classes that were not drawn are exactly 0."""
+    embeddings, labels = batch
+    head = make_head(case, sample_rate=0.6, seed=11, **options)
+    classes, positions = draw(labels, CLASSES, 0.6, keras.random.SeedGenerator(11))
+    value, to_embeddings, to_kernel, *to_bias = loss_and_gradients(head, batch)
+    small = make_head(case, **options)
+    config = {**small.get_config(), "num_classes": len(classes)}
+    small = type(small).from_config(config)
+    small.build((None, DIM))
+    small.kernel.assign(ops.convert_to_numpy(head.kernel)[:, classes])
+    expected = loss_and_gradients(small, (embeddings, positions))
+    assert_close([value, to_embeddings, to_kernel[:, classes], *[g[classes] for g in to_bias]], expected, 2e-6)
+    others = np.setdiff1d(np.arange(CLASSES), classes)
+    assert len(others) == 9
+    assert not to_kernel[:, others].any()
+
+
+@pytest.mark.parametrize("rate", [1, 1.0, None])
+def test_rate_one_is_the_dense_head(rate, batch):
+    assert_close(
+        loss_and_gradients(make_head("arcface-hard", sample_rate=rate), batch),
+        loss_and_gradients(make_head("arcface-hard"), batch),
+        0.0,
+    )
+    assert not heads.ArcFace(5, sample_rate=rate).samples
+
+
+def test_outside_training_all_classes_count(batch):
+    embeddings, labels = batch
+    head, dense = make_head("arcface-hard", sample_rate=0.6), make_head("arcface-hard")
+    for actual, expected in zip(
+        [head.loss(embeddings, labels, training=False), head(embeddings, labels)],
+        [dense.loss(embeddings, labels), dense(embeddings, labels)],
+    ):
+        np.testing.assert_array_equal(ops.convert_to_numpy(actual), ops.convert_to_numpy(expected))
+
+
+def test_the_state_of_the_draws_is_saved(batch, tmp_path):
+    embeddings, labels = batch
+    inputs = keras.Input((DIM,))
+    trainer = ksf.FaceClassifier(
+        keras.Model(inputs, keras.layers.Dense(DIM)(inputs)), heads.ArcFace(CLASSES, sample_rate=0.6, seed=4)
+    )
+    trainer.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    trainer.train_on_batch(embeddings, labels)
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    assert isinstance(loaded.optimizer, ksf.SampledSGD)
+    assert (loaded.head.sample_rate, loaded.head.seed) == (0.6, 4)
+    for one in (trainer, loaded):
+        one.train_on_batch(embeddings, labels)
+    state = ops.convert_to_numpy(trainer.head.seed_generator.state)
+    np.testing.assert_array_equal(ops.convert_to_numpy(loaded.head.seed_generator.state), state)
+    assert state[1] == 2
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(loaded.head.kernel), ops.convert_to_numpy(trainer.head.kernel), atol=1e-6
+    )
+
+
+def test_wrong_rates_are_refused():
+    for wrong in (0, -0.1, 1.5, True, "half", float("nan")):
+        with pytest.raises(ValueError, match=r"share of the classes in \(0, 1\]. Received: sample_rate="):
+            heads.ArcFace(10, sample_rate=wrong)
