@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_sphereface import distribution
 from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
 from keras_sphereface.errors import CheckpointError, DivergenceError
@@ -114,6 +115,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.step = self._epoch_first + self._epoch_steps
         variables = _variables(self.model)
         _check_finite(variables, self.step)
+        if not distribution.is_chief():
+            for variable in variables:  # Process 0 writes them, and needs this one's part.
+                distribution.gathered(variable)
+            return
         description = {
             "epoch": epoch + 1,
             "step": self.step,

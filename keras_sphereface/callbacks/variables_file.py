@@ -8,6 +8,8 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_sphereface import distribution
+
 
 def write(path, variables):
     """Writes the values of Keras variables.
@@ -21,7 +23,7 @@ def write(path, variables):
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number, variable in enumerate(variables):
-            values = keras.ops.convert_to_numpy(variable)
+            values = distribution.gathered(variable)
             if values.dtype.kind == "V":  # bfloat16 is no type of NumPy's own
                 values = values.view(np.uint16)
             with archive.open(f"{number}.npy", "w", force_zip64=True) as file:

@@ -1,0 +1,143 @@
+"""Training on many devices and hosts with the JAX backend, through `keras.distribution` and the same `fit`.
+
+`data_parallel` shares out the batch; `class_parallel` the head's class weights as well, the large part with millions of
+people. The losses are those of one device. Set one before the model is made:
+
+```python
+keras.distribution.set_distribution(keras_sphereface.distribution.class_parallel(num_classes=1_000_000))
+```
+
+Reference: Keras's guide "Distributed training with JAX"; the class-parallel head is that of arXiv 2010.05222, section 3.
+"""
+
+import math
+
+import keras
+
+BATCH, CLASS = "batch", "class"
+
+
+def initialize(job_addresses=None, num_processes=None, process_id=None):
+    """Joins the processes of a training, one or more on each host; call it before anything is computed.
+
+    Args:
+        job_addresses: `"host:port"` of process 0, which the others must reach. Defaults to `None`: what the environment
+            (`KERAS_DISTRIBUTION_JOB_ADDRESSES`, or a cluster that JAX knows) says.
+        num_processes: Number of processes. Defaults to `None`, as above.
+        process_id: This process's number, from 0. Defaults to `None`, as above.
+
+    Raises:
+        ValueError: On another backend than JAX, or for a number out of range.
+
+    Example:
+    >>> keras_sphereface.distribution.initialize("10.0.0.1:1234", num_processes=2, process_id=0)
+    """
+    _require_jax("initialize")
+    if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"`process_id` must be from 0 to num_processes - 1. Received: process_id={process_id}, "
+            f"num_processes={num_processes}"
+        )
+    keras.distribution.initialize(job_addresses, num_processes, process_id)
+
+
+def is_chief():
+    """Whether this process is the one that writes files: number 0, or the only one."""
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return jax.process_index() == 0
+
+
+def gathered(variable):
+    """The values of a variable as a NumPy array, also where its parts lie with several processes: all of them must ask.
+
+    Args:
+        variable: A Keras variable.
+    """
+    value = keras.ops.convert_to_tensor(variable)
+    if keras.backend.backend() == "jax" and not (value.is_fully_addressable or value.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        value = multihost_utils.process_allgather(value, tiled=True)
+    return keras.ops.convert_to_numpy(value)
+
+
+def data_parallel(auto_shard_dataset=True):
+    """A `keras.distribution.DataParallel` over all devices of all processes: each has the model and a part of the batch.
+
+    Args:
+        auto_shard_dataset: Whether Keras hands each process its part of a `tf.data.Dataset` of whole batches. Defaults to
+            `True`.
+
+    Returns:
+        The distribution, for `keras.distribution.set_distribution`.
+
+    Raises:
+        ValueError: On another backend than JAX.
+    """
+    _require_jax("data_parallel")
+    return keras.distribution.DataParallel(
+        devices=keras.distribution.list_devices(), auto_shard_dataset=auto_shard_dataset
+    )
+
+
+def class_parallel(num_classes, class_ways=None, head=r"[^/]*head[^/]*", auto_shard_dataset=True):
+    """A `keras.distribution.ModelParallel` that shares out the head's classes, and the batch over what remains.
+
+    Of the head, `kernel` and its optimizer slots are divided along the classes; all else has a copy on each device.
+
+    Args:
+        num_classes: Number of classes of the head.
+        class_ways: Over how many devices the classes are divided; it must divide both the number of classes and that of
+            devices. Defaults to `None`, the most that do.
+        head: Pattern of the head's layer name. Defaults to any name with "head" in it, as the heads have by themselves.
+        auto_shard_dataset: As in `data_parallel`.
+
+    Returns:
+        The distribution, for `keras.distribution.set_distribution`.
+
+    Raises:
+        ValueError: On another backend than JAX, or if the classes cannot be divided so.
+
+    Example:
+    >>> distribution = keras_sphereface.distribution.class_parallel(num_classes=360_232)
+    >>> keras.distribution.set_distribution(distribution)
+    """
+    _require_jax("class_parallel")
+    devices = keras.distribution.list_devices()
+    ways = math.gcd(num_classes, len(devices)) if class_ways is None else class_ways
+    if num_classes % ways or len(devices) % ways or (ways == 1 and len(devices) > 1):
+        raise ValueError(
+            "The classes are divided evenly over devices: a number above 1 must divide both. "
+            f"Received: num_classes={num_classes}, {len(devices)} devices, class_ways={class_ways}. Use data_parallel, or a "
+            f"head of {-(-num_classes // len(devices)) * len(devices)} classes, of which the last have no pictures"
+        )
+    mesh = keras.distribution.DeviceMesh((len(devices) // ways, ways), (BATCH, CLASS), devices)
+    return keras.distribution.ModelParallel(
+        layout_map=head_layout(mesh, head), batch_dim_name=BATCH, auto_shard_dataset=auto_shard_dataset
+    )
+
+
+def head_layout(mesh, head=r"[^/]*head[^/]*"):
+    """The `keras.distribution.LayoutMap` of `class_parallel`, for a mesh of your own.
+
+    Args:
+        mesh: A `keras.distribution.DeviceMesh` with an axis named `"class"`.
+        head: Pattern of the head's layer name.
+
+    Returns:
+        The layout map; variables that it does not name are copied to each device.
+    """
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[rf"(^|.*/){head}/kernel$"] = (None, CLASS)
+    return layout
+
+
+def _require_jax(name):
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"distribution.{name} needs the JAX backend: set KERAS_BACKEND=jax and install keras_sphereface[jax]. "
+            f"Received: backend {keras.backend.backend()!r}. On TensorFlow use tf.distribute.MirroredStrategy"
+        )

@@ -1,0 +1,110 @@
+"""keras.distribution on JAX: the losses of one device, on four virtual devices and over two processes."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sphereface import distribution
+
+PROGRAM = pathlib.Path(__file__).parent / "distributed_training.py"
+pytestmark = pytest.mark.core
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow's tf.data"
+)
+
+
+def start(devices, *arguments):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def results(process):
+    stdout, stderr = process.communicate(timeout=300)
+    assert "RESULTS" in stdout, stderr[-3000:]
+    return json.loads(stdout.partition("RESULTS")[2])
+
+
+@pytest.fixture(scope="module")
+def on_one_machine(tmp_path_factory):
+    ways = ["one:8", "data:8", "class:8", "one:6", "class:6", "one_sampled:24", "class_sampled:24"]
+    return results(start(4, tmp_path_factory.mktemp("four"), *ways))
+
+
+def assert_same(actual, expected):
+    np.testing.assert_allclose(actual["losses"], expected["losses"], rtol=1e-5)
+    assert expected["losses"][-1] != expected["losses"][0]
+    assert actual["embedder"] == expected["embedder"] == 0.0
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("way", "reference", "part"),
+    [
+        ("data:8", "one:8", "(8, 8)"),
+        ("class:8", "one:8", "(8, 2)"),
+        ("class:6", "one:6", "(8, 3)"),  # 6 classes on 4 devices: over 2, and the batch over 2
+        ("class_sampled:24", "one_sampled:24", "(8, 6)"),
+    ],
+)
+def test_four_devices_give_the_losses_of_one(way, reference, part, on_one_machine):
+    assert_same(on_one_machine[way], on_one_machine[reference])
+    assert on_one_machine[way]["kernel"] == part
+    assert on_one_machine[way]["checkpoint"] == pytest.approx(on_one_machine[reference]["checkpoint"], rel=1e-5)
+
+
+@needs_jax
+@needs_tensorflow
+def test_two_processes_give_the_losses_of_one(tmp_path, on_one_machine):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    ways = ("data:8", "class:8")
+    folders = [tmp_path / "0", tmp_path / "1"]
+    processes = [
+        start(1, folder, f"--process={number}", f"--address={address}", *ways) for number, folder in enumerate(folders)
+    ]
+    try:
+        outcomes = [results(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for outcome in outcomes:
+        for way in ways:
+            assert_same(outcome[way], on_one_machine["one:8"])
+    assert outcomes[0]["class:8"]["kernel"] == "(8, 4)"
+    assert outcomes[0]["class:8"]["checkpoint"] == pytest.approx(on_one_machine["one:8"]["checkpoint"], rel=1e-5)
+    assert outcomes[1]["class:8"]["checkpoint"] is None, "one process writes"
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="needs the JAX backend")
+def test_classes_that_cannot_be_divided_are_refused(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: [f"cpu:{number}" for number in range(4)])
+    for arguments in ({"num_classes": 7}, {"num_classes": 8, "class_ways": 3}, {"num_classes": 6, "class_ways": 4}):
+        with pytest.raises(ValueError, match=rf"num_classes={arguments['num_classes']}, 4 devices.*of 8 classes"):
+            distribution.class_parallel(**arguments)
+    with pytest.raises(ValueError, match="Received: process_id=2, num_processes=2"):
+        distribution.initialize("127.0.0.1:1", 2, 2)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has what is asked for")
+def test_other_backends_are_refused():
+    assert distribution.is_chief()
+    for call in (distribution.initialize, distribution.data_parallel, lambda: distribution.class_parallel(8)):
+        with pytest.raises(ValueError, match="needs the JAX backend: set KERAS_BACKEND=jax"):
+            call()
