@@ -213,7 +213,10 @@ def main(argv):
     logging.info("Training on %d images of %d people.", dataset.num_images, dataset.num_classes)
     trainer = make_trainer_distributed(dataset.num_classes)
     checkpoint = make_checkpoint(dataset, output_dir)
-    epoch = checkpoint.resume(trainer)
+    try:
+        epoch = checkpoint.resume(trainer)
+    except ValueError as error:  # Other flags than the run was begun with.
+        raise app.UsageError(str(error)) from error
     epochs = -(-FLAGS.steps // FLAGS.checkpoint_steps)
     if epoch < epochs:
         trainer.fit(

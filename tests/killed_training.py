@@ -2,21 +2,19 @@
 
     python tests/killed_training.py FOLDER KILLS
 
-TensorFlow is imported once; every attempt is a fork of this process, so that it takes a second instead of ten. Every attempt
-reports its steps and saves through a pipe, and is killed at a random one of them, by SIGKILL or SIGTERM.
+Every attempt reports its steps and saves through a pipe, and is killed at a random one of them, by SIGKILL or SIGTERM.
 """
 
 import os
 import pathlib
 import random
-import signal
 import sys
-import time
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 import keras
 import numpy as np
+from forks import SAVE, STEP, attempt
 
 import keras_sphereface as ksf
 
@@ -45,10 +43,10 @@ class Reports(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch, logs=None):
         self.model.head.norm_penalty += 0.0 * (random.random() + np.random.random())
-        os.write(self.pipe, b".")
+        os.write(self.pipe, STEP)
 
     def on_epoch_end(self, epoch, logs=None):
-        os.write(self.pipe, b"s")  # the checkpoint's callback follows
+        os.write(self.pipe, SAVE)  # the checkpoint's callback follows
 
 
 def train(folder, pipe):
@@ -75,46 +73,25 @@ def train(folder, pipe):
     np.savez(folder / "final.npz", draws=[random.random(), np.random.random()], **values)
 
 
-def attempt(folder, kill_at, kind, delay):
-    """Runs the training in a fork; kills it at an event of that number, or lets it end. Returns the exit status."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            train(folder, writer)
-            os._exit(0)
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-    os.close(writer)
-    events = 0
-    while event := os.read(reader, 1):
-        events += event == kind
-        if events == kill_at:
-            time.sleep(delay)
-            os.kill(child, signal.SIGKILL if kill_at % 2 else signal.SIGTERM)
-            break
-    os.close(reader)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def main(folder, kills):
     """Trains once without and once with kills, and compares every number."""
     draw = random.Random(0)
     (folder / "whole").mkdir()
     (folder / "killed").mkdir()
-    assert attempt(folder / "whole", 0, b".", 0.0) == 0
+    assert attempt(lambda pipe: train(folder / "whole", pipe)) == 0
     survived = in_saving = 0
+
+    def killed(pipe):
+        train(folder / "killed", pipe)
+
     while survived < kills:
-        kind = draw.choice([b".", b"s"])
-        status = attempt(folder / "killed", draw.randint(1, 3), kind, draw.uniform(0.0, 0.012))
+        kind = draw.choice([STEP, SAVE])
+        status = attempt(killed, draw.randint(1, 3), kind, draw.uniform(0.0, 0.012))
         assert status <= 0, f"an attempt failed by itself: {status}"
         assert status < 0, f"the training ended after {survived} kills: make it longer"
         survived += 1
-        in_saving += kind == b"s"
-    assert attempt(folder / "killed", 0, b".", 0.0) == 0
+        in_saving += kind == SAVE
+    assert attempt(killed) == 0
     whole, killed = (np.load(folder / name / "final.npz") for name in ("whole", "killed"))
     assert set(whole) == set(killed)
     for name in whole:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -13,16 +14,21 @@ import pytest
 import keras_sphereface as ksf
 
 PROGRAM = pathlib.Path(__file__).resolve().parent.parent / "examples" / "train_ms1m.py"
-PEOPLE, PICTURES = 4, 4
+PEOPLE, PICTURES, KILLS = 4, 4, 4
+
+
+def write_training_set(folder):
+    dataset = ksf.data.synthetic(PEOPLE, PICTURES, seed=3)
+    images, labels = zip(*(dataset.read(record) for record in range(dataset.num_images)))
+    ksf.data.write_recordio(folder / "train.rec", images, labels)
+    return images, labels
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     """A folder in InsightFace's layout: four synthetic people, and pairs of them."""
     folder = tmp_path_factory.mktemp("faces")
-    dataset = ksf.data.synthetic(PEOPLE, PICTURES, seed=3)
-    images, labels = zip(*(dataset.read(record) for record in range(dataset.num_images)))
-    ksf.data.write_recordio(folder / "train.rec", images, labels)
+    images, labels = write_training_set(folder)
     images, labels = np.stack(images), np.array(labels)
     left, right = np.triu_indices(len(images), 1)
     pairs = ksf.data.PairSet.from_arrays(images, left, right, labels[left] == labels[right], name="toy")
@@ -78,3 +84,25 @@ def test_wrong_flags_are_refused_in_a_line():
     result = run("--clip_norm=1", "--distribute=mirrored")
     assert result.returncode != 0
     assert "clips each replica" in result.stderr + result.stdout
+
+
+forks = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow" or not hasattr(os, "fork"), reason="forks, with TensorFlow"
+)
+
+
+def run_script(name, *arguments):
+    """A script of this folder, which forks, in a process of its own."""
+    here = pathlib.Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(here.parent)}
+    command = [sys.executable, str(here / name), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@forks
+def test_the_same_command_after_kills_gives_the_same_bits(tmp_path):
+    write_training_set(tmp_path)
+    result = run_script("killed_program.py", tmp_path, tmp_path, KILLS)
+    assert f"survived {KILLS} kills; another batch size: exit status 1" in result.stdout, result.stderr[-3000:]
+    assert "this run was begun with batch_size=4" in result.stderr
