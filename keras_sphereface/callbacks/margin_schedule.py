@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_sphereface.callbacks.scalars import value_of
+
 
 class MarginSchedule(keras.callbacks.Callback):
     r"""Raises the head's margin in steps: $m = \min(m_{final}, m_{start} + \Delta m \lfloor step / interval \rfloor)$.
@@ -43,7 +45,7 @@ class MarginSchedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         """Reads the optimizer's step."""
-        self._epoch_start = int(self.model.optimizer.iterations)
+        self._epoch_start = value_of(self.model.optimizer.iterations)
         self._current = None
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -60,4 +62,4 @@ class MarginSchedule(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Logs the margin."""
         if logs is not None:
-            logs["margin"] = float(self.model.head.current_margin)
+            logs["margin"] = value_of(self.model.head.current_margin)

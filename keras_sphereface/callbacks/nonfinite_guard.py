@@ -5,6 +5,7 @@ import logging
 import keras
 import numpy as np
 
+from keras_sphereface.callbacks.scalars import value_of
 from keras_sphereface.errors import DivergenceError
 from keras_sphereface.guarded_optimizer import GuardedOptimizer
 
@@ -60,12 +61,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
             )
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        self._skipped, self._scale = int(optimizer.skipped), float(optimizer.dynamic_scale)
+        self._skipped, self._scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Sets the sums of the gradient's norm to 0 and remembers the layers' statistics."""
         optimizer = self.model.optimizer
-        self._applied = int(optimizer.batches) - int(optimizer.skipped)
+        self._applied = value_of(optimizer.batches) - value_of(optimizer.skipped)
         optimizer.norm_sum.assign(0.0)
         optimizer.norm_max.assign(0.0)
         self._statistics = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.non_trainable_variables]
@@ -82,18 +83,18 @@ class NonFiniteGuard(keras.callbacks.Callback):
         """Looks at the last batches, and logs."""
         self._look()
         optimizer = self.model.optimizer
-        finite = max(1, int(optimizer.batches) - int(optimizer.skipped) - self._applied)
+        finite = max(1, value_of(optimizer.batches) - value_of(optimizer.skipped) - self._applied)
         if logs is not None:
-            logs["gradient_norm"] = float(optimizer.norm_sum) / finite
-            logs["gradient_norm_max"] = float(optimizer.norm_max)
-            logs["skipped"] = int(optimizer.skipped)
-            logs["loss_scale"] = float(optimizer.dynamic_scale)
+            logs["gradient_norm"] = value_of(optimizer.norm_sum) / finite
+            logs["gradient_norm_max"] = value_of(optimizer.norm_max)
+            logs["skipped"] = value_of(optimizer.skipped)
+            logs["loss_scale"] = value_of(optimizer.dynamic_scale)
 
     def _look(self):
         optimizer = self.model.optimizer
-        skipped, scale = int(optimizer.skipped), float(optimizer.dynamic_scale)
+        skipped, scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
         if scale != self._scale:
-            log.info("Loss scale %g, before %g, after batch %d", scale, self._scale, int(optimizer.batches) - 1)
+            log.info("Loss scale %g, before %g, after batch %d", scale, self._scale, value_of(optimizer.batches) - 1)
             self._scale = scale
         if skipped == self._skipped:
             return
@@ -138,5 +139,5 @@ def head_state(head):
         head: A head of `keras_sphereface.heads`, built.
     """
     lengths = np.linalg.norm(keras.ops.convert_to_numpy(head.kernel).astype("float64"), axis=0)
-    margin = f"margin {head.margin.name} {float(head.current_margin):g}"
+    margin = f"margin {head.margin.name} {value_of(head.current_margin):g}"
     return f"{margin}, scale {getattr(head, 'scale', None)}, class weights of length {lengths.min():g} to {lengths.max():g}"
