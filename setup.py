@@ -45,6 +45,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["keras_sphereface", "keras_sphereface.*"]),
+    py_modules=["keras_sphereface_command"],
     package_data={"keras_sphereface": ["py.typed", "weights/*", "presets/*.json"]},
     python_requires=">=3.10",
     install_requires=[
@@ -58,7 +59,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["keras-sphereface = keras_sphereface.cli:main"]},
+    entry_points={"console_scripts": ["keras-sphereface = keras_sphereface_command:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",

@@ -140,11 +140,10 @@ def make_trainer(num_classes):
         detach=FLAGS.detach,
     )
     trainer = ksf.FaceClassifier(backbone, head)
-    optimizer = keras.optimizers.SGD(
+    optimizer = ksf.optimizers.sgd(
         ksf.schedules.learning_rate(FLAGS.schedule, FLAGS.learning_rate, FLAGS.steps, FLAGS.warmup_steps),
         momentum=FLAGS.momentum,
-        # Keras's decay is taken from the weights directly; the papers' goes through the momentum, which multiplies it.
-        weight_decay=FLAGS.weight_decay / (1.0 - FLAGS.momentum),
+        weight_decay=FLAGS.weight_decay,
         global_clipnorm=FLAGS.clip_norm,
         gradient_accumulation_steps=FLAGS.accumulate,
         use_ema=FLAGS.ema is not None,
@@ -224,6 +223,7 @@ def main(argv):
             initial_epoch=epoch,
             epochs=epochs,
             steps_per_epoch=FLAGS.checkpoint_steps,
+            shuffle=False,  # The data set has its own order.
             callbacks=make_callbacks(dataset, pairs, output_dir, checkpoint),
         )
 

@@ -4,84 +4,88 @@ Importing the package registers its layers and models with Keras, so that saved 
 Everything else is imported when it is first used.
 """
 
-import importlib
+import sys
 from typing import TYPE_CHECKING
 
-from keras_sphereface import backbones, classifier, guarded_optimizer, heads, schedules  # noqa: F401  (registration with Keras)
+from keras_sphereface.lazy import attach
 from keras_sphereface.version import __version__
 
-if TYPE_CHECKING:  # What `__getattr__` imports when it is used, for editors and type checkers.
-    from keras_sphereface import (  # noqa: F401
-        angular,
-        callbacks,
-        constraints,
-        data,
-        distribution,
-        embedder,
-        evaluation,
-        export,
-        feature_norms,
-        hub,
-        losses,
-        margins,
-        model_card,
-        plots,
-        presets,
-        regularizers,
-    )
-    from keras_sphereface.classifier import FaceClassifier  # noqa: F401
-    from keras_sphereface.conversion import convert  # noqa: F401
-    from keras_sphereface.evaluator import evaluate  # noqa: F401
-    from keras_sphereface.hub import load_pretrained, push_to_hub  # noqa: F401
-    from keras_sphereface.ijb_evaluator import evaluate_ijb  # noqa: F401
+if TYPE_CHECKING:  # The same names, for editors and type checkers.
+    from keras_sphereface import angular as angular
+    from keras_sphereface import backbones as backbones
+    from keras_sphereface import callbacks as callbacks
+    from keras_sphereface import constraints as constraints
+    from keras_sphereface import data as data
+    from keras_sphereface import demo as demo
+    from keras_sphereface import distribution as distribution
+    from keras_sphereface import embedder as embedder
+    from keras_sphereface import evaluation as evaluation
+    from keras_sphereface import export as export
+    from keras_sphereface import faces as faces
+    from keras_sphereface import feature_norms as feature_norms
+    from keras_sphereface import guarded_optimizer as guarded_optimizer
+    from keras_sphereface import heads as heads
+    from keras_sphereface import hub as hub
+    from keras_sphereface import losses as losses
+    from keras_sphereface import margins as margins
+    from keras_sphereface import model_card as model_card
+    from keras_sphereface import optimizers as optimizers
+    from keras_sphereface import plots as plots
+    from keras_sphereface import presets as presets
+    from keras_sphereface import recognition as recognition
+    from keras_sphereface import regularizers as regularizers
+    from keras_sphereface import schedules as schedules
+    from keras_sphereface.classifier import FaceClassifier as FaceClassifier
+    from keras_sphereface.conversion import convert as convert
+    from keras_sphereface.evaluator import evaluate as evaluate
+    from keras_sphereface.guarded_optimizer import GuardedOptimizer as GuardedOptimizer
+    from keras_sphereface.hub import load_pretrained as load_pretrained
+    from keras_sphereface.hub import push_to_hub as push_to_hub
+    from keras_sphereface.ijb_evaluator import evaluate_ijb as evaluate_ijb
+    from keras_sphereface.recognition import Recognizer as Recognizer
+    from keras_sphereface.sampled_sgd import SampledSGD as SampledSGD
 
-# Public name -> (module, attribute), or (module, None) for a module itself.
-_PUBLIC = {
-    "angular": ("keras_sphereface.angular", None),
-    "backbones": ("keras_sphereface.backbones", None),
-    "callbacks": ("keras_sphereface.callbacks", None),
-    "constraints": ("keras_sphereface.constraints", None),
-    "data": ("keras_sphereface.data", None),
-    "distribution": ("keras_sphereface.distribution", None),
-    "embedder": ("keras_sphereface.embedder", None),
-    "guarded_optimizer": ("keras_sphereface.guarded_optimizer", None),
-    "evaluation": ("keras_sphereface.evaluation", None),
-    "faces": ("keras_sphereface.faces", None),
-    "recognition": ("keras_sphereface.recognition", None),
-    "export": ("keras_sphereface.export", None),
-    "hub": ("keras_sphereface.hub", None),
-    "model_card": ("keras_sphereface.model_card", None),
-    "heads": ("keras_sphereface.heads", None),
-    "losses": ("keras_sphereface.losses", None),
-    "margins": ("keras_sphereface.margins", None),
-    "feature_norms": ("keras_sphereface.feature_norms", None),
-    "plots": ("keras_sphereface.plots", None),
-    "presets": ("keras_sphereface.presets", None),
-    "regularizers": ("keras_sphereface.regularizers", None),
-    "schedules": ("keras_sphereface.schedules", None),
-    "FaceClassifier": ("keras_sphereface.classifier", "FaceClassifier"),
-    "Recognizer": ("keras_sphereface.recognition", "Recognizer"),
-    "GuardedOptimizer": ("keras_sphereface.guarded_optimizer", "GuardedOptimizer"),
-    "SampledSGD": ("keras_sphereface.sampled_sgd", "SampledSGD"),
-    "convert": ("keras_sphereface.conversion", "convert"),
-    "evaluate": ("keras_sphereface.evaluator", "evaluate"),
-    "evaluate_ijb": ("keras_sphereface.ijb_evaluator", "evaluate_ijb"),
-    "load_pretrained": ("keras_sphereface.hub", "load_pretrained"),
-    "push_to_hub": ("keras_sphereface.hub", "push_to_hub"),
-}
+__getattr__, __dir__, _names = attach(
+    __name__,
+    {
+        "classifier": ["FaceClassifier"],
+        "conversion": ["convert"],
+        "evaluator": ["evaluate"],
+        "guarded_optimizer": ["GuardedOptimizer"],
+        "hub": ["load_pretrained", "push_to_hub"],
+        "ijb_evaluator": ["evaluate_ijb"],
+        "recognition": ["Recognizer"],
+        "sampled_sgd": ["SampledSGD"],
+    },
+    submodules=[
+        "angular",
+        "backbones",
+        "callbacks",
+        "constraints",
+        "data",
+        "demo",
+        "distribution",
+        "embedder",
+        "evaluation",
+        "export",
+        "faces",
+        "feature_norms",
+        "guarded_optimizer",
+        "heads",
+        "hub",
+        "losses",
+        "margins",
+        "model_card",
+        "optimizers",
+        "plots",
+        "presets",
+        "recognition",
+        "regularizers",
+        "schedules",
+    ],
+)
+__all__ = ["__version__", *_names]
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
-
-
-def __getattr__(name):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'keras_sphereface' has no attribute {name!r}")
-    module_name, attribute = _PUBLIC[name]
-    module = importlib.import_module(module_name)
-    value = module if attribute is None else getattr(module, attribute)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
+# The command of `keras_sphereface_command` registers once its arguments are understood, so that `--help` needs no Keras.
+if "keras_sphereface_command" not in sys.modules:
+    from keras_sphereface import registration  # noqa: F401

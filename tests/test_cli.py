@@ -1,12 +1,15 @@
 """The commands that people call: answers, exit codes, JSON, one-line errors."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, main
+from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, main, start
 
 pytestmark = pytest.mark.core
 CROPS = ["--detector", "none"]
@@ -117,6 +120,24 @@ def test_help_teaches_by_example(command, capsys):
         build_parser(command).parse_args([command, "--help"])
     assert caught.value.code == 0
     assert f"keras-sphereface {command}" in capsys.readouterr().out.split("options:")[0].replace("usage: ", "", 1)
+
+
+def test_notices_of_tensorflow_are_held_back_and_errors_are_not(capfd):
+    error = "E0000 00:00:1 7 cuda_dnn.cc:52] cuDNN is older than this library\n"
+    no_gpu = "E0000 00:00:1 7 cuda_platform.cc:52] failed call to cuInit: CUDA error: UNKNOWN ERROR (303)\n"
+    with start.without_notices():
+        os.write(2, f"I0000 00:00:1 7 port.cc:153] oneDNN custom operations are on\n{error}{no_gpu}words\n".encode())
+    assert capfd.readouterr().err == f"{error}words\n"
+
+
+def test_an_error_in_a_shell_is_one_line():
+    code = "import sys, keras_sphereface_command as c; sys.argv = ['', 'verify', 'no.jpg', 'no.jpg', '--model', 'no.keras']"
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-c", f"{code}; sys.exit(c.main())"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (result.returncode, result.stdout) == (ERROR, "")
+    assert result.stderr.startswith("keras-sphereface verify: Expected the name of a preset")
+    assert result.stderr.count("\n") == 1
 
 
 def test_train_makes_a_model_that_the_other_commands_take(run, tmp_path, folder):

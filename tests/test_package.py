@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(ksf.__file__).parent
 MAY_IMPORT = {
     "errors": "",
     "version": "",
+    "lazy": "",
     # 0: pure functions, files
     "angular": "",
     "embedder": "",
@@ -36,10 +37,12 @@ MAY_IMPORT = {
     "backbones": "",
     "schedules": "",
     "distribution": "",
+    "optimizers": "",
     "guarded_optimizer": "",
     "sampled_sgd": "",
     # 3: what people call
     "classifier": "embedder losses sampled_sgd",
+    "registration": "backbones classifier guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
     "callbacks": "data distribution evaluator guarded_optimizer",
@@ -54,7 +57,7 @@ MAY_IMPORT = {
     "demo": "",
     # 4
     "cli": "backbones callbacks classifier conversion data demo evaluation evaluator export faces heads hub ijb_evaluator "
-    "model_card model_folder plots presets recognition schedules",
+    "model_card model_folder optimizers plots presets recognition registration schedules",
 }
 
 
@@ -83,7 +86,7 @@ def test_every_part_has_its_layer():
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_layers(part):
     """A part imports only what the table allows it."""
-    allowed = {part, "errors", "version", *MAY_IMPORT[part].split()}
+    allowed = {part, "errors", "lazy", "version", *MAY_IMPORT[part].split()}
     for path in list((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]:
         assert imports_of(path) <= allowed, path
 
@@ -100,6 +103,25 @@ def test_every_public_name_is_there():
         assert getattr(ksf, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ksf.nothing
+
+
+def test_type_checkers_see_the_names_that_are_imported_when_used():
+    for package in (ksf, ksf.data, ksf.faces, ksf.recognition):
+        tree = ast.parse(pathlib.Path(package.__file__).read_text())
+        (block,) = (
+            node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        )
+        names = {alias.asname for statement in block.body for alias in statement.names}
+        assert names == set(package.__all__) - {"__version__"}, package
+
+
+def test_help_needs_no_keras():
+    result = run_python(
+        "import sys, keras_sphereface_command; from keras_sphereface.cli import COMMANDS, build_parser\n"
+        "for command in COMMANDS: build_parser(command)\n"
+        "assert not {'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules)"
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def run_python(code):

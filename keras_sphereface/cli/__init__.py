@@ -1,6 +1,7 @@
 """The `keras-sphereface` command: one module of this folder per subcommand, imported only when it is called.
 
-A subcommand's module has `add_arguments(parser)` and `run(args)`, which returns the exit code or None for 0.
+A subcommand's module has `add_arguments(parser)` and `run(args)`, which returns the exit code or None for 0; and
+`NEEDS_KERAS = False` where it works on files alone.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import importlib
 import os
 import sys
 
+from keras_sphereface.cli.start import start_keras
 from keras_sphereface.version import __version__
 
 COMMANDS = {
@@ -59,7 +61,7 @@ def build_parser(command=None):
             module.add_arguments(subparser)
             # After the command as well; what stands before it is not overwritten.
             subparser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback")
-            subparser.set_defaults(run=module.run)
+            subparser.set_defaults(run=module.run, needs_keras=getattr(module, "NEEDS_KERAS", True))
         else:
             subparsers.add_parser(name, help=summary, add_help=False)
     return parser
@@ -71,6 +73,8 @@ def main(argv=None):
     command = next((word for word in argv if not word.startswith("-")), None)
     args = build_parser(command).parse_args(argv)
     try:
+        if args.needs_keras:
+            start_keras(show_all=args.debug)
         code = args.run(args) or DONE
         sys.stdout.flush()
         return code

@@ -8,6 +8,8 @@ Who is removed is overwritten in the file.
 
 from keras_sphereface.cli import options
 
+NEEDS_KERAS = False
+
 
 def add_arguments(parser):
     """Adds this command's arguments."""

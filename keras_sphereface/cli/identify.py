@@ -2,7 +2,7 @@
 
   keras-sphereface identify people.db c.jpg
   keras-sphereface identify people.db party.jpg --which all --top 3
-  keras-sphereface identify people.db photos/ --far 1e-4 --json
+  keras-sphereface identify people.db photos/ --far 1e-2 --json
 
 Each photo's face is compared with everybody. Exit code 0: all are known people, 3: at least one is not, 1: an error,
 or no threshold is known. The false accept rate is that of one comparison: with N people, a stranger is given a name

@@ -48,7 +48,7 @@ def add_model(parser):
 def add_decision(parser):
     """Adds where yes begins."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--far", type=float, help="false accept rate, e.g. 1e-4: takes the model's measured threshold")
+    group.add_argument("--far", type=float, help="false accept rate, e.g. 1e-3: takes the model's measured threshold")
     group.add_argument("--threshold", type=float, help="cosine, -1..1, of your own")
 
 

@@ -17,7 +17,6 @@ from keras_sphereface.cli import options
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
 SYNTHETIC = "synthetic"
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
-MOMENTUM = 0.9
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
 
 
@@ -76,6 +75,7 @@ def run(args):
             initial_epoch=start,
             epochs=epochs,
             steps_per_epoch=length,
+            shuffle=False,  # the data set has its own order
             callbacks=[*(PairVerification(one) for one in pairs), checkpoint],
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
@@ -104,20 +104,12 @@ def _open(args):
 
 def _make_trainer(args, num_classes):
     """The network and the head, compiled."""
-    import keras
-
-    from keras_sphereface import backbones, heads, schedules
+    from keras_sphereface import backbones, heads, optimizers, schedules
     from keras_sphereface.classifier import FaceClassifier
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
     head = getattr(heads, args.head)(num_classes, **given)
     trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim), head)
-    trainer.compile(
-        keras.optimizers.SGD(
-            schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20),
-            momentum=MOMENTUM,
-            # Keras's decay is taken from the weights directly; the papers' goes through the momentum, which multiplies it.
-            weight_decay=args.weight_decay / (1 - MOMENTUM),
-        )
-    )
+    rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)
+    trainer.compile(optimizers.sgd(rate, weight_decay=args.weight_decay))
     return trainer

@@ -1,7 +1,7 @@
 """Tell whether two photos show the same person.
 
   keras-sphereface verify a.jpg b.jpg
-  keras-sphereface verify a.jpg b.jpg --far 1e-4 --json
+  keras-sphereface verify a.jpg b.jpg --far 1e-2 --json
   keras-sphereface verify a.jpg b.jpg --model my.keras --threshold 0.35
   if keras-sphereface verify a.jpg b.jpg; then echo same; fi
 

@@ -3,51 +3,57 @@
 Names are imported when they are first used.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "Augmentation": "augmentation",
-    "FaceDataset": "dataset",
-    "IJBImages": "ijb_images",
-    "IJBMeta": "ijb",
-    "PairSet": "pairs",
-    "RecordIOReader": "recordio",
-    "RecordIOWriter": "recordio_writer",
-    "TFRecordWriter": "tfrecord",
-    "align": "alignment",
-    "as_image": "images",
-    "decode_image": "images",
-    "encode_jpeg": "images",
-    "encode_png": "images",
-    "from_folder": "dataset",
-    "from_recordio": "dataset",
-    "from_tfrecord": "dataset",
-    "ijb": None,
-    "read_bin": "bin_pairs",
-    "read_cfp": "pair_lists",
-    "read_ijb": "ijb",
-    "read_image": "images",
-    "read_lfw": "pair_lists",
-    "read_pair_list": "pair_lists",
-    "similarity_transform": "alignment",
-    "synthetic": "dataset",
-    "synthetic_pairs": "synthetic_faces",
-    "write_bin": "bin_pairs",
-    "write_recordio": "recordio",
-    "write_tfrecord": "tfrecord",
-}
+from keras_sphereface.lazy import attach
 
-__all__ = sorted(_PUBLIC)
+if TYPE_CHECKING:  # The same names, for editors and type checkers.
+    from keras_sphereface.data import ijb as ijb
+    from keras_sphereface.data.alignment import align as align
+    from keras_sphereface.data.alignment import similarity_transform as similarity_transform
+    from keras_sphereface.data.augmentation import Augmentation as Augmentation
+    from keras_sphereface.data.bin_pairs import read_bin as read_bin
+    from keras_sphereface.data.bin_pairs import write_bin as write_bin
+    from keras_sphereface.data.dataset import FaceDataset as FaceDataset
+    from keras_sphereface.data.dataset import from_folder as from_folder
+    from keras_sphereface.data.dataset import from_recordio as from_recordio
+    from keras_sphereface.data.dataset import from_tfrecord as from_tfrecord
+    from keras_sphereface.data.dataset import synthetic as synthetic
+    from keras_sphereface.data.ijb import IJBMeta as IJBMeta
+    from keras_sphereface.data.ijb import read_ijb as read_ijb
+    from keras_sphereface.data.ijb_images import IJBImages as IJBImages
+    from keras_sphereface.data.images import as_image as as_image
+    from keras_sphereface.data.images import decode_image as decode_image
+    from keras_sphereface.data.images import encode_jpeg as encode_jpeg
+    from keras_sphereface.data.images import encode_png as encode_png
+    from keras_sphereface.data.images import read_image as read_image
+    from keras_sphereface.data.pair_lists import read_cfp as read_cfp
+    from keras_sphereface.data.pair_lists import read_lfw as read_lfw
+    from keras_sphereface.data.pair_lists import read_pair_list as read_pair_list
+    from keras_sphereface.data.pairs import PairSet as PairSet
+    from keras_sphereface.data.recordio import RecordIOReader as RecordIOReader
+    from keras_sphereface.data.recordio import write_recordio as write_recordio
+    from keras_sphereface.data.recordio_writer import RecordIOWriter as RecordIOWriter
+    from keras_sphereface.data.synthetic_faces import synthetic_pairs as synthetic_pairs
+    from keras_sphereface.data.tfrecord import TFRecordWriter as TFRecordWriter
+    from keras_sphereface.data.tfrecord import write_tfrecord as write_tfrecord
 
-
-def __getattr__(name):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_PUBLIC[name] or name}")
-    value = module if _PUBLIC[name] is None else getattr(module, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "alignment": ["align", "similarity_transform"],
+        "augmentation": ["Augmentation"],
+        "bin_pairs": ["read_bin", "write_bin"],
+        "dataset": ["FaceDataset", "from_folder", "from_recordio", "from_tfrecord", "synthetic"],
+        "ijb": ["IJBMeta", "read_ijb"],
+        "ijb_images": ["IJBImages"],
+        "images": ["as_image", "decode_image", "encode_jpeg", "encode_png", "read_image"],
+        "pair_lists": ["read_cfp", "read_lfw", "read_pair_list"],
+        "pairs": ["PairSet"],
+        "recordio": ["RecordIOReader", "write_recordio"],
+        "recordio_writer": ["RecordIOWriter"],
+        "synthetic_faces": ["synthetic_pairs"],
+        "tfrecord": ["TFRecordWriter", "write_tfrecord"],
+    },
+    submodules=["ijb"],
+)

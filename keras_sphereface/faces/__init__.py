@@ -3,29 +3,26 @@
 Photos are worked on where they are: nothing is uploaded, and no picture is kept.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "CHOICES": "choice",
-    "DETECTORS": "detectors",
-    "Detector": "detectors",
-    "Face": "detectors",
-    "FaceAligner": "aligner",
-    "MTCNN": "mtcnn",
-    "choose": "choice",
-    "get": "detectors",
-}
+from keras_sphereface.lazy import attach
 
-__all__ = sorted(_PUBLIC)
+if TYPE_CHECKING:  # The same names, for editors and type checkers.
+    from keras_sphereface.faces.aligner import FaceAligner as FaceAligner
+    from keras_sphereface.faces.choice import CHOICES as CHOICES
+    from keras_sphereface.faces.choice import choose as choose
+    from keras_sphereface.faces.detectors import DETECTORS as DETECTORS
+    from keras_sphereface.faces.detectors import Detector as Detector
+    from keras_sphereface.faces.detectors import Face as Face
+    from keras_sphereface.faces.detectors import get as get
+    from keras_sphereface.faces.mtcnn import MTCNN as MTCNN
 
-
-def __getattr__(name):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "aligner": ["FaceAligner"],
+        "choice": ["CHOICES", "choose"],
+        "detectors": ["DETECTORS", "Detector", "Face", "get"],
+        "mtcnn": ["MTCNN"],
+    },
+)

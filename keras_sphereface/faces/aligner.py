@@ -92,7 +92,7 @@ class FaceAligner:
         if not faces:
             raise NoFaceError(
                 f"{name}: no face found in {image.shape[1]} x {image.shape[0]} pixels. "
-                "Use a sharper or larger photo of a face seen from the front; for aligned crops, switch the detector off."
+                "Use a sharper or larger photo of a face seen from the front; detector=None (--detector none) takes crops."
             )
         return faces
 

@@ -4,29 +4,27 @@ Photos are worked on where they are: nothing is uploaded, and no picture is kept
 SHA-256 of each aligned crop, by which the same picture is known again.
 """
 
-import importlib
+from typing import TYPE_CHECKING
 
-_PUBLIC = {
-    "Candidate": "results",
-    "Enrollment": "results",
-    "Gallery": "gallery",
-    "Identification": "results",
-    "Recognizer": "recognizer",
-    "Thresholds": "thresholds",
-    "Verification": "results",
-    "write_embeddings": "embedding_files",
-}
+from keras_sphereface.lazy import attach
 
-__all__ = sorted(_PUBLIC)
+if TYPE_CHECKING:  # The same names, for editors and type checkers.
+    from keras_sphereface.recognition.embedding_files import write_embeddings as write_embeddings
+    from keras_sphereface.recognition.gallery import Gallery as Gallery
+    from keras_sphereface.recognition.recognizer import Recognizer as Recognizer
+    from keras_sphereface.recognition.results import Candidate as Candidate
+    from keras_sphereface.recognition.results import Enrollment as Enrollment
+    from keras_sphereface.recognition.results import Identification as Identification
+    from keras_sphereface.recognition.results import Verification as Verification
+    from keras_sphereface.recognition.thresholds import Thresholds as Thresholds
 
-
-def __getattr__(name):
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return __all__
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "embedding_files": ["write_embeddings"],
+        "gallery": ["Gallery"],
+        "recognizer": ["Recognizer"],
+        "results": ["Candidate", "Enrollment", "Identification", "Verification"],
+        "thresholds": ["Thresholds"],
+    },
+)
