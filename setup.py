@@ -34,6 +34,9 @@ EXTRAS["test"] = [
     "ipykernel>=6.29",
     *EXTRAS["faces"],
     *EXTRAS["search"],
+    *EXTRAS["demo"],
+    "selenium>=4.20",  # with Debian's chromium and chromium-driver, where they are installed
+    "keras-hub>=0.18",
 ]
 
 setup(

@@ -40,6 +40,34 @@ def build(recognizer):
     return page
 
 
+def serve(page, port=None, open_browser=False):
+    """Serves the page on this machine only, beside the program that goes on; `page.close()` ends it.
+
+    Args:
+        page: As `build` returns it.
+        port: Number of the port. Defaults to `None`: the first free one from 7860 on.
+        open_browser: Whether to open the browser. Defaults to `False`.
+
+    Returns:
+        The page's address.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    try:
+        _, address, _ = page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            inbrowser=open_browser,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise OSError(f"Port {port} cannot be used: another program has it. Choose another (--port)") from error
+    return address
+
+
 def _verify_tab(gr, recognizer):
     with gr.Row():
         photos = [

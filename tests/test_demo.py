@@ -1,5 +1,9 @@
-"""The page in headless Chromium: two pictures in, the answer read, a screenshot taken."""
+"""The page in headless Chromium: two pictures in, the answer read, a screenshot taken; and the Space that shows it."""
 
+import importlib.metadata
+import pathlib
+import re
+import runpy
 import shutil
 
 import numpy as np
@@ -44,7 +48,9 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     from selenium.webdriver.support.ui import WebDriverWait
 
     page = demo.build(recognizer)
-    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    address = demo.serve(page)
+    with pytest.raises(OSError, match="--port"):
+        demo.serve(demo.build(recognizer), int(address.rstrip("/").rsplit(":", 1)[1]))
     settings = webdriver.ChromeOptions()
     settings.binary_location = shutil.which("chromium")
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1400"):
@@ -68,3 +74,14 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     finally:
         browser.quit()
         page.close()
+
+
+def test_the_space_is_this_page(recognizer, monkeypatch):
+    gradio = pytest.importorskip("gradio", reason="needs the extra [demo]")
+    space, pages = pathlib.Path(__file__).resolve().parent.parent / "examples" / "space", []
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda page: pages.append(page.title))
+    monkeypatch.setattr(ksf, "Recognizer", lambda: recognizer)
+    runpy.run_path(str(space / "app.py"))
+    assert pages == [demo.TITLE]
+    extras = re.fullmatch(r"keras_sphereface\[(.*)\]", (space / "requirements.txt").read_text().strip())[1].split(",")
+    assert set(extras) <= set(importlib.metadata.metadata("keras_sphereface").get_all("Provides-Extra"))

@@ -24,4 +24,7 @@ def run(args):
     from keras_sphereface import demo
 
     page = demo.build(options.make_recognizer(args, gallery=args.gallery))
-    page.launch(server_name="127.0.0.1", server_port=args.port, inbrowser=args.browser, share=False)
+    # Gradio's own lines offer a public link, which is not wanted here.
+    address = demo.serve(page, args.port, args.browser)
+    print(f"The page is at {address}, for this machine only. Stop it with Ctrl-C.", flush=True)
+    page.block_thread()

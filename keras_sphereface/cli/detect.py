@@ -70,7 +70,8 @@ def _describe(face, path):
 
 def _lines(found):
     for one in found:
-        yield f"{one['photo']}: {len(one['faces'])} faces" if one["faces"] else f"{one['photo']}: no face found"
+        count = len(one["faces"])
+        yield f"{one['photo']}: " + (f"{count} face{'s' * (count > 1)}" if count else "no face found")
         for face in one["faces"]:
             yield f"  box {face['box']}, confidence {face['confidence']}" + (
                 f", {face['crop']}" if face["crop"] else ""
