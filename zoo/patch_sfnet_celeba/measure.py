@@ -8,6 +8,7 @@ import numpy as np
 import keras_sphereface as ksf
 
 REPORTED_FARS = (1e-2, 1e-3)  # 3,000 nonmated pairs support no smaller one
+THRESHOLD_FARS = (1e-2, 1e-3, 1e-4)  # of the pairs of 4,038 strangers, 8,150,703
 SPEED_BATCHES = (1, 64)
 SPEED_SECONDS = 5.0
 
@@ -39,6 +40,31 @@ class Lfw:
     def view2(self, embedder):
         """The ten folds, with intervals."""
         return ksf.evaluate(embedder, self._pairs("pairs.txt"), fars=REPORTED_FARS)
+
+    def thresholds(self, embedder, view2):
+        """The cosines that so many pairs of strangers reach, and what they accept of View 2.
+
+        The strangers are the first pictures of View 1's training people, each beside each: a threshold is a choice, and
+        View 2 is for none.
+        """
+        people = (self.protocol / "peopleDevTrain.txt").read_text().split("\n")[1:]
+        names = [line.split("\t")[0] for line in people if line]
+        photos = [f"{self.folder}/{name}/{name}_0001.jpg" for name in names]
+        embeddings = ksf.Recognizer(embedder, detector=None, thresholds={}).embed(photos)
+        scores = np.sort((embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)])
+        entries = []
+        for far in THRESHOLD_FARS:
+            threshold = float(scores[-1 - int(far * len(scores))])
+            accepted = view2.scores >= threshold
+            entries.append(
+                {
+                    "far": far,
+                    "threshold": round(threshold, 4),
+                    "tar_on_view2": round(100 * float(accepted[view2.mated].mean()), 2),
+                    "far_on_view2": round(100 * float(accepted[~view2.mated].mean()), 2),
+                }
+            )
+        return entries
 
 
 def speed(embedder):

@@ -114,6 +114,7 @@ def finish(distiller, lfw, folder):
         "images_per_second": speed(embedder),
         "view1": view1.to_dict(),
         "view2": view2.to_dict(),
+        "thresholds": lfw.thresholds(embedder, view2),
     }
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     logging.info("%s\n%s\nwritten to %s", view1, view2, folder / WEIGHTS)
