@@ -12,8 +12,15 @@ rate 0.1 divided by 10 in steps; arXiv 2109.05565), on all GPUs:
     python examples/train_ms1m.py --data_dir=faces_emore --distribute=mirrored --dtype_policy=mixed_bfloat16
 
 The same command again goes on from the last checkpoint in --output_dir.
+
+With millions of people, or on several hosts, on the JAX backend (pip install 'keras_sphereface[jax]'); on each host the same
+command with its own --process_id, and an --output_dir that all of them see:
+
+    KERAS_BACKEND=jax python examples/train_ms1m.py --data_dir=glint360k --distribute=class_parallel --sample_rate=0.1 \
+        --job_address=10.0.0.1:1234 --num_processes=2 --process_id=0
 """
 
+import importlib.util
 import pathlib
 import re
 
@@ -65,7 +72,20 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string("dtype_policy", "float32", "float32, mixed_bfloat16 or mixed_float16.")
 flags.DEFINE_enum("augment", "flip", ["none", "flip", "strong"], "Augmentation of the training images.")
-flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "mirrored: tf.distribute.MirroredStrategy over all GPUs.")
+flags.DEFINE_float("sample_rate", None, "Partial FC, for very many people: the share of them that a step's loss is taken "
+                   "over, the batch's own always among them; 0.1 is the papers'.", 0.0, 1.0)  # fmt: skip
+flags.DEFINE_enum(
+    "distribute",
+    "none",
+    ["none", "mirrored", "data_parallel", "class_parallel"],
+    "mirrored: tf.distribute.MirroredStrategy over the GPUs of this host. On JAX, over the devices of all hosts: "
+    "data_parallel divides the batch; class_parallel the head's class weights as well, for millions of people.",
+)
+flags.DEFINE_string(
+    "job_address", None, "With several processes: host:port of process 0, any free port, reached by all."
+)
+flags.DEFINE_integer("num_processes", None, "How many processes train together, usually one a host.", lower_bound=1)
+flags.DEFINE_integer("process_id", None, "This process's number, from 0 to --num_processes minus 1.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 FLAGS = flags.FLAGS
 
@@ -92,6 +112,7 @@ SYNTHETIC = {
     "learning_rate": 0.03,
 }
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 300, 20
+PARALLEL = {"data_parallel", "class_parallel"}  # Through keras.distribution, on JAX
 SYNTHETIC_CHANNELS = (16, 32, 64, 128)
 
 
@@ -138,6 +159,8 @@ def make_trainer(num_classes):
         margin=FLAGS.margin,
         scale=FLAGS.scale,
         detach=FLAGS.detach,
+        sample_rate=FLAGS.sample_rate,
+        seed=FLAGS.seed,
     )
     trainer = ksf.FaceClassifier(backbone, head)
     optimizer = ksf.optimizers.sgd(
@@ -153,9 +176,22 @@ def make_trainer(num_classes):
     return trainer
 
 
+def make_distribution(num_classes):
+    """What --distribute names, of `keras.distribution`."""
+    several = FLAGS.num_processes is not None  # Then each process takes its part of a batch.
+    if FLAGS.distribute == "data_parallel":
+        return ksf.distribution.data_parallel(auto_shard_dataset=several)
+    try:
+        return ksf.distribution.class_parallel(num_classes, auto_shard_dataset=several)
+    except ValueError as error:
+        raise app.UsageError(f"--distribute=class_parallel: {error}") from error
+
+
 def make_trainer_distributed(num_classes):
     """The same under the strategy that --distribute names."""
-    if FLAGS.distribute == "none":
+    if FLAGS.distribute in PARALLEL:
+        keras.distribution.set_distribution(make_distribution(num_classes))
+    if FLAGS.distribute != "mirrored":
         return make_trainer(num_classes)
     import tensorflow as tf
 
@@ -178,7 +214,9 @@ def make_checkpoint(dataset, output_dir):
 def make_callbacks(dataset, pairs, output_dir, checkpoint):
     """What runs beside the training. An epoch of Keras's lies between two checkpoints."""
     every = FLAGS.steps_per_epoch // FLAGS.checkpoint_steps
-    callbacks = [ksf.callbacks.PairVerification(one, every=every) for one in pairs] if FLAGS.data_dir else []
+    # Under keras.distribution every batch is divided over the devices, which the last one of the pairs may not allow.
+    measured = pairs if FLAGS.data_dir and FLAGS.distribute not in PARALLEL else []
+    callbacks = [ksf.callbacks.PairVerification(one, every=every) for one in measured]
     if FLAGS.margin_increase:
         callbacks.append(ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval))
     guard = ksf.callbacks.NonFiniteGuard(
@@ -186,13 +224,46 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
         FLAGS.max_skipped,
         records=lambda step: dataset.records_of_step(step, FLAGS.batch_size, FLAGS.seed),
     )
-    return [guard, *callbacks, checkpoint, keras.callbacks.CSVLogger(output_dir / "log.csv", append=True)]
+    callbacks = [guard, *callbacks, checkpoint]
+    if ksf.distribution.is_chief():
+        callbacks.append(keras.callbacks.CSVLogger(output_dir / "log.csv", append=True))
+    return callbacks
 
 
 def batches(dataset, start_step):
     """The training batches from a step on: tf.data, or without TensorFlow a `keras.utils.PyDataset`."""
-    view = dataset.batches if keras.backend.backend() == "tensorflow" else dataset.sequence
+    view = dataset.batches if uses_tf_data() else dataset.sequence
     return view(FLAGS.batch_size, seed=FLAGS.seed, augment=FLAGS.augment, start_step=start_step)
+
+
+def uses_tf_data():
+    """Whether the batches come from tf.data: with TensorFlow, and with JAX where TensorFlow is installed."""
+    backend = keras.backend.backend()
+    return backend == "tensorflow" or (backend == "jax" and importlib.util.find_spec("tensorflow") is not None)
+
+
+def join_processes():
+    """With JAX: joins the other processes, and keeps TensorFlow, which only reads data then, off the GPUs."""
+    if FLAGS.num_processes is not None:
+        if FLAGS.distribute not in PARALLEL or FLAGS.job_address is None or FLAGS.process_id is None:
+            raise app.UsageError("--num_processes needs --job_address, --process_id and --distribute=data_parallel or "
+                                 "class_parallel.")  # fmt: skip
+        if not uses_tf_data():
+            raise app.UsageError("--num_processes: the data are shared out by tf.data. Install tensorflow-cpu.")
+        ksf.distribution.initialize(FLAGS.job_address, FLAGS.num_processes, FLAGS.process_id)
+    if keras.backend.backend() == "jax" and uses_tf_data():
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+
+
+def save_model(trainer, path):
+    """Saves the model to keep, and returns it, outside of any distribution."""
+    trainer.embedder.save(path)
+    if FLAGS.distribute not in PARALLEL:
+        return trainer.embedder
+    keras.distribution.set_distribution(None)
+    return keras.saving.load_model(path)
 
 
 def main(argv):
@@ -202,6 +273,9 @@ def main(argv):
     if FLAGS.clip_norm and FLAGS.distribute == "mirrored":
         raise app.UsageError("--clip_norm: Keras clips each replica's gradient before they are summed, which is not the "
                              "same as one replica. Use it with --distribute=none.")  # fmt: skip
+    if FLAGS.distribute in PARALLEL and keras.backend.backend() != "jax":
+        raise app.UsageError(f"--distribute={FLAGS.distribute} needs the JAX backend: set KERAS_BACKEND=jax.")
+    join_processes()
     fill_in_defaults()
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
@@ -233,9 +307,11 @@ def main(argv):
     if len(dataset.bad):
         logging.warning("%d broken images were replaced; see the log above, or use --strict.", len(dataset.bad))
 
-    trainer.embedder.save(output_dir / "model.keras")
+    if not ksf.distribution.is_chief():
+        return
+    model = save_model(trainer, output_dir / "model.keras")
     for one in pairs:
-        report = ksf.evaluate(trainer.embedder, one)
+        report = ksf.evaluate(model, one)
         report.save(output_dir / f"{re.sub(r'[^A-Za-z0-9]+', '-', report.name)}.json")
         print(report)
     print(f"Saved {output_dir / 'model.keras'}. Next, train on MS1M: "

@@ -62,6 +62,27 @@ def test_the_neutral_margin_is_the_cosine(name):
     np.testing.assert_allclose(eta(name, neutral), np.cos(THETAS), atol=2e-6)
 
 
+@pytest.mark.parametrize("margin", [1.0, 1.1, 1.4, 2.0, 3.0, 4.0, 50.0])
+def test_the_polynomial_of_v2_errs_by_less_than_1e_6(margin):
+    """Against cos(arccos(c) / m) in float64, at both ends and where neighbouring cosines lie close."""
+    cosines = np.unique(np.concatenate([np.linspace(-1, 1, 20001), np.cos(np.linspace(0, math.pi, 20001))]))
+    cosines = cosines.astype("float32")
+    values = angular.sphereface_r_v2_eta_of_cosine(keras.ops.convert_to_tensor(cosines), margin)
+    exact = np.cos(np.arccos(cosines.astype("float64")) / margin)
+    assert np.abs(keras.ops.convert_to_numpy(values) - exact).max() < 1e-6
+
+
+def test_the_polynomial_of_v2_outside_its_range():
+    """A cosine that rounding puts below -1 counts as -1, one above 1 goes on smoothly; m below 1 is refused."""
+    below = angular.sphereface_r_v2_eta_of_cosine(keras.ops.convert_to_tensor([-1.0 - 1e-6, -1.0]), 1.4)
+    below = keras.ops.convert_to_numpy(below)
+    assert below[0] == below[1] == pytest.approx(math.cos(math.pi / 1.4), abs=1e-6)
+    just_above = angular.sphereface_r_v2_eta_of_cosine(keras.ops.convert_to_tensor([1.0 + 1e-6]), 1.4)
+    assert float(just_above[0]) == pytest.approx(1.0, abs=2e-6)
+    with pytest.raises(ValueError, match=r"must be at least 1\.0"):
+        margins.get("sphereface_r_v2").validate(0.9)
+
+
 def test_all_registered_margins_are_tested():
     assert set(SIZES) <= set(margins.names())
     assert {"sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface", "normface"} == set(SIZES)
