@@ -5,15 +5,21 @@ import hashlib
 import http.server
 import json
 import re
+import socket
 import threading
 import urllib.parse
 
 TOKEN = "hf_test_token"
-_TRUNCATED = "truncated"
+_TRUNCATED, _CUT, _UNANSWERED = "truncated", "cut", "unanswered"
 
 
 class HubServer:
-    """Serves until `close`. `faults` makes requests fail: (method, part of the path, status or "truncated"), each once."""
+    """Serves until `close`.
+
+    `faults` makes requests fail: (method, part of the path, kind), each once. Kinds: an HTTP status; `"truncated"`, half of
+    the answer is sent; `"cut"`, the connection is lost in the middle of the request; `"unanswered"`, it is lost after the
+    request was carried out.
+    """
 
     def __init__(self):
         self.repos = {}  # repo_id -> {"private", "refs": {name: commit}, "commits": {commit: {name: bytes}}}
@@ -63,27 +69,40 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def _serve(self):
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
         self.hub.log.append((self.command, path, self.headers.get("Range")))
-        self.truncated = False
-        for fault in self.hub.faults:
-            method, part, kind = fault
-            if method == self.command and part in path:
-                self.hub.faults.remove(fault)
-                if kind != _TRUNCATED:
-                    return self._json({"error": "fault"}, kind)
-                self.truncated = True
-                break
+        self.fault = self._take_fault(path)
+        length = int(self.headers.get("Content-Length") or 0)
+        if self.fault == _CUT:
+            self.rfile.read(length // 2)
+            return self._hang_up()
+        self.body = self.rfile.read(length)
+        if isinstance(self.fault, int):
+            return self._json({"error": "fault"}, self.fault)
         for method, pattern, action in _ROUTES:
             match = re.fullmatch(pattern, path)
             if match and self.command in method:
                 return getattr(self, action)(**match.groupdict())
         return self._json({"error": f"no route {self.command} {path}"}, 404)
 
+    def _take_fault(self, path):
+        for fault in self.hub.faults:
+            method, part, kind = fault
+            if method == self.command and part in path:
+                self.hub.faults.remove(fault)
+                return kind
+        return None
+
+    def _hang_up(self):
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
     do_GET = do_HEAD = do_POST = do_PUT = _serve
 
     def _send(self, content, status=200, headers=None):
+        if self.fault == _UNANSWERED:
+            self._hang_up()
+            return
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         for name, value in (headers or {}).items():
@@ -91,7 +110,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.truncated:
+        if self.fault == _TRUNCATED:
             self.wfile.write(content[: len(content) // 2])
             self.wfile.flush()
             self.close_connection = True

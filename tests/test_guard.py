@@ -1,6 +1,7 @@
 """A gradient that is not finite reaches neither weights nor checkpoints; what it came from is named."""
 
 import logging
+import re
 
 import keras
 import numpy as np
@@ -121,6 +122,23 @@ def test_an_overflow_of_a_dynamic_loss_scale_stops_nothing(rng, caplog):
     assert history["skipped"][0] > 0
     assert history["loss_scale"][0] < 2.0**127
     assert "Loss scale" in caplog.text
+
+
+def test_mixed_float16_skips_an_overflow_and_logs_its_scale(rng, caplog):
+    images, labels = spoilt(rng)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        trainer = guarded_trainer()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with caplog.at_level(logging.INFO):
+        history = fit(trainer, images, labels, callbacks.NonFiniteGuard(), epochs=2)
+    assert history["loss_scale"] == [2.0**15 / 2**skipped for skipped in history["skipped"]], "halved at each overflow"
+    for batch in (BAD, 6 + BAD):
+        assert re.search(rf"Loss scale \d+, before \d+, after batch {batch}\n", caplog.text)
+    assert np.isfinite(history["gradient_norm"]).all()
+    assert max(history["gradient_norm_max"]) < 1000, "unscaled: with the scale it is 70,000 and more"
+    assert all(np.isfinite(weight).all() for weight in weights_of(trainer))
 
 
 def test_misuse_is_refused(rng):

@@ -1,7 +1,6 @@
 import importlib.util
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -205,6 +204,43 @@ def test_a_broken_upload_leaves_the_repository_as_it_was(server, backbone, publi
     assert server.repos[REPO]["commits"] == before
 
 
+@pytest.fixture
+def changed(backbone):
+    """Another model than the published one, so that there is something to upload."""
+    model = keras.models.clone_model(backbone)
+    model.set_weights([value + 0.1 for value in backbone.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("part", ["/large/", "/commit/", "/preupload/", "/objects/batch"])
+def test_a_connection_lost_in_mid_upload_leaves_the_repository_as_it_was(server, load, changed, published, part):
+    """In the weights, in the commit, before either: the same revision and files; trying again succeeds."""
+    repo = server.repos[REPO]
+    before = {"refs": dict(repo["refs"]), "commits": {name: dict(files) for name, files in repo["commits"].items()}}
+    method = "PUT" if part == "/large/" else "POST"
+    server.faults += [(method, part, "cut")] * 20
+    with pytest.raises(HubError, match=f"hf://{REPO}.*Try again"):
+        push_to_hub(changed, REPO, token=TOKEN, endpoint=server.url)
+    assert len(server.faults) < 20, "the connection was cut"
+    assert {"refs": repo["refs"], "commits": repo["commits"]} == before
+    server.faults.clear()
+    again = push_to_hub(changed, REPO, token=TOKEN, endpoint=server.url)
+    assert (repo["refs"]["main"], len(repo["commits"])) == (again.revision, 2)
+    expected = build_embedder(changed).predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(load().predict(IMAGES, verbose=0), expected, atol=1e-6)
+
+
+def test_a_connection_lost_after_the_commit_leaves_the_whole_commit(server, load, changed, published):
+    """Nobody can know then whether it was carried out; it is whole, and trying again is harmless."""
+    server.faults.append(("POST", "/commit/", "unanswered"))
+    with pytest.raises(HubError):
+        push_to_hub(changed, REPO, token=TOKEN, endpoint=server.url)
+    expected = build_embedder(changed).predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(load().predict(IMAGES, verbose=0), expected, atol=1e-6)
+    push_to_hub(changed, REPO, token=TOKEN, endpoint=server.url)
+    np.testing.assert_allclose(load().predict(IMAGES, verbose=0), expected, atol=1e-6)
+
+
 def test_upload_without_a_right(server, backbone):
     with pytest.raises(HubError, match="write access"):
         push_to_hub(backbone, "faces/new", token="hf_wrong", endpoint=server.url)
@@ -323,10 +359,9 @@ def test_folders_and_keras_files(backbone, expected, tmp_path):
         load_pretrained(tmp_path / "broken.keras")
 
 
-def test_a_published_preset_is_pinned_by_commit_and_checksum(server, load, published, monkeypatch):
-    from keras_sphereface import presets
-
-    entry = {
+def preset_entry(published):
+    """A preset named toy, of the repository."""
+    return {
         "name": "toy",
         "status": "published",
         "architecture": "sfnet4",
@@ -341,6 +376,12 @@ def test_a_published_preset_is_pinned_by_commit_and_checksum(server, load, publi
         "hub_id": REPO,
         "revision": published.revision,
     }
+
+
+def test_a_published_preset_is_pinned_by_commit_and_checksum(server, load, published, monkeypatch):
+    from keras_sphereface import presets
+
+    entry = preset_entry(published)
     monkeypatch.setattr(presets, "table", lambda: {"toy": presets.from_dict(entry)})
     assert load("toy").output_shape == (None, 8)
     monkeypatch.setattr(presets, "table", lambda: {"toy": presets.from_dict({**entry, "sha256": "0" * 64})})
@@ -348,20 +389,26 @@ def test_a_published_preset_is_pinned_by_commit_and_checksum(server, load, publi
         load("toy")
 
 
-def test_two_processes_at_once(server, published, tmp_path):
+def test_two_processes_at_once(server, published, expected, tmp_path):
+    """Both load the same preset by way of one cache, which is empty before."""
+    np.save(tmp_path / "images.npy", IMAGES)
+    cache = tmp_path / "cache"
     program = (
-        "from keras_sphereface import hub_files\n"
-        f"print(hub_files.download('{REPO}', endpoint='{server.url}', cache_dir=r'{tmp_path / 'cache'}'))\n"
+        "import sys, numpy as np\n"
+        "from keras_sphereface import hub, presets\n"
+        f"presets.table = lambda: {{'toy': presets.from_dict({preset_entry(published)!r})}}\n"
+        f"model = hub.load_pretrained('toy', endpoint='{server.url}', cache_dir=r'{cache}')\n"
+        f"np.save(sys.argv[1], model.predict(np.load(r'{tmp_path / 'images.npy'}'), verbose=0))\n"
     )
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_XET": "1"}
-    runs = [
-        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    folders = {run.communicate(timeout=120)[0].strip() for run in runs}
-    assert [run.returncode for run in runs] == [0, 0]
-    assert len(folders) == 1
-    model_folder.read_checksums(pathlib.Path(folders.pop()) / "preset.json")
+    outputs = [tmp_path / "first.npy", tmp_path / "second.npy"]
+    runs = [subprocess.Popen([sys.executable, "-c", program, str(output)], env=environment) for output in outputs]
+    assert [run.wait(timeout=300) for run in runs] == [0, 0]
+    for output in outputs:
+        np.testing.assert_allclose(np.load(output), expected, atol=1e-6)
+    (snapshot,) = cache.glob("models--*/snapshots/*")
+    model_folder.read_checksums(snapshot / "preset.json")
+    assert not list(cache.rglob("*.incomplete"))
 
 
 def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):

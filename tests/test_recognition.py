@@ -1,5 +1,6 @@
 """The recognizer with a model whose embeddings are known: decisions, gallery, several threads, nonsense."""
 
+import concurrent.futures
 import json
 import sqlite3
 import threading
@@ -175,6 +176,35 @@ def test_several_threads_and_objects_share_one_gallery(tmp_path):
     assert not errors
     assert objects[0].gallery.people() == {f"person {number}": 5 for number in range(6)}
     assert objects[0].identify(RED).num_people == objects[1].identify(RED).num_people == 6
+
+
+def test_threads_get_what_one_thread_gets(tmp_path):
+    """One recognizer with a Keras model; each thread embeds, verifies, identifies and enrolls at the same time."""
+    embedder = ksf.embedder.build_embedder(ksf.backbones.SFNet4(embedding_dim=8, channels=(4, 4, 4, 4)))
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (4, 3, 112, 112, 3), np.uint8)
+
+    def work(ours, number):
+        own, other = photos[number], photos[(number + 1) % len(photos)]
+        answers = []
+        for photo in own:
+            enrollment = ours.enroll(f"person {number}", photo)
+            found = ours.identify(photo, top=1)
+            verified = ours.verify(photo, other[0])
+            answers.append((enrollment, found.name, found.candidates[0].name, ours.embed(own), verified.score))
+        return answers
+
+    alone = Recognizer(embedder, detector=None, thresholds=THRESHOLDS, gallery=tmp_path / "alone.db")
+    shared = Recognizer(embedder, detector=None, thresholds=THRESHOLDS, gallery=tmp_path / "shared.db")
+    expected = [work(alone, number) for number in range(len(photos))]
+    with concurrent.futures.ThreadPoolExecutor(len(photos)) as pool:
+        answers = list(pool.map(lambda number: work(shared, number), range(len(photos))))
+    for one, other in zip(answers, expected, strict=True):
+        for (*words, embeddings, score), (*expected_words, expected_embeddings, expected_score) in zip(one, other):
+            assert words == expected_words
+            np.testing.assert_allclose(embeddings, expected_embeddings, atol=1e-5)
+            assert score == pytest.approx(expected_score, abs=1e-5)
+    assert shared.gallery.people() == alone.gallery.people() == {f"person {number}": 3 for number in range(4)}
 
 
 def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):

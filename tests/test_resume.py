@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -151,6 +152,47 @@ def test_a_write_that_fails_halfway_leaves_nothing(two_epochs, tmp_path):
     assert re.search(r"CheckpointError.*could not be written", result.stderr), result.stderr[-2000:]
     assert result.returncode == 1
     assert names(folder) == before
+
+
+PAUSED = """
+import os, pathlib, sys, time
+sys.path.insert(0, sys.argv[1])
+from test_resume import fit
+sync, calls = os.fsync, []
+
+def pausing(file):
+    calls.append(file)
+    if len(calls) == int(sys.argv[3]):
+        print("saving", flush=True)
+        time.sleep(60)
+    sync(file)
+
+os.fsync = pausing
+fit(pathlib.Path(sys.argv[2]), epochs=3, run={"batch_size": 8})
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGTERM")
+@pytest.mark.parametrize("sync", [1, 3])
+def test_sigterm_in_the_middle_of_a_save(two_epochs, tmp_path, sync):
+    """While the variables are flushed, and while the description is: the checkpoint before it, and no remains later."""
+    folder = tmp_path / "copy"
+    shutil.copytree(two_epochs, folder)
+    here = pathlib.Path(__file__).parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSED, str(here), str(folder), str(sync)],
+        env={**os.environ, "PYTHONPATH": str(here.parent)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline() == "saving\n"
+        process.send_signal(signal.SIGTERM)
+    assert process.returncode == -signal.SIGTERM
+    assert len(names(folder)) > 4, "a half-written file was left"
+    assert fit(folder, epochs=2, run={"batch_size": 8}).step == 4, "the last good one"
+    assert fit(folder, epochs=3, run={"batch_size": 8}).step == 6
+    assert names(folder) == [f"epoch-{epoch:06d}.{suffix}" for epoch in (2, 3) for suffix in ("json", "npz")]
 
 
 def test_what_another_run_left_is_never_preferred(tmp_path):

@@ -46,6 +46,14 @@ def test_nothing_to_evaluate_is_said_so():
         evaluation.verification([], [])
 
 
+@pytest.mark.parametrize("empty", ["gallery", "probe"])
+def test_an_empty_gallery_and_no_probe_are_said_so(empty):
+    one, none = (np.eye(3)[:1], ["ann"]), (np.empty((0, 3)), [])
+    gallery, probe = (none, one) if empty == "gallery" else (one, none)
+    with pytest.raises(ValueError, match=f"{empty}_embeddings"):
+        evaluation.identification(*gallery, *probe, progress=False)
+
+
 def test_an_empty_folder_of_people_is_said_so(tmp_path):
     with pytest.raises(FileFormatError, match="one folder per identity"):
         ksf.data.from_folder(tmp_path)
@@ -61,3 +69,31 @@ def test_a_gallery_of_one():
     assert result.rank_rates[1] == 1.0
     assert result.rank_rates[10] == 1.0
     assert result.tpir[0.5][1] == 1.0
+
+
+def test_a_recognizer_with_a_gallery_of_one_and_of_none():
+    def colour(images):
+        return images.astype(np.float32).mean(axis=(1, 2)) + 1e-3
+
+    pictures = np.zeros((3, 112, 112, 3), np.uint8)
+    pictures[0, ..., 0], pictures[1, ..., :2], pictures[2, ..., 2] = 200, (200, 40), 200
+    ours = ksf.Recognizer(colour, detector=None, threshold=0.5)
+    with pytest.raises(ValueError, match="is empty"):
+        ours.identify(pictures[0])
+    ours.enroll("ann", pictures[0])
+    mated, stranger = ours.identify(pictures[1]), ours.identify(pictures[2])
+    assert (mated.name, stranger.name) == ("ann", None)
+    assert [len(found.candidates) for found in (mated, stranger)] == [1, 1]
+    assert [found.num_people for found in (mated, stranger)] == [1, 1]
+
+
+def test_a_hundred_thousand_people_are_searched():
+    """One embedding a person: everybody is found as themselves, and as nobody else."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((MANY, 8)).astype(np.float32)
+    labels = np.arange(MANY)
+    some = rng.choice(MANY, 5, replace=False)
+    result = evaluation.identification(embeddings, labels, embeddings[some], labels[some], progress=False)
+    assert (result.num_identities, result.num_mated, result.num_nonmated) == (MANY, 5, 0)
+    assert result.rank_rates[1] == 1.0
+    assert set(result.tpir[1e-1].values()) == {None}, "without strangers there is no FPIR"

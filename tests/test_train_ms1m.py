@@ -106,3 +106,54 @@ def test_the_same_command_after_kills_gives_the_same_bits(tmp_path):
     result = run_script("killed_program.py", tmp_path, tmp_path, KILLS)
     assert f"survived {KILLS} kills; another batch size: exit status 1" in result.stdout, result.stderr[-3000:]
     assert "this run was begun with batch_size=4" in result.stderr
+
+
+PARTS = ("corrupt JPEG", "zero bytes", "label beyond", "wrong magic", "index outside", "cut record")
+
+
+def write_broken_set(folder):
+    """The training set with one image of each kind broken; returns the number of each one's record."""
+    dataset = ksf.data.synthetic(PEOPLE, PICTURES, seed=3)
+    images, labels = zip(*(dataset.read(record) for record in range(dataset.num_images)))
+    images, labels = [ksf.data.encode_jpeg(image) for image in images], list(labels)
+    images[2], images[4], labels[6] = images[2][:40] + b"junk", b"", PEOPLE + 5
+    path = ksf.data.write_recordio(folder / "train.rec", images, labels, num_classes=PEOPLE, image_size=(112, 112))
+    lines = (folder / "train.idx").read_text().splitlines()
+    offsets = [int(line.split("\t")[1]) for line in lines]
+    data = bytearray(path.read_bytes())
+    data[offsets[8] : offsets[8] + 4] = b"\0\0\0\0"
+    path.write_bytes(data[: offsets[-1] + 50])
+    lines[10] = lines[10].split("\t")[0] + "\t999999999"
+    (folder / "train.idx").write_text("\n".join(lines) + "\n")
+    return dict(zip(PARTS, (2, 4, 6, 8, 10, len(offsets) - 1)))
+
+
+@pytest.mark.slow
+@forks
+def test_broken_images_are_named_skipped_and_too_many_at_some_point(tmp_path):
+    """Every kind at once: by default all are named and replaced; a limit and --strict stop the run."""
+    broken = write_broken_set(tmp_path)
+    flags = [
+        f"--data_dir={tmp_path}",
+        "--backbone=sfnet4",
+        "--embedding_dim=8",
+        "--batch_size=8",
+        "--steps=4",
+        "--steps_per_epoch=4",
+        "--learning_rate=0.001",
+        "--schedule=constant",
+    ]
+    more = [[], [f"--max_bad={len(broken) - 1}"], ["--strict"]]
+    runs = [[*flags, f"--output_dir={tmp_path / str(number)}", *last] for number, last in enumerate(more)]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    result = run_script("program_runs.py", tmp_path / "runs.json")
+    assert result.returncode == 0, result.stderr[-3000:]
+    default, limited, strict = json.loads(result.stdout.splitlines()[-1])
+    assert default["status"] == 0, default["output"][-3000:]
+    assert f"{len(broken)} broken images were replaced" in default["output"]
+    for part, record in broken.items():
+        assert f"train.rec, record {record} at offset" in default["output"], part
+    assert limited["status"] == strict["status"] == 1
+    assert f"{len(broken)} broken images, more than max_bad={len(broken) - 1}" in limited["output"]
+    assert "strict: stopped at the first broken image" in strict["output"]
+    assert not (tmp_path / "2" / "model.keras").exists()

@@ -86,6 +86,8 @@ class CheckpointFiles:
             if path not in kept:
                 _description_path(path).unlink(missing_ok=True)  # first: without it the file counts for nothing
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(".epoch-*.json.*.tmp"):  # of a process that was killed while it wrote one
+            path.unlink(missing_ok=True)
 
 
 def _description_path(path):

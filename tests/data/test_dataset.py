@@ -289,6 +289,24 @@ def test_folder(tmp_path, caplog):
     assert faces.from_folder(tmp_path, min_images=2).class_names == ["b", "c"]
 
 
+def test_an_empty_picture_and_one_that_vanishes_while_training(tmp_path, caplog):
+    """Between two batches of one pass: named, skipped, and no other picture gets its label; strict stops."""
+    write_folder(tmp_path)
+    (tmp_path / "c" / "0.png").write_bytes(b"")
+    dataset, strict = faces.from_folder(tmp_path), faces.from_folder(tmp_path, strict=True, image_size=(SIDE, SIDE))
+    sequence = dataset.sequence(6, shuffle=False)
+    first, gone = sequence[0], tmp_path / "b" / "1.png"
+    assert list(dataset.bad.messages) == [4]
+    gone.unlink()
+    second = sequence[100]  # beyond what is read ahead
+    assert sorted(dataset.bad.messages) == [3, 4]
+    assert str(gone) in caplog.text
+    for images, labels in (first, second):
+        np.testing.assert_array_equal(images[:, 5, 5, 0] // 40, np.array([1, 0, 2])[labels])
+    with pytest.raises(FileFormatError, match=r"\.png.*strict"):
+        strict.sequence(6, shuffle=False)[0]
+
+
 def test_a_folder_without_identities_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(FileFormatError, match="one folder per identity"):

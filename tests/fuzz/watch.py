@@ -64,3 +64,30 @@ def bounded(limit):
     finally:
         tracemalloc.stop()
     assert peak < limit, f"{peak} bytes"
+
+
+@contextlib.contextmanager
+def resident_growth(limit):
+    """Raises AssertionError after the block if the process grew by more bytes, also where a C library took them.
+
+    Counted where the system lets a process reset its own peak (Linux); elsewhere nothing is looked at.
+    """
+    before = _reset_peak()
+    yield
+    if before is not None:
+        grown = _resident("VmHWM") - before
+        assert grown < limit, f"{grown} bytes"
+
+
+def _reset_peak():
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return None
+    return _resident("VmRSS")
+
+
+def _resident(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
