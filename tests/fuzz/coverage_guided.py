@@ -9,8 +9,10 @@ first file that breaks a promise ends the run, with its path.
 """
 
 import argparse
+import importlib
 import os
 import pathlib
+import pkgutil
 import re
 import sys
 import tempfile
@@ -20,7 +22,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import atheris
 
 with atheris.instrument_imports(include=["keras_sphereface"]):
-    from targets import TARGETS
+    from targets import TARGETS, faces
+
+    for module in pkgutil.iter_modules(faces.__path__):  # they are imported on first use, too late to be instrumented
+        if not module.name.startswith("tensorflow"):
+            importlib.import_module(f"{faces.__name__}.{module.name}")
 from test_fuzz import attempt
 
 MAX_LENGTH = 65_536  # bytes of a file; the largest sound one has half of it
@@ -73,7 +79,7 @@ def main():
     options, tried = parser.parse_args(), 0
     for name in options.only or TARGETS:
         status, output = in_a_fork(name, options)
-        runs, reached = re.search(r"Done (\d+) runs", output), re.findall(r"cov: (\d+)", output)
+        runs, reached = re.search(r"Done (\d+) runs", output), re.findall(r"cov: (\d+)", output) or ["0"]
         if status or runs is None:
             sys.exit(f"{output[-6000:]}\n{name}: exit status {status}")
         tried += int(runs[1])
