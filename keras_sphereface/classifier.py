@@ -74,7 +74,9 @@ class FaceClassifier(keras.Model):
             object.__setattr__(self, "_embedder", build_embedder(self.backbone))
         return self._embedder
 
-    def compile(self, optimizer="sgd", jit_compile="auto", **kwargs):
+    def compile(
+        self, optimizer: str | keras.optimizers.Optimizer = "sgd", jit_compile: bool | str = "auto", **kwargs
+    ) -> None:
         """Configures training; the loss and the metrics are the head's.
 
         Args:

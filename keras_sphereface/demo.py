@@ -3,9 +3,16 @@
 Photos stay on the machine that runs the page: its copies of uploads are deleted after a minute, and nothing is reported.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_sphereface.errors import require
+
+if TYPE_CHECKING:
+    import gradio
+
+    from keras_sphereface.recognition import Recognizer
 
 TITLE = "Same person?"
 NOTE = (
@@ -15,7 +22,7 @@ NOTE = (
 KEEP_UPLOADS = 60  # seconds
 
 
-def build(recognizer):
+def build(recognizer: "Recognizer") -> "gradio.Blocks":
     """Builds the page.
 
     Args:
@@ -40,7 +47,7 @@ def build(recognizer):
     return page
 
 
-def serve(page, port=None, open_browser=False):
+def serve(page: "gradio.Blocks", port: int | None = None, open_browser: bool = False) -> str:
     """Serves the page on this machine only, beside the program that goes on; `page.close()` ends it.
 
     Args:

@@ -1,6 +1,7 @@
 """Measures a model on face pairs: embeds every image once, scores the pairs, reports."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -8,11 +9,12 @@ from tqdm import tqdm
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
 from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.evaluation.verification import FARS, NUM_HARDEST, REPLICATES, verification
+from keras_sphereface.hints import Embedder
 
 
 def evaluate(
-    model,
-    pairs,
+    model: Embedder,
+    pairs: Any,
     flip: str = "sum",
     batch_size: int = 64,
     crop: str | tuple[int, int] | None = None,

@@ -38,7 +38,14 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
     >>> trainer.compile(optimizer)
     """
 
-    def __init__(self, inner_optimizer, initial_scale=None, dynamic_growth_steps=None, name=None, **kwargs):
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        initial_scale: float | None = None,
+        dynamic_growth_steps: int | None = None,
+        name: str | None = None,
+        **kwargs,
+    ):
         if initial_scale is None:
             initial_scale = 2.0**15 if keras.config.dtype_policy().name == "mixed_float16" else 1.0
         if dynamic_growth_steps is None:

@@ -7,24 +7,25 @@ import numpy as np
 from keras_sphereface.data.ijb import read_ijb
 from keras_sphereface.data.ijb_images import IJBImages
 from keras_sphereface.evaluation.features import extract, open_features
-from keras_sphereface.evaluation.ijb import ijb
+from keras_sphereface.evaluation.ijb import IJBReport, ijb
 from keras_sphereface.evaluator import embed_batch, input_size
+from keras_sphereface.hints import Embedder, Path
 
 # The size of the crops where the model's input does not fix one.
 IMAGE_SIZE = (112, 112)
 
 
 def evaluate_ijb(
-    model,
-    folder,
-    subset,
-    features,
-    flip=True,
-    batch_size=64,
-    detector_score=True,
-    norm_weighting=True,
-    model_signature=None,
-):
+    model: Embedder,
+    folder: Path,
+    subset: str,
+    features: Path,
+    flip: bool = True,
+    batch_size: int = 64,
+    detector_score: bool = True,
+    norm_weighting: bool = True,
+    model_signature: str | None = None,
+) -> IJBReport:
     """Measures a model on IJB-B or IJB-C.
 
     The features of all images go to an HDF5 file first; called again after an interruption, the extraction goes on

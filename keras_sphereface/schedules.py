@@ -1,5 +1,7 @@
 """Learning-rate schedules of the papers, made from Keras's own."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -19,7 +21,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: Number of steps of the linear part, at least 0.
     """
 
-    def __init__(self, schedule, warmup_steps):
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup_steps: int):
         if not isinstance(warmup_steps, int) or warmup_steps < 0:
             raise ValueError(
                 f"`warmup_steps` must be an integer of at least 0. Received: warmup_steps={warmup_steps!r}"
@@ -49,7 +51,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["warmup_steps"])
 
 
-def learning_rate(name, peak, total_steps, warmup_steps=0, boundaries=None):
+def learning_rate(
+    name: str, peak: float, total_steps: int, warmup_steps: int = 0, boundaries: Sequence[int] | None = None
+) -> Warmup:
     """Makes a learning-rate schedule.
 
     Args:

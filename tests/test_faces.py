@@ -61,6 +61,32 @@ def test_a_turned_and_enlarged_face_is_turned_back():
     assert np.abs(found.astype(int) - crop)[2:-2, 2:-2].max() <= 4
 
 
+def kinds_of_files(picture):
+    """The same picture as files of every kind, by name: bytes, and how far a pixel may be off."""
+    image = Image.fromarray(picture)
+    exif = Image.Exif()
+    exif[0x0112] = 8  # stored turned by 90 degrees clockwise; to be shown turned back
+    stored = image.transpose(Image.Transpose.ROTATE_270)
+    grey = Image.fromarray(picture[..., 0])
+    yield "alpha.png", encoded(Image.fromarray(np.dstack([picture, picture[..., 0]])), "PNG"), 0
+    yield "turned.png", encoded(stored, "PNG", exif=exif), 0
+    yield "grey.png", encoded(grey, "PNG"), 0
+    yield "deep.png", encoded(Image.fromarray(picture[..., 0].astype(np.uint16) * 256), "PNG"), 0
+    yield "print.jpg", encoded(image.convert("CMYK"), "JPEG", quality=100), 6
+
+
+@pytest.mark.core
+def test_a_photo_of_every_kind_gives_the_same_crop(tmp_path):
+    crop, photo = smooth_picture(112, 112), np.full((150, 200, 3), 90, np.uint8)
+    crop[..., 1:] = crop[..., :1]  # grey, so that grey files hold the same
+    photo[20:132, 60:172] = crop
+    aligner = FaceAligner(Known(face_at(np.add(ARCFACE_112X112, (60, 20)))))
+    for name, data, error in kinds_of_files(photo):
+        (tmp_path / name).write_bytes(data)
+        (found,) = aligner(tmp_path / name)
+        assert np.abs(found.astype(int) - crop).max() <= error, name
+
+
 @pytest.mark.core
 def test_an_aligned_crop_is_not_aligned_twice():
     crop = smooth_picture(112, 112)

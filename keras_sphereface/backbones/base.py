@@ -1,5 +1,7 @@
 """What all backbones share: a functional graph inside a `keras.Model`, with the arguments that made it beside it."""
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -21,7 +23,7 @@ class FaceBackbone(keras.Model):
         **kwargs: `name` and `trainable` of `keras.Model`.
     """
 
-    def __init__(self, inputs, outputs, config, dtype=None, **kwargs):
+    def __init__(self, inputs: Any, outputs: Any, config: dict, dtype: Any = None, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.dtype_policy = keras.dtype_policies.get(dtype)  # a functional model's constructor would not keep it
         # An immutable tuple, because Keras wraps dictionaries that are set on a model.

@@ -1,5 +1,8 @@
 """IResNet, the improved ResNet of InsightFace."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import initializers, layers
 
@@ -42,14 +45,14 @@ class IResNet(base.FaceBackbone):
 
     def __init__(
         self,
-        units,
-        channels=CHANNELS,
-        embedding_dim=512,
-        dropout=0.0,
-        input_shape=base.DEFAULT_INPUT_SHAPE,
-        image_mean=base.IMAGE_CENTER,
-        image_std=base.IMAGE_CENTER,
-        dtype=None,
+        units: Sequence[int],
+        channels: Sequence[int] = CHANNELS,
+        embedding_dim: int = 512,
+        dropout: float = 0.0,
+        input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
+        image_mean: float = base.IMAGE_CENTER,
+        image_std: float = base.IMAGE_CENTER,
+        dtype: Any = None,
         **kwargs,
     ):
         config = {
@@ -105,26 +108,26 @@ def _embedding(x, config, dtype):
     return blocks.batch_norm(x, last, "features")
 
 
-def IResNet18(embedding_dim=512, name="iresnet18", **kwargs):
+def IResNet18(embedding_dim: int = 512, name: str = "iresnet18", **kwargs) -> IResNet:
     """IResNet-18: residual units 2, 2, 2, 2. Other arguments are those of `IResNet`."""
     return IResNet((2, 2, 2, 2), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def IResNet34(embedding_dim=512, name="iresnet34", **kwargs):
+def IResNet34(embedding_dim: int = 512, name: str = "iresnet34", **kwargs) -> IResNet:
     """IResNet-34: residual units 3, 4, 6, 3. Other arguments are those of `IResNet`."""
     return IResNet((3, 4, 6, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def IResNet50(embedding_dim=512, name="iresnet50", **kwargs):
+def IResNet50(embedding_dim: int = 512, name: str = "iresnet50", **kwargs) -> IResNet:
     """IResNet-50: residual units 3, 4, 14, 3. Other arguments are those of `IResNet`."""
     return IResNet((3, 4, 14, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def IResNet100(embedding_dim=512, name="iresnet100", **kwargs):
+def IResNet100(embedding_dim: int = 512, name: str = "iresnet100", **kwargs) -> IResNet:
     """IResNet-100: residual units 3, 13, 30, 3. Other arguments are those of `IResNet`."""
     return IResNet((3, 13, 30, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def IResNet200(embedding_dim=512, name="iresnet200", **kwargs):
+def IResNet200(embedding_dim: int = 512, name: str = "iresnet200", **kwargs) -> IResNet:
     """IResNet-200: residual units 6, 26, 60, 6. Other arguments are those of `IResNet`."""
     return IResNet((6, 26, 60, 6), embedding_dim=embedding_dim, name=name, **kwargs)

@@ -1,5 +1,8 @@
 """MobileFaceNet, a network of one million parameters for phones."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -42,13 +45,13 @@ class MobileFaceNet(base.FaceBackbone):
 
     def __init__(
         self,
-        embedding_dim=128,
-        width=1.0,
-        bottlenecks=BOTTLENECKS,
-        input_shape=base.DEFAULT_INPUT_SHAPE,
-        image_mean=base.IMAGE_CENTER,
-        image_std=PAPER_IMAGE_STD,
-        dtype=None,
+        embedding_dim: int = 128,
+        width: float = 1.0,
+        bottlenecks: Sequence = BOTTLENECKS,
+        input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
+        image_mean: float = base.IMAGE_CENTER,
+        image_std: float = PAPER_IMAGE_STD,
+        dtype: Any = None,
         **kwargs,
     ):
         kwargs.setdefault("name", "mobilefacenet")

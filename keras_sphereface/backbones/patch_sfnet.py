@@ -1,5 +1,8 @@
 """PatchSFNet, a small residual network of plain convolutions that is quick to train and to run on CPUs."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import initializers, layers
 
@@ -50,14 +53,14 @@ class PatchSFNet(base.FaceBackbone):
 
     def __init__(
         self,
-        units=(2, 2, 2),
-        channels=(64, 128, 128),
-        hidden=(64, 128, 192),
-        embedding_dim=128,
-        input_shape=base.DEFAULT_INPUT_SHAPE,
-        image_mean=base.IMAGE_CENTER,
-        image_std=PAPER_IMAGE_STD,
-        dtype=None,
+        units: Sequence[int] = (2, 2, 2),
+        channels: Sequence[int] = (64, 128, 128),
+        hidden: int = (64, 128, 192),
+        embedding_dim: int = 128,
+        input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
+        image_mean: float = base.IMAGE_CENTER,
+        image_std: float = PAPER_IMAGE_STD,
+        dtype: Any = None,
         **kwargs,
     ):
         kwargs.setdefault("name", "patch_sfnet")

@@ -1,5 +1,8 @@
 """SFNet, the plain residual network of SphereFace, as in the authors' OpenSphere."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import initializers, layers
 
@@ -49,16 +52,16 @@ class SFNet(base.FaceBackbone):
 
     def __init__(
         self,
-        units,
-        channels=(64, 128, 256, 512),
-        embedding_dim=512,
-        block_order="add_relu",
-        batch_norm=False,
-        dropout=0.0,
-        input_shape=base.DEFAULT_INPUT_SHAPE,
-        image_mean=base.IMAGE_CENTER,
-        image_std=base.IMAGE_CENTER,
-        dtype=None,
+        units: Sequence[int],
+        channels: Sequence[int] = (64, 128, 256, 512),
+        embedding_dim: int = 512,
+        block_order: str = "add_relu",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
+        image_mean: float = base.IMAGE_CENTER,
+        image_std: float = base.IMAGE_CENTER,
+        dtype: Any = None,
         **kwargs,
     ):
         config = {
@@ -140,26 +143,26 @@ def _embedding(x, config, dtype):
     return blocks.batch_norm(x, last, "features") if config["batch_norm"] else x
 
 
-def SFNet4(embedding_dim=512, name="sfnet4", **kwargs):
+def SFNet4(embedding_dim: int = 512, name: str = "sfnet4", **kwargs) -> SFNet:
     """SFNet-4: four convolutions, no residual unit. Other arguments are those of `SFNet`."""
     return SFNet((0, 0, 0, 0), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def SFNet10(embedding_dim=512, name="sfnet10", **kwargs):
+def SFNet10(embedding_dim: int = 512, name: str = "sfnet10", **kwargs) -> SFNet:
     """SFNet-10: residual units 0, 1, 2, 0. Other arguments are those of `SFNet`."""
     return SFNet((0, 1, 2, 0), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def SFNet20(embedding_dim=512, name="sfnet20", **kwargs):
+def SFNet20(embedding_dim: int = 512, name: str = "sfnet20", **kwargs) -> SFNet:
     """SFNet-20: residual units 1, 2, 4, 1. Other arguments are those of `SFNet`."""
     return SFNet((1, 2, 4, 1), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def SFNet36(embedding_dim=512, name="sfnet36", **kwargs):
+def SFNet36(embedding_dim: int = 512, name: str = "sfnet36", **kwargs) -> SFNet:
     """SFNet-36: residual units 2, 4, 8, 2. Other arguments are those of `SFNet`."""
     return SFNet((2, 4, 8, 2), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
-def SFNet64(embedding_dim=512, name="sfnet64", **kwargs):
+def SFNet64(embedding_dim: int = 512, name: str = "sfnet64", **kwargs) -> SFNet:
     """SFNet-64: residual units 3, 8, 16, 3. Other arguments are those of `SFNet`."""
     return SFNet((3, 8, 16, 3), embedding_dim=embedding_dim, name=name, **kwargs)

@@ -8,6 +8,7 @@ from keras_sphereface import distribution
 from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
 from keras_sphereface.errors import CheckpointError, DivergenceError
+from keras_sphereface.hints import Path
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -38,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
     >>> trainer.fit(data, initial_epoch=epoch, epochs=20, steps_per_epoch=1000, callbacks=[checkpoint])
     """
 
-    def __init__(self, folder, keep=2, run=None):
+    def __init__(self, folder: Path, keep: int = 2, run: dict | None = None):
         super().__init__()
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"`keep` must be an integer of at least 1. Received: keep={keep!r}")
@@ -57,11 +58,11 @@ class Checkpoint(keras.callbacks.Callback):
         """How many of the last ones are kept."""
         return self._files.keep
 
-    def paths(self):
+    def paths(self) -> list:
         """The checkpoints in the folder, oldest first."""
         return self._files.paths()
 
-    def resume(self, model):
+    def resume(self, model: keras.Model) -> int:
         """Loads the newest whole checkpoint into a built and compiled model, and sets `step`.
 
         Returns:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class EmbeddingStatistics(keras.callbacks.Callback):
@@ -16,7 +17,7 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         batch_size: Images at a time. Defaults to `64`.
     """
 
-    def __init__(self, images, labels, batch_size=64):
+    def __init__(self, images: ArrayLike, labels: ArrayLike, batch_size: int = 64):
         super().__init__()
         if len(images) != len(labels):
             raise ValueError(f"Expected as many labels as images. Received: {len(images)} images, {len(labels)} labels")

@@ -25,7 +25,7 @@ class MarginSchedule(keras.callbacks.Callback):
     Reference: arXiv 2109.05565, section 3.3.
     """
 
-    def __init__(self, increase, interval, start=None, final=None):
+    def __init__(self, increase: float, interval: int, start: float | None = None, final: float | None = None):
         super().__init__()
         if not increase > 0:
             raise ValueError(f"`increase` must be above 0. Received: increase={increase!r}")
@@ -36,7 +36,7 @@ class MarginSchedule(keras.callbacks.Callback):
         self._epoch_start = 0
         self._current = None
 
-    def margin_at(self, step):
+    def margin_at(self, step: int) -> float:
         """The margin of an optimizer step, counted from 0."""
         head = self.model.head
         start = head.margin.neutral if self.start is None else head.margin.validate(self.start)

@@ -1,6 +1,7 @@
 """What happens when a loss or a gradient is not finite."""
 
 import logging
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -39,7 +40,13 @@ class NonFiniteGuard(keras.callbacks.Callback):
     >>> trainer.fit(ds.batches(128), steps_per_epoch=1000, callbacks=[guard, checkpoint])
     """
 
-    def __init__(self, action="stop", max_skipped=100, records=None, every=1):
+    def __init__(
+        self,
+        action: str = "stop",
+        max_skipped: int = 100,
+        records: Callable[[int], Sequence] | None = None,
+        every: int = 1,
+    ):
         super().__init__()
         if action not in ACTIONS:
             raise ValueError(f"`action` must be one of {list(ACTIONS)}. Received: action={action!r}")

@@ -1,6 +1,10 @@
 """Verification on pairs while training."""
 
+from collections.abc import Sequence
+
 import keras
+
+from keras_sphereface.data.pairs import PairSet
 
 
 class PairVerification(keras.callbacks.Callback):
@@ -19,7 +23,14 @@ class PairVerification(keras.callbacks.Callback):
     >>> trainer.fit(dataset, callbacks=[keras_sphereface.callbacks.PairVerification(lfw, name="lfw")])
     """
 
-    def __init__(self, pairs, name=None, every=1, batch_size=64, metrics=None):
+    def __init__(
+        self,
+        pairs: PairSet,
+        name: str | None = None,
+        every: int = 1,
+        batch_size: int = 64,
+        metrics: Sequence[str] | None = None,
+    ):
         super().__init__()
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be an integer of at least 1. Received: every={every!r}")

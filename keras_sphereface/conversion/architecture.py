@@ -50,7 +50,7 @@ def _table():
 _TABLE = _table()
 
 
-def architectures():
+def architectures() -> tuple[str, ...]:
     """The names that `convert` knows, as a tuple.
 
     A name with a number fixes the depth. `sfnet` and `iresnet` count the residual units in the file. `_bn` demands

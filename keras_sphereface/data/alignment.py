@@ -1,6 +1,9 @@
 """Five-point alignment: the similarity transform that brings eyes, nose and mouth corners to fixed places."""
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_sphereface.hints import Size
 
 # (x, y) in pixels, a pixel's centre at whole numbers: left eye, right eye, nose tip, left and right mouth corner, as seen in
 # the image. The 112x96 places are those of SphereFace (arXiv 1704.08063, code release), which CosFace and others took over;
@@ -13,7 +16,7 @@ ARCFACE_112X112 = SPHEREFACE_112X96 + np.array([8.0, 0.0])
 TEMPLATES = {(112, 112): ARCFACE_112X112, (112, 96): SPHEREFACE_112X96}
 
 
-def similarity_transform(points, template):
+def similarity_transform(points: ArrayLike, template: ArrayLike) -> np.ndarray:
     """Finds the rotation, scale and shift that bring points closest to a template in the least-squares sense.
 
     With points and template as complex numbers p, q, centred on their means, the factor is
@@ -52,7 +55,9 @@ def similarity_transform(points, template):
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
-def align(image, points, size=(112, 112), template=None):
+def align(
+    image: np.ndarray, points: ArrayLike, size: Size = (112, 112), template: ArrayLike | None = None
+) -> np.ndarray:
     """Cuts an aligned face out of an image.
 
     Bilinear interpolation; what lies outside the image is black.

@@ -12,13 +12,14 @@ from keras_sphereface.data.bin_values import Blob, LazyArray
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 # Protocol 2 is the highest that Python 2 reads, and many of the tools that take these files are of its time.
 PICKLE_PROTOCOL = 2
 _ENCODERS = {"png": encode_png, "jpeg": encode_jpeg, "array": np.asarray}
 
 
-def read_bin(path, name=None, num_folds=NUM_FOLDS):
+def read_bin(path: Path, name: str | None = None, num_folds: int = NUM_FOLDS) -> PairSet:
     """Reads a `.bin` pair file, both kinds: encoded images and arrays.
 
     Nothing in the file is executed: see `keras_sphereface.data.bin_reader`. Images are decoded when they are asked
@@ -64,7 +65,7 @@ def read_bin(path, name=None, num_folds=NUM_FOLDS):
     )
 
 
-def write_bin(path, pairs, encoding="png"):
+def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
     """Writes pairs as a `.bin` file that this and other projects' readers take.
 
     Args:

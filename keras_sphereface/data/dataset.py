@@ -1,12 +1,23 @@
 """A set of labelled face images, and its views for training."""
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keras_sphereface.data import loader as loaders
+from keras_sphereface.data.augmentation import Augmentation
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path, Size
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_sphereface.data.sequence import FaceSequence
 
 
 class FaceDataset:
@@ -30,7 +41,7 @@ class FaceDataset:
     >>> trainer.fit(ds.batches(512), steps_per_epoch=ds.steps_per_epoch(512), epochs=20)
     """
 
-    def __init__(self, source, max_bad=100, strict=False):
+    def __init__(self, source: Any, max_bad: int = 100, strict: bool = False):
         self.source = source
         self.num_images, self.num_classes = int(source.num_images), int(source.num_classes)
         self.image_size = tuple(int(side) for side in source.image_size)
@@ -46,7 +57,7 @@ class FaceDataset:
             f"FaceDataset({self.source.name!r}: {self.num_images} images, {self.num_classes} classes, {height}x{width})"
         )
 
-    def read(self, record):
+    def read(self, record: int) -> tuple[np.ndarray, int]:
         """Reads one image.
 
         Args:
@@ -67,11 +78,13 @@ class FaceDataset:
         data, label = self.source.read(record)
         return decode_resized(data, self.image_size, self.source.where(record)), label
 
-    def steps_per_epoch(self, batch_size, drop_remainder=True):
+    def steps_per_epoch(self, batch_size: int, drop_remainder: bool = True) -> int:
         """Number of batches that count as one pass over the images."""
         return loaders.Steps(self.num_images, batch_size, drop_remainder).per_epoch
 
-    def records_of_step(self, step, batch_size, seed=0, drop_remainder=True, shuffle=True):
+    def records_of_step(
+        self, step: int, batch_size: int, seed: int = 0, drop_remainder: bool = True, shuffle: bool = True
+    ) -> np.ndarray:
         """Numbers of the images that make up the batch of a step, int64 of shape `(batch_size,)`.
 
         Arguments as in `batches`. To find the images of a batch that went wrong.
@@ -81,15 +94,15 @@ class FaceDataset:
 
     def batches(
         self,
-        batch_size,
-        seed=0,
-        augment=None,
-        start_step=0,
-        drop_remainder=True,
-        repeat=True,
-        shuffle=True,
-        workers=None,
-    ):
+        batch_size: int,
+        seed: int = 0,
+        augment: str | Augmentation | None = None,
+        start_step: int = 0,
+        drop_remainder: bool = True,
+        repeat: bool = True,
+        shuffle: bool = True,
+        workers: int | None = None,
+    ) -> "tf.data.Dataset":
         """The images as a `tf.data.Dataset`.
 
         A batch depends on nothing but the data, `seed` and its step: not on the number of threads, nor on the step that
@@ -121,15 +134,15 @@ class FaceDataset:
 
     def sequence(
         self,
-        batch_size,
-        seed=0,
-        augment=None,
-        start_step=0,
-        drop_remainder=True,
-        repeat=True,
-        shuffle=True,
-        workers=None,
-    ):
+        batch_size: int,
+        seed: int = 0,
+        augment: str | Augmentation | None = None,
+        start_step: int = 0,
+        drop_remainder: bool = True,
+        repeat: bool = True,
+        shuffle: bool = True,
+        workers: int | None = None,
+    ) -> "FaceSequence":
         """The images as a `keras.utils.PyDataset`, without TensorFlow: Pillow decodes and NumPy augments.
 
         Order, augmentation and arguments as in `batches`. With `repeat=False`, pass `shuffle=False` to `fit`, which
@@ -152,7 +165,9 @@ class FaceDataset:
         return loaders.make_loader(self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend)
 
 
-def from_recordio(path, num_classes=None, image_size=None, max_bad=100, strict=False):
+def from_recordio(
+    path: Path, num_classes: int | None = None, image_size: Size | None = None, max_bad: int = 100, strict: bool = False
+) -> FaceDataset:
     """Opens an MXNet RecordIO set, InsightFace's layout or plain.
 
     Args:
@@ -174,7 +189,9 @@ def from_recordio(path, num_classes=None, image_size=None, max_bad=100, strict=F
     return FaceDataset(RecordIOSource(os.fspath(path), num_classes, image_size), max_bad, strict)
 
 
-def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
+def from_folder(
+    root: Path, image_size: Size | None = None, min_images: int = 1, max_bad: int = 100, strict: bool = False
+) -> FaceDataset:
     """Opens a folder of images with one folder per identity.
 
     Labels count the identity folders in sorted order; folders without images get no label, and count as broken images.
@@ -204,7 +221,13 @@ def from_folder(root, image_size=None, min_images=1, max_bad=100, strict=False):
     return dataset
 
 
-def from_tfrecord(path, num_classes=None, image_size=None, max_bad=100, strict=False):
+def from_tfrecord(
+    path: Path | Sequence[Path],
+    num_classes: int | None = None,
+    image_size: Size | None = None,
+    max_bad: int = 100,
+    strict: bool = False,
+) -> FaceDataset:
     """Opens TFRecord files of `tf.train.Example` with `image/encoded` and `image/class/label`, without TensorFlow.
 
     Args:
@@ -226,7 +249,9 @@ def from_tfrecord(path, num_classes=None, image_size=None, max_bad=100, strict=F
     return FaceDataset(TFRecordSource(path, num_classes, image_size), max_bad, strict)
 
 
-def synthetic(num_identities, images_per_identity, seed=0, image_size=112, first_identity=0):
+def synthetic(
+    num_identities: int, images_per_identity: int, seed: int = 0, image_size: int = 112, first_identity: int = 0
+) -> FaceDataset:
     """Makes a set of procedural faces: anywhere, without a download.
 
     A person is geometry and colours; a picture adds pose, light, expression, occlusion, blur and noise. Image j of

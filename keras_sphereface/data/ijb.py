@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from keras_sphereface.data.int_tables import line_of_row, read_int_table
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 # The two halves of the gallery are called G1, G2 in IJB-C and S1, S2 in IJB-B.
 GALLERIES = {"ijbb": ("S1", "S2"), "ijbc": ("G1", "G2")}
@@ -64,7 +65,7 @@ class IJBMeta:
     probes: TemplateList | None = None
 
 
-def read_ijb(folder, name, verification=True, identification=True):
+def read_ijb(folder: Path, name: str, verification: bool = True, identification: bool = True) -> "IJBMeta":
     """Reads the meta files of IJB-B or IJB-C under their official names.
 
     `<name>_face_tid_mid.txt` (image, template, medium), `<name>_name_5pts_score.txt` (image, five points, detector score),

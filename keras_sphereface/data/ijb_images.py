@@ -1,12 +1,15 @@
 """Aligned face crops of IJB-B and IJB-C."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from keras_sphereface.data.alignment import align
+from keras_sphereface.data.ijb import IJBMeta
 from keras_sphereface.data.images import read_image
+from keras_sphereface.hints import Path, Size
 
 _THREADS = 4
 
@@ -23,7 +26,7 @@ class IJBImages:
         FileNotFoundError: If images are missing, naming the first.
     """
 
-    def __init__(self, meta, folder, image_size=(112, 112)):
+    def __init__(self, meta: IJBMeta, folder: Path, image_size: Size = (112, 112)):
         folder = os.fspath(folder)
         inner = os.path.join(folder, "loose_crop")
         self.folder = inner if os.path.isdir(inner) else folder
@@ -39,7 +42,7 @@ class IJBImages:
     def __len__(self):
         return len(self.meta.image_names)
 
-    def batches(self, batch_size, start=0):
+    def batches(self, batch_size: int, start: int = 0) -> Iterator[np.ndarray]:
         """Yields uint8 blocks `(k, height, width, 3)`, RGB, from image number `start` on."""
         with ThreadPoolExecutor(_THREADS) as pool:
             for first in range(start, len(self), batch_size):

@@ -8,6 +8,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path, Size
+
+Photo = Path | bytes | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
 
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
 MAX_PIXELS = 64 * 1024 * 1024
@@ -34,7 +37,7 @@ _DECODE_ERRORS = (
 )
 
 
-def decode_image(data, name=""):
+def decode_image(data: bytes, name: str = "") -> np.ndarray:
     """Decodes the bytes of an image file to RGB.
 
     Greyscale, palette, CMYK and 16-bit images are converted; an alpha channel is dropped; a photo is turned as its
@@ -58,7 +61,7 @@ def decode_image(data, name=""):
     return np.array(_open_rgb(data, name), dtype=np.uint8)
 
 
-def decode_resized(data, image_size, name=""):
+def decode_resized(data: bytes, image_size: Size, name: str = "") -> np.ndarray:
     """Decodes like `decode_image` and resizes to `image_size`, bilinear with antialiasing, where the size differs.
 
     Args:
@@ -79,7 +82,7 @@ def decode_resized(data, image_size, name=""):
     return np.array(image, dtype=np.uint8)
 
 
-def read_image(path):
+def read_image(path: Path) -> np.ndarray:
     """Reads an image file as `decode_image` does.
 
     Args:
@@ -96,7 +99,7 @@ def read_image(path):
         return decode_image(file.read(), os.fspath(path))
 
 
-def as_image(source, name=""):
+def as_image(source: Photo, name: str = "") -> np.ndarray:
     """Takes an image in whatever form it comes.
 
     Args:
@@ -151,7 +154,7 @@ def _array_to_rgb(array, name):
     return np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else np.ascontiguousarray(array[..., :3])
 
 
-def encode_jpeg(array, quality=95):
+def encode_jpeg(array: np.ndarray, quality: int = 95) -> bytes:
     """Encodes an image as JPEG (4:4:4 from quality 90 on, else 4:2:0).
 
     Args:
@@ -170,7 +173,7 @@ def encode_jpeg(array, quality=95):
     return _encode(array, "JPEG", quality=int(quality), subsampling=chroma)
 
 
-def encode_png(array):
+def encode_png(array: np.ndarray) -> bytes:
     """Encodes an image as PNG, without loss.
 
     Args:

@@ -3,12 +3,14 @@
 import os
 import pathlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 
 from keras_sphereface.data.images import read_image
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 CFP_SPLITS = 10
 _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
@@ -16,7 +18,7 @@ _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
 LAYOUTS = ("pair", "label_first", "image")
 
 
-def read_lfw(folder, pairs_file, name="lfw", extension=".jpg"):
+def read_lfw(folder: Path, pairs_file: Path, name: str = "lfw", extension: str = ".jpg") -> PairSet:
     """Reads a folder of LFW images with one of LFW's own pair files.
 
     View 2 (`pairs.txt`, header `folds<TAB>pairs`) keeps its subject-disjoint folds; View 1 (`pairsDevTrain.txt`,
@@ -57,8 +59,15 @@ def read_lfw(folder, pairs_file, name="lfw", extension=".jpg"):
 
 
 def read_pair_list(
-    folder, list_file, layout="pair", separator=None, identity=None, num_folds=NUM_FOLDS, name=None, protocol="list"
-):
+    folder: Path,
+    list_file: Path,
+    layout: str = "pair",
+    separator: str | None = None,
+    identity: Callable[[str], str] | None = None,
+    num_folds: int = NUM_FOLDS,
+    name: str | None = None,
+    protocol: str = "list",
+) -> PairSet:
     """Reads a plain list of pairs.
 
     Layout `"pair"`: one pair per line, `left right label`, optionally followed by the number of its fold. Layout
@@ -102,7 +111,7 @@ def read_pair_list(
     return table.pair_set(mated, folds, pathlib.Path(path).stem if name is None else name, protocol)
 
 
-def read_cfp(folder, view="FP", images=None, name=None):
+def read_cfp(folder: Path, view: str = "FP", images: Path | None = None, name: str | None = None) -> PairSet:
     """Reads Celebrities in Frontal-Profile: `Protocol/Pair_list_F.txt`, `Pair_list_P.txt` and `Split/<view>/01..10`.
 
     Args:

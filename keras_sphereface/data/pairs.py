@@ -1,6 +1,9 @@
 """Face pairs as every verification protocol needs them: unique images, index pairs, mated flags, folds."""
 
+from collections.abc import Callable, Iterator, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 NUM_FOLDS = 10
 
@@ -24,7 +27,17 @@ class PairSet:
     """
 
     def __init__(
-        self, load, num_images, left, right, mated, folds=None, names=None, identities=None, name="", protocol=""
+        self,
+        load: Callable[[int], np.ndarray],
+        num_images: int,
+        left: ArrayLike,
+        right: ArrayLike,
+        mated: ArrayLike,
+        folds: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
+        identities: Sequence | np.ndarray | None = None,
+        name: str = "",
+        protocol: str = "",
     ):
         self.left = _indices(left, num_images, "left")
         self.right = _indices(right, num_images, "right")
@@ -42,7 +55,18 @@ class PairSet:
         self._load = load
 
     @classmethod
-    def from_arrays(cls, images, left, right, mated, folds=None, names=None, identities=None, name="", protocol=""):
+    def from_arrays(
+        cls,
+        images: ArrayLike,
+        left: ArrayLike,
+        right: ArrayLike,
+        mated: ArrayLike,
+        folds: ArrayLike | None = None,
+        names: Sequence[str] | None = None,
+        identities: Sequence | np.ndarray | None = None,
+        name: str = "",
+        protocol: str = "",
+    ) -> "PairSet":
         """Makes a set of images that are in memory already.
 
         Args:
@@ -70,11 +94,11 @@ class PairSet:
             f"{self.num_images} images, {folds})"
         )
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         """Returns the uint8 `(h, w, 3)` RGB image with this index."""
         return self._load(int(index))
 
-    def images(self, batch_size=64):
+    def images(self, batch_size: int = 64) -> Iterator[np.ndarray]:
         """Iterates over the unique images in order, in uint8 blocks of `(up to batch_size, h, w, 3)`.
 
         Raises:
@@ -94,7 +118,7 @@ class PairSet:
                     )
             yield np.stack(block)
 
-    def pair_identities(self):
+    def pair_identities(self) -> np.ndarray | None:
         """Returns the identities of both sides as two `(n,)` arrays, or `None` where they are not known."""
         if self.identities is None:
             return None

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.data.images import encode_jpeg
 from keras_sphereface.data.recordio_batch import read_batch
@@ -14,12 +16,14 @@ from keras_sphereface.data.recordio_format import (
     MIDDLE,
     PART_HEADER,
     WHOLE,
+    Record,
     part_header,
     unpack_image,
 )
 from keras_sphereface.data.recordio_index import load_index
 from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path, Size
 
 # Read at once for a record; a face crop is 2 to 20 KB, and a wrong index may make a record look as long as the file.
 _FIRST_READ = 64 * 1024
@@ -46,7 +50,7 @@ class RecordIOReader:
     ...     image = ksf.data.decode_image(record.data)
     """
 
-    def __init__(self, path, index_path=None):
+    def __init__(self, path: Path, index_path: Path | None = None):
         self.path = os.fspath(path)
         self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self.size = os.fstat(self._file.fileno()).st_size
@@ -71,11 +75,11 @@ class RecordIOReader:
     def __exit__(self, *exception):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
-    def positions_of(self, keys):
+    def positions_of(self, keys: ArrayLike) -> np.ndarray:
         """Positions of records in the index by their keys.
 
         Args:
@@ -93,7 +97,7 @@ class RecordIOReader:
         positions = self._by_key[found]
         return np.where(self.keys[positions] == keys, positions, -1)
 
-    def position_of(self, key):
+    def position_of(self, key: int) -> int:
         """Position of one record by its key.
 
         Raises:
@@ -104,7 +108,7 @@ class RecordIOReader:
             raise KeyError(f"{self.path}: the index has no record with key {key}")
         return position
 
-    def read(self, position):
+    def read(self, position: int) -> Record:
         """Reads a record.
 
         Args:
@@ -137,7 +141,7 @@ class RecordIOReader:
         ends = np.where(following > positions, self.offsets[following], self.size)
         return read_batch(self._file.fileno(), self.offsets[positions], np.minimum(ends, self.size))
 
-    def read_payload(self, position):
+    def read_payload(self, position: int) -> bytes:
         """Reads a record's bytes, its parts joined; arguments and errors as `read`."""
         offset = int(self.offsets[position])
         if not 0 <= offset < self.size:
@@ -182,7 +186,15 @@ class RecordIOReader:
         return f"{self.path}, record {int(self.keys[position])} at offset {int(self.offsets[position])}"
 
 
-def write_recordio(path, images, labels, num_classes=None, image_size=None, quality=95, progress=False):
+def write_recordio(
+    path: Path,
+    images: Iterable[np.ndarray],
+    labels: Iterable[int],
+    num_classes: int | None = None,
+    image_size: Size | None = None,
+    quality: int = 95,
+    progress: bool = False,
+) -> pathlib.Path:
     """Packs images into a RecordIO set: the .rec file, its .idx, and the `property` file that InsightFace's code reads.
 
     Whole-number labels whose images stand together are written in InsightFace's layout: record 0 holds the range of the

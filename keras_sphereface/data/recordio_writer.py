@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import os
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.recordio_format import MAX_EXACT_LABEL, frame, pack_image
 from keras_sphereface.data.recordio_index import write_index
+from keras_sphereface.hints import Path
 
 
 class RecordIOWriter:
@@ -28,7 +30,7 @@ class RecordIOWriter:
     ...     writer.add(jpeg_bytes, label=0)
     """
 
-    def __init__(self, path, insightface=True):
+    def __init__(self, path: Path, insightface: bool = True):
         self.path = pathlib.Path(path)
         self.insightface = insightface
         self.count = 0
@@ -55,7 +57,7 @@ class RecordIOWriter:
         if exception[0] is None:
             write_index(os.path.splitext(self.path)[0] + ".idx", range(len(self._offsets)), self._offsets)
 
-    def add(self, data, label):
+    def add(self, data: bytes, label: float | Sequence[float]) -> int:
         """Appends an image.
 
         Args:

@@ -1,12 +1,16 @@
 """Procedural faces as a data set and as verification pairs: unlimited people, no download."""
 
 import threading
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.data.face_renderer import render
 from keras_sphereface.data.order import check_seed
+
+if TYPE_CHECKING:
+    from keras_sphereface.data.pairs import PairSet
 
 # Drawn pictures are kept up to this size in memory; a larger set is drawn anew each epoch.
 CACHE_BYTES = 512 * 1024 * 1024
@@ -67,15 +71,15 @@ class SyntheticSource:
 
 
 def synthetic_pairs(
-    num_identities=100,
-    first_identity=0,
-    seed=0,
-    images_per_identity=10,
-    num_pairs=3000,
-    image_size=112,
-    num_folds=10,
-    progress=True,
-):
+    num_identities: int = 100,
+    first_identity: int = 0,
+    seed: int = 0,
+    images_per_identity: int = 10,
+    num_pairs: int = 3000,
+    image_size: int = 112,
+    num_folds: int = 10,
+    progress: bool = True,
+) -> "PairSet":
     """Draws verification pairs of procedural faces, as many mated as non-mated, in folds that share no person.
 
     Args:

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +26,7 @@ from keras_sphereface.data.tfrecord_format import (
     payload_length,
 )
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 
 class TFRecordReader:
@@ -174,7 +176,7 @@ class TFRecordWriter:
         path: Path of the file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self.path, self.count = pathlib.Path(path), 0
 
     def __enter__(self):
@@ -185,7 +187,7 @@ class TFRecordWriter:
     def __exit__(self, *exception):
         return self._context.__exit__(*exception)
 
-    def add(self, data, label, class_name=None):
+    def add(self, data: bytes, label: int, class_name: str | None = None) -> None:
         """Appends an image.
 
         Args:
@@ -202,7 +204,14 @@ class TFRecordWriter:
         self.count += 1
 
 
-def write_tfrecord(path, images, labels, class_names=None, quality=95, progress=False):
+def write_tfrecord(
+    path: Path,
+    images: Iterable[np.ndarray],
+    labels: Iterable[int],
+    class_names: Sequence[str] | None = None,
+    quality: int = 95,
+    progress: bool = False,
+) -> pathlib.Path:
     """Packs images into a TFRecord file of `tf.train.Example`: `image/encoded`, `image/class/label`, `image/class/text`.
 
     Args:

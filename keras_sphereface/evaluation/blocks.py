@@ -6,6 +6,7 @@ which depends on the two rows alone. Results and ties do not depend on block siz
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 # 8192 rows of 512 float32 are 16 MB: large enough for the product to run at full speed, small enough for any machine.
@@ -152,7 +153,9 @@ def exact_scores(left, right, left_rows, right_rows):
     return scores
 
 
-def top_k(probes, gallery, k=1, block_size=BLOCK_ROWS, progress=True):
+def top_k(
+    probes: ArrayLike, gallery: ArrayLike, k: int = 1, block_size: int = BLOCK_ROWS, progress: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Finds the k gallery rows with the highest cosine for every probe.
 
     Args:

@@ -7,6 +7,7 @@ operating point exists only between distinct scores. Counts are int64, rates flo
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class AcceptCounts(NamedTuple):
@@ -94,7 +95,7 @@ def count_accepted(sorted_scores, thresholds):
     return np.int64(len(sorted_scores)) - np.searchsorted(sorted_scores, thresholds, side="left").astype(np.int64)
 
 
-def accept_counts(scores, mated):
+def accept_counts(scores: ArrayLike, mated: ArrayLike) -> AcceptCounts:
     """Counts what every distinct threshold accepts.
 
     Args:
@@ -145,7 +146,7 @@ def allowed_accepts(rate, count):
     return allowed
 
 
-def operating_point(mated_sorted, nonmated_sorted, far):
+def operating_point(mated_sorted: np.ndarray, nonmated_sorted: np.ndarray, far: float) -> OperatingPoint:
     """Finds the lowest threshold whose false accept rate is at most `far`; nothing is interpolated.
 
     With k the largest count allowed by `far`, the threshold must lie above the (k+1)-th highest nonmated score. It is

@@ -1,8 +1,10 @@
 """A distractor protocol of MegaFace's kind: one mate among a growing number of strangers."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.mates import check_labels, check_ranks, share
@@ -42,16 +44,16 @@ class Distractors(Result):
 
 
 def distractors(
-    embeddings,
-    labels,
-    distractor_embeddings,
-    counts=None,
-    ranks=(1, 10),
-    block_size=blocks.BLOCK_ROWS,
-    progress=True,
-    name="distractors",
-    details=None,
-):
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    distractor_embeddings: ArrayLike,
+    counts: Sequence[int] | None = None,
+    ranks: Sequence[int] = (1, 10),
+    block_size: int = blocks.BLOCK_ROWS,
+    progress: bool = True,
+    name: str = "distractors",
+    details: dict | None = None,
+) -> Distractors:
     """Measures rank-k against a growing number of distractors, as the MegaFace challenge does.
 
     One trial is one ordered pair of different images of one person: the first is the probe, the second the only mate in

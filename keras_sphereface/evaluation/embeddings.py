@@ -1,6 +1,7 @@
 """From embeddings to scores: checks, flip-test fusion, cosines of pairs."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 FLIPS = ("none", "sum", "concat")
 # Pairs whose two embeddings are gathered at once: 8,192 pairs of 512 float64 are 2 x 32 MB.
@@ -43,7 +44,7 @@ def check_embeddings(embeddings, names=None, width=None, first_row=0):
     return embeddings
 
 
-def fuse(embeddings, mirrored, flip):
+def fuse(embeddings: np.ndarray, mirrored: np.ndarray, flip: str) -> np.ndarray:
     """Fuses the embeddings of images and of their mirror images.
 
     Args:
@@ -68,7 +69,7 @@ def check_flip(flip):
         raise ValueError(f"Expected flip as one of {FLIPS}. Received: flip={flip!r}")
 
 
-def pair_scores(embeddings, left, right):
+def pair_scores(embeddings: ArrayLike, left: ArrayLike, right: ArrayLike) -> np.ndarray:
     """Computes the cosine of each pair, in float64, whatever the embeddings' type; blocks do not change a result.
 
     Args:

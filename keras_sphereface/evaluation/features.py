@@ -7,12 +7,14 @@ leaves a readable file whose counted rows are complete.
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Sequence
 
 import h5py
 import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 FORMAT = "keras_sphereface features 1"
 
@@ -25,7 +27,15 @@ def names_digest(names):
     return digest.hexdigest()
 
 
-def extract(embed, image_blocks, path, names, model_signature, flip=True, progress=True):
+def extract(
+    embed: Callable[[np.ndarray], np.ndarray],
+    image_blocks: Callable[[int], Iterable[np.ndarray]],
+    path: Path,
+    names: Sequence[str],
+    model_signature: str,
+    flip: bool = True,
+    progress: bool = True,
+) -> Path:
     """Computes the features of images into an HDF5 file; called again after a kill, goes on where it was.
 
     The file holds `features` `(n, d)` float32 and, with `flip`, `flipped_features` of the mirror images. It records the
@@ -78,7 +88,7 @@ def extract(embed, image_blocks, path, names, model_signature, flip=True, progre
     return path
 
 
-def open_features(path, names=None, model_signature=None):
+def open_features(path: Path, names: Sequence[str] | None = None, model_signature: str | None = None) -> "h5py.File":
     """Opens a complete feature file for reading.
 
     Args:

@@ -1,8 +1,10 @@
 """One-to-many identification: closed-set rank-k and open-set TPIR@FPIR."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import allowed_accepts, count_accepted
@@ -69,17 +71,17 @@ class Identification(Result):
 
 
 def identification(
-    gallery_embeddings,
-    gallery_labels,
-    probe_embeddings,
-    probe_labels,
-    ranks=RANKS,
-    fpirs=FPIRS,
-    block_size=blocks.BLOCK_ROWS,
-    progress=True,
-    name="identification",
-    details=None,
-):
+    gallery_embeddings: ArrayLike,
+    gallery_labels: ArrayLike,
+    probe_embeddings: ArrayLike,
+    probe_labels: ArrayLike,
+    ranks: Sequence[int] = RANKS,
+    fpirs: Sequence[float] = FPIRS,
+    block_size: int = blocks.BLOCK_ROWS,
+    progress: bool = True,
+    name: str = "identification",
+    details: dict | None = None,
+) -> Identification:
     """Searches probes in a gallery and measures closed-set and open-set identification.
 
     The score of an identity is the highest cosine of its gallery embeddings. A probe is mated if its identity is in

@@ -1,9 +1,12 @@
 """IJB-B and IJB-C: 1:1 over the official pair list, 1:N with both galleries, from the features of images."""
 
 import dataclasses
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from keras_sphereface.evaluation.identification import FPIRS, RANKS, identification
@@ -65,17 +68,17 @@ class IJBReport(Result):
 
 
 def ijb(
-    meta,
-    features,
-    flipped_features=None,
-    detector_score=True,
-    norm_weighting=True,
-    fars=FARS,
-    fpirs=FPIRS,
-    ranks=RANKS,
-    details=None,
-    progress=True,
-):
+    meta: Any,
+    features: ArrayLike,
+    flipped_features: ArrayLike | None = None,
+    detector_score: bool = True,
+    norm_weighting: bool = True,
+    fars: Sequence[float] = FARS,
+    fpirs: Sequence[float] = FPIRS,
+    ranks: Sequence[int] = RANKS,
+    details: dict | None = None,
+    progress: bool = True,
+) -> IJBReport:
     """Evaluates image features on IJB-B or IJB-C.
 
     1:1: the cosine of both templates of every listed pair; see `verification` for the rates. 1:N: each gallery is

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_sphereface.evaluation.counts import accept_counts
+from keras_sphereface.evaluation.counts import AcceptCounts, accept_counts
 
 
 class Roc(NamedTuple):
@@ -22,7 +22,7 @@ class Roc(NamedTuple):
     thresholds: np.ndarray
 
 
-def roc(counts):
+def roc(counts: AcceptCounts) -> Roc:
     """Returns the receiver operating characteristic of `AcceptCounts` with both kinds of comparisons."""
     return Roc(
         far=np.append(0.0, counts.accepted_nonmated / counts.num_nonmated),
@@ -50,7 +50,7 @@ def roc_corners(counts, limit):
     return nonmated[corners], mated[corners]
 
 
-def auc(counts):
+def auc(counts: AcceptCounts) -> float:
     """Returns the area under the ROC: the chance that a mated score is higher than a nonmated one, ties counting half.
 
     The trapezoids of the ROC polyline and the Mann-Whitney statistic are the same number; it is summed in integers.
@@ -60,7 +60,7 @@ def auc(counts):
     return int(np.sum(new_nonmated * mated_above_twice)) / (2 * counts.num_mated * counts.num_nonmated)
 
 
-def equal_error_rate(counts):
+def equal_error_rate(counts: AcceptCounts) -> float:
     """Returns the rate where the false accept and the false reject rate are equal.
 
     The rates change only at observed scores. Between the last operating point with FAR < FRR and the next one, both
@@ -100,7 +100,7 @@ class Cut(NamedTuple):
     accuracy: float
 
 
-def best_cut(counts):
+def best_cut(counts: AcceptCounts) -> Cut:
     """Finds the threshold with the highest accuracy on the same comparisons.
 
     Where several cuts between neighbouring scores are equally good, the middle one of them is taken (the higher

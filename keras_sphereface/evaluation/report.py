@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sphereface.evaluation.counts import accept_counts
 from keras_sphereface.evaluation.metrics import roc_corners
+from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
 LABEL_WIDTH = 26
@@ -101,7 +102,7 @@ class VerificationReport:
         notes = [f"note: {note}" for note in self.notes]
         return "\n".join([heading, table(self.rows()), *notes, self.signature])
 
-    def rows(self):
+    def rows(self) -> list:
         """Returns the table's rows: a label and a text each."""
         folds = f"{len(self.accuracy_folds)} folds" if self.accuracy_folds else "given threshold"
         spread = "" if not self.accuracy_folds else f"  std {100 * self.accuracy_std:.2f}"
@@ -127,7 +128,7 @@ class VerificationReport:
         interval = "" if low_high is None else f"  [{100 * low_high[0]:.2f}, {100 * low_high[1]:.2f}]"
         return percent(value) + interval
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Returns plain values for JSON: everything but the arrays, and instead of them the ROC's corners as `"roc"`.
 
         A false accept rate becomes a text like `"0.001"`.
@@ -145,11 +146,11 @@ class VerificationReport:
             values["roc"] = dict(zip(("accepted_nonmated", "accepted_mated"), (side.tolist() for side in corners)))
         return values
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Saves the report as JSON; an interrupted save leaves no broken file."""
         save_json(self.to_dict(), path)
 
-    def plot(self, folder):
+    def plot(self, folder: Path) -> list[Path]:
         """Draws the report's pictures as PNG files.
 
         ROC, DET, scores and angles always; embedding norms and the sheet of the hardest pairs where images are known.

@@ -1,6 +1,7 @@
 """Templates: one embedding for several images and videos of a person, as IJB-A, B and C ask for."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from keras_sphereface.evaluation.blocks import check_finite, read_rows
@@ -35,15 +36,15 @@ def image_weights(template_ids, media_ids, detector_scores=None):
 
 
 def template_embeddings(
-    features,
-    template_ids,
-    media_ids,
-    detector_scores=None,
-    norm_weighting=True,
-    flipped_features=None,
-    block_size=BLOCK_IMAGES,
-    progress=True,
-):
+    features: ArrayLike,
+    template_ids: ArrayLike,
+    media_ids: ArrayLike,
+    detector_scores: ArrayLike | None = None,
+    norm_weighting: bool = True,
+    flipped_features: ArrayLike | None = None,
+    block_size: int = BLOCK_IMAGES,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
     """Pools image features to unit-length templates.
 
         x_i = f_i + f'_i                        (f' of the mirror image, if given)

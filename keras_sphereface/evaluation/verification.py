@@ -1,6 +1,9 @@
 """1:1 verification: what a list of scores says about a face model."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
@@ -13,18 +16,18 @@ NUM_HARDEST = 12
 
 
 def verification(
-    scores,
-    mated,
-    folds=None,
-    identities=None,
-    threshold=None,
-    fars=FARS,
-    bootstrap=REPLICATES,
-    seed=0,
-    name="pairs",
-    details=None,
-    hardest=NUM_HARDEST,
-):
+    scores: ArrayLike,
+    mated: ArrayLike,
+    folds: ArrayLike | None = None,
+    identities: ArrayLike | None = None,
+    threshold: float | None = None,
+    fars: Sequence[float] = FARS,
+    bootstrap: int = REPLICATES,
+    seed: int = 0,
+    name: str = "pairs",
+    details: dict | None = None,
+    hardest: int = NUM_HARDEST,
+) -> VerificationReport:
     """Measures verification from scores.
 
     A comparison is accepted if and only if `score >= threshold`. Definitions:

@@ -4,8 +4,16 @@ import dataclasses
 import importlib
 import json
 import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    import keras
 
 FORMATS = {
     "saved_model": "keras_sphereface.export.saved_model",
@@ -70,16 +78,23 @@ class ExportReport:
             )
         return "\n".join(lines)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """The fields as plain Python values."""
         return dataclasses.asdict(self)
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Writes the fields as JSON."""
         pathlib.Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def export(model, path, format="saved_model", precision="float32", calibration_images=None, pairs=None):
+def export(
+    model: "keras.Model",
+    path: Path,
+    format: str = "saved_model",
+    precision: str = "float32",
+    calibration_images: ArrayLike | None = None,
+    pairs: Any = None,
+) -> ExportReport:
     """Writes a model for another runtime, reads the file again and compares.
 
     float16 stores weights in 16 bits and computes in float32. int8 quantizes weights and activations, with ranges from
@@ -131,7 +146,7 @@ def _least_cosine(embedder, precision):
     return LEAST_COSINE["float16" if computes_in_half and precision == "float32" else precision]
 
 
-def load(path, format):
+def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
     """Loads an exported model by its own runtime.
 
     Args:

@@ -3,12 +3,14 @@
 import os
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.data.alignment import TEMPLATES, align, similarity_transform
-from keras_sphereface.data.images import as_image
+from keras_sphereface.data.images import Photo, as_image
 from keras_sphereface.errors import NoFaceError
 from keras_sphereface.faces.choice import CHOICES, choose
-from keras_sphereface.faces.detectors import get
+from keras_sphereface.faces.detectors import Detector, Face, get
+from keras_sphereface.hints import Size
 
 # How far, as a share of the crop's height, a fitted face may lie from the template in a crop that counts as aligned: 6.7 of
 # 112 pixels. Detected again, 98 % of LFW's aligned crops are nearer; their median is 2.8 pixels (every 33rd, 401 in all).
@@ -37,7 +39,13 @@ class FaceAligner:
     >>> crops = aligner("family.jpg", which="all")  # list of uint8 (112, 112, 3)
     """
 
-    def __init__(self, detector="mtcnn", size=(112, 112), which="largest", template=None):
+    def __init__(
+        self,
+        detector: str | Detector | None = "mtcnn",
+        size: Size = (112, 112),
+        which: str = "largest",
+        template: ArrayLike | None = None,
+    ):
         self.size = tuple(int(side) for side in size)
         if template is None and self.size not in TEMPLATES and detector is not None:
             raise ValueError(f"Expected size as one of {list(TEMPLATES)}, or a template. Received: size={size}")
@@ -47,7 +55,7 @@ class FaceAligner:
         self.template = TEMPLATES.get(self.size) if template is None else np.asarray(template, np.float64)
         self.detector = get(detector)
 
-    def __call__(self, source, name="", which=None):
+    def __call__(self, source: Photo, name: str = "", which: str | None = None) -> list[np.ndarray]:
         """Aligns the faces of one photo.
 
         Args:
@@ -71,7 +79,7 @@ class FaceAligner:
             return [image]
         return [align(image, face.points, self.size, self.template) for face in faces]
 
-    def faces(self, image, name="the picture", which=None):
+    def faces(self, image: np.ndarray, name: str = "the picture", which: str | None = None) -> list[Face]:
         """Finds the faces of a decoded picture.
 
         Args:
@@ -96,7 +104,7 @@ class FaceAligner:
             )
         return faces
 
-    def is_aligned(self, image, face):
+    def is_aligned(self, image: np.ndarray, face: Face) -> bool:
         """Whether a picture is an aligned crop with this face: its size, and its face within 6 % of the template's place."""
         if image.shape[:2] != self.size:
             return False

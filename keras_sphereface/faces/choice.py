@@ -1,11 +1,16 @@
 """Which of several faces in a photo is meant."""
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from keras_sphereface.faces.detectors import Face
+from keras_sphereface.hints import Size
 
 CHOICES = ("largest", "central", "all")
 
 
-def choose(faces, image_size, which="largest"):
+def choose(faces: Sequence[Face], image_size: Size, which: str = "largest") -> list[Face]:
     """Chooses among the faces of a photo.
 
     Args:

@@ -1,7 +1,7 @@
 """What a face detector is, and the table of those that have a name."""
 
 import importlib
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,12 +20,12 @@ class Face(NamedTuple):
     confidence: float
 
     @property
-    def area(self):
+    def area(self) -> float:
         """Of the box, in square pixels."""
         return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))
 
 
-class Detector:
+class Detector(Protocol):
     """Finds faces. A detector of your own is a class, or any object, with this one method.
 
     Example:
@@ -36,7 +36,7 @@ class Detector:
     >>> aligner = FaceAligner(detector=Centre())
     """
 
-    def detect(self, image):
+    def detect(self, image: np.ndarray) -> list[Face]:
         """Finds all faces of a picture.
 
         Args:
@@ -52,7 +52,7 @@ class Detector:
 DETECTORS = {"mtcnn": ("keras_sphereface.faces.mtcnn", "MTCNN")}
 
 
-def get(detector):
+def get(detector: str | Detector | None) -> Detector | None:
     """Returns a detector by its name.
 
     Args:

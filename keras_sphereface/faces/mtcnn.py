@@ -36,7 +36,7 @@ class MTCNN(Detector):
     >>> faces = MTCNN().detect(ksf.data.read_image("photo.jpg"))  # doctest: +SKIP
     """
 
-    def __init__(self, max_side=1280, min_face=20, min_confidence=0.9):
+    def __init__(self, max_side: int | None = 1280, min_face: int = 20, min_confidence: float = 0.9):
         if keras.backend.backend() != "tensorflow":
             raise RuntimeError(
                 "The detector 'mtcnn' runs on TensorFlow only. "
@@ -47,7 +47,7 @@ class MTCNN(Detector):
         self._network = require("mtcnn", "faces").MTCNN()
         self._lock = threading.Lock()
 
-    def detect(self, image):
+    def detect(self, image: np.ndarray) -> list[Face]:
         """Finds all faces of a picture; as `Detector.detect`."""
         if min(image.shape[:2]) < _SMALLEST_SIDE:
             return []

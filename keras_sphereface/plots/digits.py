@@ -35,7 +35,7 @@ class DigitsRun:
     labels: np.ndarray
     accuracy: np.ndarray
 
-    def angle_to_class_mean(self, frame=-1):
+    def angle_to_class_mean(self, frame: int = -1) -> np.ndarray:
         """Mean angle in degrees between an embedding and the mean direction of its digit: how compact classes are."""
         directions = self.embeddings[frame] / np.linalg.norm(self.embeddings[frame], axis=1, keepdims=True)
         means = np.stack([directions[self.labels == digit].mean(axis=0) for digit in range(NUM_CLASSES)])

@@ -1,12 +1,17 @@
 r"""The angular functions of margins as a picture: psi, eta and Delta = eta - psi over the angle."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from keras import ops
 
 from keras_sphereface import angular, margins
 from keras_sphereface.errors import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Sizes at which the margins are shown side by side: the heads' defaults.
 MARGIN_VALUES = {
@@ -72,7 +77,7 @@ def angular_functions(margin, value, num_angles=ANGLES):
     return {"theta": theta, "psi": psi, "eta": eta, "delta": eta - psi}
 
 
-def margin_figure(chosen=None):
+def margin_figure(chosen: Sequence[str] | None = None) -> "Figure":
     """Draws psi, eta and Delta of margins side by side, over the angle in degrees.
 
     Args:

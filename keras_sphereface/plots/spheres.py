@@ -1,11 +1,17 @@
 """Embeddings of few dimensions as points: in the plane or in space, as they are, and with the sphere they are meant for."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_sphereface.errors import require
-from keras_sphereface.plots.digits import NUM_CLASSES
+from keras_sphereface.hints import Path
+from keras_sphereface.plots.digits import NUM_CLASSES, DigitsRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = 4
 ANGLE_BINS = 72  # Of 5 degrees each.
@@ -14,7 +20,7 @@ REACH = 1.55  # Half the width of the picture.
 FRAMES_PER_SECOND = 10
 
 
-def embedding_figure(runs, frame=-1):
+def embedding_figure(runs: Sequence[DigitsRun], frame: int = -1) -> "Figure":
     """Draws the embeddings of trainings side by side: the field's well-known picture of what a margin does.
 
     Points are the held-out digits, coloured by class; lines are the class weights' directions. In two dimensions lengths
@@ -79,7 +85,9 @@ def draw_space(axes, run, frame):
     axes.set_box_aspect((1, 1, 1), zoom=1.5)
 
 
-def save_animation(runs, path, frames_per_second=FRAMES_PER_SECOND, dpi=80):
+def save_animation(
+    runs: Sequence[DigitsRun], path: Path, frames_per_second: float = FRAMES_PER_SECOND, dpi: int = 80
+) -> None:
     """Writes the training as a GIF, a frame per epoch.
 
     Args:

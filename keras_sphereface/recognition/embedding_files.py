@@ -3,10 +3,13 @@
 import csv
 import io
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.data.files import atomic_writer
+from keras_sphereface.hints import Path
 
 SUFFIXES = (".npz", ".h5", ".csv")
 
@@ -26,7 +29,7 @@ def check_path(path):
     return path
 
 
-def write_embeddings(path, names, embeddings):
+def write_embeddings(path: Path, names: Sequence[str], embeddings: ArrayLike) -> None:
     """Writes embeddings with their pictures' names, whole or not at all.
 
     Args:

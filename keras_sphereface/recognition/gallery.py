@@ -7,10 +7,13 @@ import contextlib
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 APPLICATION_ID = 0x4B534647  # "KSFG", in the file's header
 FORMAT = 1
@@ -48,7 +51,7 @@ class Gallery:
     {'Ann': 1}
     """
 
-    def __init__(self, path=None):
+    def __init__(self, path: Path | None = None):
         self.path = ":memory:" if path is None else os.fspath(path)
         self._lock = threading.RLock()
         try:
@@ -101,7 +104,7 @@ class Gallery:
             except sqlite3.DatabaseError as error:
                 raise FileFormatError(f"{self.path}: not a gallery ({error}). Choose another file") from error
 
-    def bind(self, fingerprint):
+    def bind(self, fingerprint: ArrayLike) -> None:
         """Ties the gallery to a model, or checks that it is the one it is tied to.
 
         Args:
@@ -125,7 +128,7 @@ class Gallery:
                 "one's. Load that model, or enroll everybody into a new gallery"
             )
 
-    def is_bound(self):
+    def is_bound(self) -> bool:
         """Whether the gallery is tied to a model."""
         return self._fingerprint() is not None
 
@@ -134,7 +137,7 @@ class Gallery:
             row = run("SELECT value FROM state WHERE key = 'fingerprint'").fetchone()
         return None if row is None else np.frombuffer(row[0], "<f4")
 
-    def add(self, name, digests, embeddings):
+    def add(self, name: str, digests: Sequence[bytes], embeddings: ArrayLike) -> tuple[int, int]:
         """Adds faces of one person.
 
         Args:
@@ -165,7 +168,7 @@ class Gallery:
                 run("UPDATE state SET value = value + 1 WHERE key = 'revision'")
         return added, len(embeddings) - added
 
-    def remove(self, name):
+    def remove(self, name: str) -> int:
         """Removes a person.
 
         Returns:
@@ -181,18 +184,18 @@ class Gallery:
             run("UPDATE state SET value = value + 1 WHERE key IN ('revision', 'removals')")
         return count
 
-    def people(self):
+    def people(self) -> dict[str, int]:
         """Dictionary from name to number of faces, by name."""
         with self._transaction() as run:
             return dict(run("SELECT name, count(*) FROM faces GROUP BY name ORDER BY name").fetchall())
 
-    def state(self):
+    def state(self) -> tuple[int, int]:
         """`(revision, removals)`: counts of changes, and of those that removed."""
         with self._transaction() as run:
             rows = dict(run("SELECT key, value FROM state WHERE key IN ('revision', 'removals')").fetchall())
         return rows["revision"], rows["removals"]
 
-    def faces_after(self, last_id=0):
+    def faces_after(self, last_id: int = 0) -> tuple[list[int], list[str], np.ndarray]:
         """Reads the faces that were added after one.
 
         Args:
@@ -208,7 +211,7 @@ class Gallery:
         ids, names, blobs = zip(*rows)
         return list(ids), list(names), np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), -1)
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file."""
         with self._lock:
             self._connection.close()

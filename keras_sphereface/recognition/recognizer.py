@@ -2,15 +2,21 @@
 
 import hashlib
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from keras_sphereface.data.images import Photo
 from keras_sphereface.evaluation.embeddings import pair_scores
+from keras_sphereface.faces.detectors import Detector
+from keras_sphereface.hints import Embedder, Path, Size
 from keras_sphereface.recognition.gallery import Gallery, check_name
 from keras_sphereface.recognition.models import open_model
 from keras_sphereface.recognition.photos import PhotoEmbedder, as_list
 from keras_sphereface.recognition.results import Candidate, Enrollment, Identification, Verification
 from keras_sphereface.recognition.search import PeopleIndex
+from keras_sphereface.recognition.thresholds import Entries
 
 WHICH = ("largest", "central")
 
@@ -52,17 +58,17 @@ class Recognizer:
 
     def __init__(
         self,
-        model=None,
-        detector="mtcnn",
-        which="largest",
-        threshold=None,
-        far=None,
-        thresholds=None,
-        gallery=None,
-        index="exact",
-        flip="sum",
-        batch_size=32,
-        size=None,
+        model: Path | Embedder | None = None,
+        detector: str | Detector | None = "mtcnn",
+        which: str = "largest",
+        threshold: float | None = None,
+        far: float | None = None,
+        thresholds: Entries | None = None,
+        gallery: Path | Gallery | None = None,
+        index: str = "exact",
+        flip: str = "sum",
+        batch_size: int = 32,
+        size: Size | None = None,
     ):
         if which not in WHICH:
             raise ValueError(
@@ -78,7 +84,9 @@ class Recognizer:
         if self.gallery.is_bound():
             self._bind()
 
-    def verify(self, first, second, threshold=None, far=None):
+    def verify(
+        self, first: Photo, second: Photo, threshold: float | None = None, far: float | None = None
+    ) -> Verification:
         """Compares the faces of two photos.
 
         Args:
@@ -95,7 +103,9 @@ class Recognizer:
         embeddings = self.photos.embed_crops(self.photos.crops([first, second]))
         return self.compare(*embeddings, threshold=threshold, far=far)
 
-    def compare(self, first, second, threshold=None, far=None):
+    def compare(
+        self, first: ArrayLike, second: ArrayLike, threshold: float | None = None, far: float | None = None
+    ) -> Verification:
         """As `verify`, of two embeddings `(d,)`."""
         score = float(pair_scores(np.stack([first, second]), [0], [1])[0])
         threshold, far = self._decision(threshold, far)
@@ -103,7 +113,9 @@ class Recognizer:
         known = self.thresholds
         return Verification(score, match, threshold, far, known.far_of(score), known.in_words(score))
 
-    def embed(self, photos, on_error=None):
+    def embed(
+        self, photos: Photo | Sequence[Photo], on_error: Callable[[Photo, Exception], None] | None = None
+    ) -> np.ndarray:
         """Embeds many photos, block by block, with a progress bar on a terminal.
 
         Args:
@@ -119,7 +131,7 @@ class Recognizer:
         """
         return self.photos.embed(as_list(photos), on_error)
 
-    def enroll(self, name, photos):
+    def enroll(self, name: str, photos: Photo | Sequence[Photo]) -> Enrollment:
         """Adds photos of one person to the gallery.
 
         Args:
@@ -140,7 +152,7 @@ class Recognizer:
         added, duplicates = self.gallery.add(name, digests, embeddings)
         return Enrollment(name, added, duplicates, self.gallery.people()[name])
 
-    def remove(self, name):
+    def remove(self, name: str) -> int:
         """Removes a person from the gallery; the file's bytes are overwritten.
 
         Returns:
@@ -151,7 +163,9 @@ class Recognizer:
         """
         return self.gallery.remove(name)
 
-    def identify(self, photo, top=5, threshold=None, far=None):
+    def identify(
+        self, photo: Photo, top: int = 5, threshold: float | None = None, far: float | None = None
+    ) -> Identification:
         """Looks a photo's face up in the gallery.
 
         Args:
@@ -169,7 +183,9 @@ class Recognizer:
         crops = self.photos.crop(photo, "the photo")[None]
         return self._look_up(self.photos.embed_crops(crops)[0], top, threshold, far)
 
-    def identify_all(self, photo, top=5, threshold=None, far=None):
+    def identify_all(
+        self, photo: Photo, top: int = 5, threshold: float | None = None, far: float | None = None
+    ) -> list[Identification]:
         """As `identify`, for every face of a photo.
 
         Returns:

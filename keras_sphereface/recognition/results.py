@@ -4,7 +4,7 @@ import dataclasses
 
 
 class _Result:
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """The fields as a dictionary that JSON takes."""
         return dataclasses.asdict(self)
 

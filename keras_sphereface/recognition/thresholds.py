@@ -1,10 +1,16 @@
 """What a score means: the cosine thresholds that belong to false accept rates."""
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from keras_sphereface.evaluation.report import VerificationReport
+
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
+
+
+Entries = Iterable[Mapping[str, float]] | Mapping[float, float] | VerificationReport
 
 
 class Thresholds:
@@ -25,7 +31,7 @@ class Thresholds:
     '0.0032'
     """
 
-    def __init__(self, entries=()):
+    def __init__(self, entries: Entries = ()):
         pairs = sorted(_pairs(entries), reverse=True)
         for far, threshold in pairs:
             if not (0 < far < 1 and -1 <= threshold <= 1):
@@ -38,7 +44,7 @@ class Thresholds:
     def __bool__(self):
         return bool(self.fars)
 
-    def at(self, far):
+    def at(self, far: float) -> float:
         """Returns the threshold of a measured FAR.
 
         Raises:
@@ -53,7 +59,7 @@ class Thresholds:
             "(a cosine, -1..1), or measure with keras-sphereface evaluate"
         )
 
-    def decide(self, threshold=None, far=None):
+    def decide(self, threshold: float | None = None, far: float | None = None) -> tuple[float | None, float | None]:
         """Returns the threshold to decide at, and the FAR that it stands for.
 
         Args:
@@ -77,11 +83,11 @@ class Thresholds:
         far = self.nearest(USUAL_FAR) if far is None else float(far)
         return (None, None) if far is None else (self.at(far), far)
 
-    def nearest(self, far):
+    def nearest(self, far: float) -> float | None:
         """Returns the measured FAR that is nearest to a wanted one in proportion, or `None` where nothing is known."""
         return min(self.fars, key=lambda known: abs(math.log(known / far)), default=None)
 
-    def far_of(self, score):
+    def far_of(self, score: float) -> float | None:
         """The FAR that a score would have as a threshold: log-linear between measured ones, held constant outside.
 
         Args:
@@ -94,7 +100,7 @@ class Thresholds:
             return None
         return float(np.exp(np.interp(score, self.cosines, np.log(self.fars))))
 
-    def in_words(self, score):
+    def in_words(self, score: float) -> str:
         """How rare a score is among strangers, for people to read; `""` where nothing is known."""
         far = self.far_of(score)
         if far is None:
