@@ -122,7 +122,7 @@ class RecordIOReader:
         """
         return unpack_image(self.read_payload(position), self._where(position))
 
-    def read_images(self, positions):
+    def read_images(self, positions: np.ndarray) -> tuple[list[bytes], np.ndarray] | None:
         """Reads many image records together, without Python an image; the common case only.
 
         Args:
