@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import angular as angular
     from keras_sphereface import backbones as backbones
     from keras_sphereface import callbacks as callbacks
-    from keras_sphereface import constraints as constraints
     from keras_sphereface import data as data
     from keras_sphereface import demo as demo
     from keras_sphereface import distribution as distribution
@@ -61,7 +60,6 @@ __getattr__, __dir__, _names = attach(
         "angular",
         "backbones",
         "callbacks",
-        "constraints",
         "data",
         "demo",
         "distribution",

@@ -190,4 +190,7 @@ def upload(files, repo_id, private=False, revision=None, token=None, message="",
                 f"hf://{repo_id}: no right to write (HTTP {status}). Pass a token= with write access"
             ) from error
         reason = str(cause).strip().partition("\n")[0]
-        raise HubError(f"hf://{repo_id}: nothing was uploaded: {type(cause).__name__}: {reason}. Try again") from error
+        raise HubError(
+            f"hf://{repo_id}: the upload failed: {type(cause).__name__}: {reason}. The repository holds all of it or none. "
+            "Try again"
+        ) from error

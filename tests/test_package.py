@@ -28,7 +28,6 @@ MAY_IMPORT = {
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",
     "feature_norms": "",
-    "constraints": "",
     "evaluation": "",
     "data": "",
     "presets": "",
@@ -36,7 +35,7 @@ MAY_IMPORT = {
     # 2: layers and networks
     "losses": "margins",
     "regularizers": "margins",
-    "heads": "margins feature_norms constraints losses regularizers",
+    "heads": "margins feature_norms losses regularizers",
     "backbones": "",
     "schedules": "",
     "distribution": "",

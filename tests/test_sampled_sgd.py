@@ -109,7 +109,7 @@ def test_accumulated_steps_move_what_any_of_them_drew(rng):
 
 
 def test_the_constraint_settles(rng):
-    constraint = ksf.constraints.SettledUnitNorm(axis=0)
+    constraint = ksf.heads.constraints.SettledUnitNorm(axis=0)
     once = constraint(rng.normal(size=(512, 2000)).astype("float32"))
     np.testing.assert_array_equal(ops.convert_to_numpy(constraint(once)), ops.convert_to_numpy(once))
     twice = ops.convert_to_numpy(constraint(ops.concatenate([once * 1.0001, once * 0.9], axis=1)))

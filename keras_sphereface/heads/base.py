@@ -4,18 +4,10 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, margins
-from keras_sphereface.heads import class_blocks, kernels
+from keras_sphereface.heads import class_blocks
+from keras_sphereface.heads.constraints import UnitColumns
 
 WEIGHT_NORMS = ("projected", "graph", "none")
-
-
-@keras.saving.register_keras_serializable(package="keras_sphereface")
-class UnitColumns(keras.constraints.Constraint):
-    """Puts the columns of a matrix on the unit sphere: `keras.constraints.UnitNorm(axis=0)`, at the speed of memory."""
-
-    def __call__(self, matrix):
-        """Returns the matrix `(dim, classes)` with unit columns."""
-        return kernels.unit_columns(ops.convert_to_tensor(matrix))
 
 
 class AngularHead(keras.layers.Layer):

@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins, regularizers
-from keras_sphereface.constraints import SettledUnitNorm
 from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
+from keras_sphereface.heads.constraints import SettledUnitNorm
 from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.sampling import check_sample_rate, draw_classes

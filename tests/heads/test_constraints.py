@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sphereface.heads.base import UnitColumns
+from keras_sphereface.heads.constraints import UnitColumns
 
 pytestmark = pytest.mark.core
 

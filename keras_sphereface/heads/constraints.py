@@ -1,11 +1,22 @@
-"""Constraints on class weights."""
+"""What puts class weights back on the sphere after an update."""
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_sphereface.heads import kernels
+
 # Rounding of a sum of n squares, in units of sqrt(n) * the type's resolution: no column on the sphere is further off.
 ROUNDINGS = 4.0
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class UnitColumns(keras.constraints.Constraint):
+    """Puts the columns of a matrix on the unit sphere: `keras.constraints.UnitNorm(axis=0)`, at the speed of memory."""
+
+    def __call__(self, matrix):
+        """Returns the matrix `(dim, classes)` with unit columns."""
+        return kernels.unit_columns(ops.convert_to_tensor(matrix))
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -18,7 +29,7 @@ class SettledUnitNorm(keras.constraints.UnitNorm):
         axis: The axis, or axes, along which a vector lies. Defaults to `0`.
 
     Example:
-    >>> constraint = keras_sphereface.constraints.SettledUnitNorm(axis=0)
+    >>> constraint = keras_sphereface.heads.constraints.SettledUnitNorm(axis=0)
     >>> once = constraint(np.random.normal(size=(512, 10)).astype("float32"))
     >>> bool(np.all(constraint(once) == once))
     True
