@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_sphereface import backbones, load_pretrained, presets, weights_file
+from keras_sphereface import backbones, data, evaluate, load_pretrained, presets, weights_file
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.presets import overview
@@ -70,6 +70,35 @@ def test_embedded_presets_load(name, rng):
     np.testing.assert_array_equal(embeddings, model.predict(images.astype("float32"), verbose=0))
     assert model.count_params() == presets.get(name).parameters
     assert embeddings.shape[1] == presets.get(name).embedding_dim
+
+
+@pytest.mark.parametrize("name", [name for name, preset in presets.table().items() if preset.status == "embedded"])
+def test_embedded_presets_say_what_the_zoo_measured(name):
+    preset, results = presets.get(name), json.loads((ROOT / "zoo" / name / "results.json").read_text())
+    measured = {metric["name"]: metric["value"] for metric in preset.metrics}
+    points = results["view2"]["tar_at_far"]
+    assert measured["accuracy, ten folds"] == round(100 * results["view2"]["accuracy"], 2) >= 97.0
+    assert measured["EER"] == round(100 * results["view2"]["eer"], 2)
+    assert measured["TAR at FAR 1e-2"] == round(100 * points["0.01"]["tar"], 2)
+    assert measured["TAR at FAR 1e-3"] == round(100 * points["0.001"]["tar"], 2)
+    found = [(entry["far"], entry["threshold"], entry["tar_on_view2"]) for entry in results["thresholds"]]
+    assert [(entry["far"], entry["threshold"], entry["tar"]) for entry in preset.thresholds] == found
+    assert preset.parameters == results["parameters"]
+    assert preset.default
+
+
+def test_the_default_model_tells_lfws_people_apart(tmp_path):
+    """A hundred pairs of View 1: the weights that are shipped, through the public evaluation."""
+    lfw = ROOT.parent / "shared" / "data"
+    if not lfw.is_dir():
+        pytest.skip("needs LFW in ../shared")
+    lines = (lfw / "lfw_protocol" / "pairsDevTest.txt").read_text().splitlines()
+    some = tmp_path / "pairsDevTest.txt"
+    some.write_text("\n".join(["50", *lines[1:51], *lines[501:551]]))
+    threshold = presets.default().thresholds[0]["threshold"]
+    report = evaluate(load_pretrained(), data.read_lfw(lfw / "lfw_112x112", some), threshold=threshold, bootstrap=0)
+    assert report.num_pairs == 100
+    assert report.accuracy > 0.93
 
 
 def test_load_embedded(toy, rng):
