@@ -1,5 +1,6 @@
 """LiteRT (TFLite) files."""
 
+import functools
 import os
 import warnings
 
@@ -9,6 +10,7 @@ from keras_sphereface.export import constants
 
 MAX_CALIBRATION_IMAGES = 500
 THREADS = 2
+FLOAT_OPERATIONS = ["SQUARE", "SUM", "RSQRT", "MINIMUM", "MAXIMUM", "MUL"]  # of int8 files
 
 
 def write(model, path, precision, calibration_images=None):
@@ -27,12 +29,21 @@ def write(model, path, precision, calibration_images=None):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
-        images = np.asarray(calibration_images[:MAX_CALIBRATION_IMAGES], "float32")
-        converter.representative_dataset = lambda: ([image[None]] for image in images)
-        # The last normalization squares and sums what int8 cannot hold: it stays float, as do the inputs.
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
-    path.write_bytes(converter.convert())
+    path.write_bytes(_quantized(converter, calibration_images) if precision == "int8" else converter.convert())
+
+
+def _quantized(converter, images):
+    """The bytes of the int8 file. Rescaling and the last normalization stay float: squares and sums are beyond int8."""
+    tf = constants.tensorflow()
+    images = np.asarray(images[:MAX_CALIBRATION_IMAGES], "float32")
+    dataset = lambda: ([image[None]] for image in images)  # noqa: E731
+    converter.representative_dataset = dataset
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=FLOAT_OPERATIONS)
+    quantizer = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=dataset, debug_options=options
+    )
+    return quantizer.get_nondebug_quantized_model()
 
 
 def load(path):
@@ -51,14 +62,20 @@ def load(path):
 
 
 def _interpreter(path):
-    """The runtime of its own package where installed, else TensorFlow's."""
-    threads = min(THREADS, os.cpu_count() or 1)
+    """The runtime of its own package where installed, else TensorFlow's; with XNNPACK, the default, if it takes the file."""
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as runtime
     except ImportError:
         import tensorflow as tf
 
-        Interpreter = tf.lite.Interpreter
+        runtime = tf.lite
+    resolvers = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Interpreter(model_path=str(path), num_threads=threads)
+        make = functools.partial(runtime.Interpreter, str(path), num_threads=min(THREADS, os.cpu_count() or 1))
+        interpreter = make()
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError:  # It refuses some int8 operators, which the built-in ones can do.
+            return make(experimental_op_resolver_type=resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+        return interpreter
