@@ -28,7 +28,7 @@ from keras_sphereface.errors import DivergenceError
 
 FOLDER = pathlib.Path(__file__).parent
 VARIANTS, FEATURE_NORMS, DETACH = ("v0", "v1", "v2"), ("none", "hard", "soft"), (True, False)
-MARGINS, SEEDS = (1.5, 3.0), (0, 1)
+MARGINS, SEEDS = (1.5, 2.0, 3.0), (0, 1, 2)
 EPOCHS, BATCH, TRAINING_IMAGES = 12, 32, 1200
 LEARNING_RATE, MOMENTUM, SCALE, EMBEDDING_DIM = 0.02, 0.9, 16.0, 16
 LEARNED = 0.8
