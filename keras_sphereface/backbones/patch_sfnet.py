@@ -55,7 +55,7 @@ class PatchSFNet(base.FaceBackbone):
         self,
         units: Sequence[int] = (2, 2, 2),
         channels: Sequence[int] = (64, 128, 128),
-        hidden: int = (64, 128, 192),
+        hidden: Sequence[int] = (64, 128, 192),
         embedding_dim: int = 128,
         input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
         image_mean: float = base.IMAGE_CENTER,
