@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sphereface.devices import tensorflow_has_accelerator
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_sgd import for_sampling
@@ -98,7 +99,7 @@ class FaceClassifier(keras.Model):
             kwargs.pop(name, None)
         if self._samples:
             optimizer = for_sampling(optimizer)
-        if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not _tensorflow_has_accelerator():
+        if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not tensorflow_has_accelerator():
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
 
@@ -133,9 +134,3 @@ class FaceClassifier(keras.Model):
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})
         self.optimizer.build(self.trainable_variables)
-
-
-def _tensorflow_has_accelerator():
-    import tensorflow as tf
-
-    return bool(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))

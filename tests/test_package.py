@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "hints": "",
     # 0: pure functions, files
     "angular": "",
+    "devices": "",
     "embedder": "",
     "model_size": "",
     "safe_config": "",
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     # 2: layers and networks
     "losses": "margins",
     "regularizers": "margins",
-    "heads": "margins feature_norms losses regularizers",
+    "heads": "devices margins feature_norms losses regularizers",
     "backbones": "",
     "schedules": "",
     "distribution": "",
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "guarded_optimizer": "",
     "sampled_sgd": "",
     # 3: what people call
-    "classifier": "embedder losses sampled_sgd",
+    "classifier": "devices embedder losses sampled_sgd",
     "registration": "backbones classifier guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",

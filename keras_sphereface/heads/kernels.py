@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_sphereface.devices import tensorflow_has_accelerator
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.margins import target_mask
 
@@ -46,7 +47,7 @@ def _is_tensorflow_on_cpu():
         return False
     import tensorflow as tf
 
-    return not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
+    return not tf.executing_eagerly() and not tensorflow_has_accelerator()
 
 
 def _on_cpu_in_two_passes(matrix):
