@@ -74,6 +74,16 @@ def test_pool_replaces_the_oldest_and_sums_prototypes(distill):
     assert (embeddings.norm(dim=1) - 1).abs().max() < 1e-6
 
 
+def test_the_thread_draws_what_add_draws_one_renewal_later(distill):
+    pool, other = (distill[0].Pool(OneColorFaces(), None, size=10, renewal=4, device="cpu") for _ in range(2))
+    for number in (5, 6, 7):
+        pool.renew(number)
+    other.add(4, 5)
+    other.add(4, 6)
+    assert (pool.filled, pool.place) == (8, 8)
+    assert torch.equal(pool.columns[0][:8], other.columns[0][:8])
+
+
 def test_pool_without_a_teacher_holds_images_and_labels(distill):
     pool = distill[0].Pool(OneColorFaces(), None, size=8, renewal=4, device="cpu")
     pool.add(8, 0)
@@ -81,6 +91,27 @@ def test_pool_without_a_teacher_holds_images_and_labels(distill):
     assert taught == []
     value = images[:, 0, 0, 0].long()
     assert torch.equal(labels, torch.where(value % 4 == 3, -1, value % 3))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="trains on Keras's PyTorch backend")
+def test_the_students_stages_are_the_keras_model(distill):
+    from student import stages
+
+    from keras_sphereface import backbones
+
+    backbone = backbones.PatchSFNet((1, 2, 0), (8, 8, 8), (4, 8, 8), dtype="mixed_bfloat16")
+    generator = torch.Generator().manual_seed(0)
+    for variable in backbone.trainable_variables:  # the units' last convolutions start at zero and would hide an error
+        variable.assign(0.1 * torch.randn(variable.shape, generator=generator))
+    images = torch.randint(0, 256, (3, 112, 112, 3), generator=generator).float()
+    maps = []
+    x = images
+    for stage in stages(backbone):
+        x = stage(x)
+        maps.append(x)
+    expected = backbone(images, training=True).float()
+    assert [tuple(x.shape) for x in maps[:-1]] == [(3, 28, 28, 8), (3, 14, 14, 8), (3, 7, 7, 8)]
+    assert (maps[-1] - expected).norm() < 0.02 * expected.norm()  # bfloat16 has 8 bits
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="trains on Keras's PyTorch backend")

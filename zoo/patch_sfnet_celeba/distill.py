@@ -15,6 +15,7 @@ References: FitNets (arXiv 1412.6550) for the hints, arXiv 2109.05565 for Sphere
 import math
 import os
 import time
+from concurrent import futures
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from faces import UNLABELLED
 from optimizer import ConvMuon
+from student import stages
 
 import keras_sphereface as ksf
 
@@ -56,8 +58,18 @@ def forcing(progress):
     return max(0.0, 1.0 - progress / FORCING_END)
 
 
+def _like_this_thread(threads):
+    """PyTorch keeps these settings for each thread."""
+
+    def initializer():
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)
+
+    return initializer
+
+
 class Pool:
-    """Augmented images with what the teacher says of them, renewed part by part: the teacher costs as much as a step.
+    """Augmented images with what the teacher says of them, renewed part by part by a thread beside the training.
 
     Args:
         faces: `Faces`.
@@ -71,29 +83,44 @@ class Pool:
         self.faces, self.teacher, self.size, self.renewal, self.device = faces, teacher, size, renewal, device
         self.columns, self.filled, self.place, self.scales = None, 0, 0, None
         self.prototypes = torch.zeros((faces.num_identities, 128))
+        self.thread = futures.ThreadPoolExecutor(1, initializer=_like_this_thread(torch.get_num_threads()))
+        self.drawn = None
+
+    def renew(self, number):
+        """Puts in the images of the last call, and has the generator of this number draw the next ones."""
+        if self.drawn:
+            self._put(*self.drawn.result())
+        self.drawn = self.thread.submit(self._draw, self.renewal, number)
 
     def add(self, count, number):
         """Draws `count` images by the generator of this number, in place of the oldest."""
+        self._put(*self._draw(count, number))
+
+    def _draw(self, count, number):
+        """Images, the teacher's maps and unit embeddings (nothing without a teacher), labels."""
         images, labels = self.faces.draw(count, np.random.default_rng([DRAW_SEED, number]))
-        new = [images.to(self.device), *self._taught(images, labels), labels.to(self.device)]
+        if self.teacher is None:
+            return images.to(self.device), [], labels
+        maps, embeddings = self.teacher(images)
+        return images.to(self.device), [*maps, F.normalize(embeddings)], labels
+
+    def _put(self, images, taught, labels):
+        """In place of the oldest; each of the teacher's maps is divided by its first spread."""
+        if taught:
+            *maps, embeddings = taught
+            if self.scales is None:
+                self.scales = [float(values.float().std()) for values in maps]
+            taught = [*(values / scale for values, scale in zip(maps, self.scales)), embeddings]
+            known = labels != UNLABELLED
+            self.prototypes.index_add_(0, labels[known], embeddings.cpu()[known])
+        new = [images, *taught, labels.to(self.device)]
         if self.columns is None:
             self.columns = [torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=self.device) for x in new]
-        places = (self.place + torch.arange(count)) % self.size
+        places = (self.place + torch.arange(len(images))) % self.size
         for column, values in zip(self.columns, new):
             column[places] = values
-        self.filled = min(self.size, max(self.filled, self.place + count))
-        self.place = (self.place + count) % self.size
-
-    def _taught(self, images, labels):
-        """The teacher's maps, each divided by its first spread, and its unit embeddings; nothing without a teacher."""
-        if self.teacher is None:
-            return []
-        maps, embeddings = self.teacher(images)
-        if self.scales is None:
-            self.scales = [float(values.float().std()) for values in maps]
-        embeddings, known = F.normalize(embeddings), labels != UNLABELLED
-        self.prototypes.index_add_(0, labels[known], embeddings.cpu()[known])
-        return [*(values / scale for values, scale in zip(maps, self.scales)), embeddings]
+        self.filled = min(self.size, max(self.filled, self.place + len(images)))
+        self.place = (self.place + len(images)) % self.size
 
     def batch(self, size, generator):
         """Returns images, what the teacher says of them (maps, then embeddings) and labels of random members."""
@@ -110,14 +137,14 @@ class Distiller:
         pool: `Pool`.
         peak_rate: Highest learning rate.
         batch_size: Images of a step.
+        compiled: Whether `torch.compile` makes one program of the student's stages. Defaults to `False`.
     """
 
-    def __init__(self, backbone, pool, peak_rate, batch_size):
+    def __init__(self, backbone, pool, peak_rate, batch_size, compiled=False):
         self.backbone, self.pool, self.peak_rate, self.batch_size = backbone, pool, peak_rate, batch_size
-        ends = [backbone.get_layer(f"stage{stage}").output for stage in range(3)]
-        self.stages = [
-            keras.Model(*ends) for ends in zip([backbone.input, *ends], [*ends, backbone.output], strict=True)
-        ]
+        self.stages = stages(backbone)
+        if compiled:
+            self._forward = torch.compile(self._forward, dynamic=False)
         self.variables = backbone.trainable_variables
         self.optimizer = ConvMuon(
             peak_rate, weight_decay=WEIGHT_DECAY, adam_weight_decay=WEIGHT_DECAY, adam_lr_ratio=ADAM_RATIO
@@ -130,13 +157,14 @@ class Distiller:
     def train_step(self, progress, generator):
         """One step; returns the relative errors of the three stages, 1 - cosine, and SphereFace-R's loss."""
         images, taught, labels = self.pool.batch(self.batch_size, generator)
+        *maps, embeddings = taught or [None]
+        forced = torch.rand((3, len(images), 1, 1, 1), generator=generator) < forcing(progress)
+        mine, hints = self._forward(images, maps, forced.to(images.device))
         if taught:
-            hints, mine = self._hints(images, taught[:-1], forcing(progress))
-            distance = 1 - F.cosine_similarity(mine, taught[-1]).mean()
+            distance = 1 - F.cosine_similarity(mine, embeddings).mean()
             loss = hint_weight(progress) * sum(hints) + EMBEDDING_WEIGHT * distance
             head_weight, head_rate = HEAD_WEIGHT if progress >= HEAD_START else 0.0, HEAD_RATE
         else:
-            hints, mine = torch.zeros(3), self.backbone(images, training=True).float()
             distance, loss, head_weight, head_rate = torch.zeros(()), torch.zeros(()), 1.0, HEAD_RATE_ALONE
         classification = self._classification(mine, labels) if head_weight else torch.zeros(())
         (loss + head_weight * classification).backward()
@@ -157,14 +185,17 @@ class Distiller:
             return embeddings.sum() * 0.0
         return self.head.loss(embeddings[known], labels[known].int()).mean()
 
-    def _hints(self, images, maps, forced):
-        x, hints = images, []
-        for stage, target in zip(self.stages, maps):
-            target, mine = target.float(), stage(x, training=True).float()
-            hints.append((mine - target).square().mean() / (target - target.mean((0, 1, 2))).square().mean())
-            teach = torch.rand((len(mine), 1, 1, 1), device=mine.device) < forced
-            x = torch.where(teach, target, mine)
-        return hints, self.stages[-1](x, training=True).float()
+    def _forward(self, images, maps, forced):
+        """Embeddings and the stages' relative errors; where `forced`, the next stage sees the teacher's map."""
+        x, hints = images, torch.zeros(3, device=images.device).unbind()
+        for index, stage in enumerate(self.stages[:-1]):
+            x = stage(x)
+            if maps:
+                mine, target = x.float(), maps[index].float()
+                error = (mine - target).square().mean() / (target - target.mean((0, 1, 2))).square().mean()
+                hints = (*hints[:index], error, *hints[index + 1 :])
+                x = torch.where(forced[index], target, mine)
+        return self.stages[-1](x), hints
 
     def _update_average(self):
         decay = min(EMA, (1 + self.step) / (10 + self.step))
@@ -250,7 +281,7 @@ def run(distiller, minutes, every, on_steps, on_minutes):
     results, last = [], start
     while (progress := distiller.seconds / 60 / minutes) < 1:
         if distiller.step % (REFRESH_STEPS if pool.filled == pool.size else GROWTH_STEPS) == 0:
-            pool.add(pool.renewal, distiller.step)
+            pool.renew(distiller.step)
         results.append(distiller.train_step(progress, generator))
         distiller.seconds = spent_before + time.time() - start
         if distiller.step % every[0] == 0:

@@ -77,10 +77,12 @@ def _decoded(paths, cache):
     names, array = cache / "faces.json", cache / "faces.npy"
     listing = [str(path) for path in paths]
     if not (names.exists() and json.loads(names.read_text()) == listing):
-        images = np.lib.format.open_memmap(array, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
+        part = cache / "faces.part.npy"  # another run may have the old file mapped
+        images = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
         for index, path in enumerate(tqdm(paths, desc="decoding", unit="image", disable=None)):
             images[index] = ksf.data.read_image(path)
         images.flush()
+        part.replace(array)
         names.write_text(json.dumps(listing))
     return np.load(array, mmap_mode="r")
 

@@ -40,11 +40,12 @@ flags.DEFINE_string(
     "output_dir", "runs/patch_sfnet_celeba", "Checkpoint, log.csv, results.json, weights, decoded images."
 )
 flags.DEFINE_float("minutes", 172.0, "Time to train, interruptions not counted.", lower_bound=0.0)
-flags.DEFINE_integer("batch_size", 64, "Images of a step.")
+flags.DEFINE_integer("batch_size", 128, "Images of a step.")
 flags.DEFINE_float("learning_rate", 0.004, "Highest learning rate.")
 flags.DEFINE_integer("pool", 8192, "Images held with the teacher's maps (200 KB each).")
 flags.DEFINE_integer("first", 1024, "Images in the pool when training begins; it grows while training.")
-flags.DEFINE_float("echo", 6.0, "How often an augmented image is used on the average, before it is replaced.")
+flags.DEFINE_float("echo", 3.0, "How often an augmented image is used on the average, before it is replaced.")
+flags.DEFINE_boolean("compile", True, "Compile the student: twice as fast, and needs a C++ compiler.")
 flags.DEFINE_integer("threads", None, "CPU threads. One is best where other programs use the cores. Defaults to all.")
 flags.DEFINE_integer("seed", 1, "Seed of the initial weights.")
 FLAGS = flags.FLAGS
@@ -91,7 +92,7 @@ def make_distiller(folder, device):
     pool = Pool(faces, teacher, FLAGS.pool, renewal, device)
     keras.utils.set_random_seed(FLAGS.seed)
     backbone = ksf.backbones.PatchSFNet(dtype="mixed_bfloat16")
-    distiller = Distiller(backbone, pool, FLAGS.learning_rate, FLAGS.batch_size)
+    distiller = Distiller(backbone, pool, FLAGS.learning_rate, FLAGS.batch_size, FLAGS.compile)
     if (folder / "checkpoint.pt").exists():
         distiller.load(folder / "checkpoint.pt")
         logging.info("Going on from step %d, minute %.1f", distiller.step, distiller.seconds / 60)
