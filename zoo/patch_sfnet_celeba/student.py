@@ -4,7 +4,6 @@ A Keras layer is opaque to `torch.compile`; of these functions it makes a few fu
 step takes half the time on a CPU. Numbers and gradients are the Keras model's.
 """
 
-import torch
 import torch.nn.functional as F
 
 from keras_sphereface.backbones.patch_sfnet import STEM_PADDING, STEM_STRIDE
