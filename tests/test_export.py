@@ -143,6 +143,13 @@ def test_a_layer_without_counterpart_is_named(tmp_path):
         export.export(model, tmp_path / "m.onnx", "onnx")
 
 
+def test_a_reshape_to_another_shape_is_refused(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Reshape((64, 3), name="rows")(inputs)))
+    with pytest.raises(ValueError, match=r"'rows' cannot be written as ONNX: expected target_shape=\(8, 8, 3\)"):
+        export.export(model, tmp_path / "m.onnx", "onnx")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -123,6 +123,9 @@ def _unit(x, hidden, name, dtype):
     residual = _conv(residual, hidden, 3, 1, "same", "he_normal", dtype, f"{name}_conv1")
     residual = blocks.relu(residual, dtype, f"{name}_relu2")
     residual = _conv(residual, x.shape[-1], 3, 1, "same", "zeros", dtype, f"{name}_conv2")
+    # Changes nothing, but parts convolution and sum: TensorFlow's graph optimizer stumbles over such sums in a chain, and
+    # prints an error at the first prediction.
+    residual = layers.Reshape(x.shape[1:], dtype=dtype, name=f"{name}_same")(residual)
     return layers.Add(dtype=dtype, name=f"{name}_add")([x, residual])
 
 

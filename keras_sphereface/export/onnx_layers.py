@@ -168,6 +168,11 @@ def _add(graph, layer, names, shape):
     return result
 
 
+def _reshape(graph, layer, names, shape):
+    _require(tuple(layer.target_shape) == tuple(shape[1:]), layer, f"target_shape={tuple(shape[1:])}, the input's own")
+    return names[0]
+
+
 def _flatten(graph, layer, names, shape):
     if len(shape) == 4:  # Keras flattens rows, columns, channels
         names = [graph.node("Transpose", names, perm=_NCHW_TO_NHWC)]
@@ -228,6 +233,7 @@ EMITTERS = {
     "Activation": _activation,
     "Add": _add,
     "Flatten": _flatten,
+    "Reshape": _reshape,
     "MaxPooling2D": _pooling("MaxPool"),
     "AveragePooling2D": _pooling("AveragePool"),
     "GlobalAveragePooling2D": _global_average,
