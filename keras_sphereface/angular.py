@@ -12,6 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
+from keras_sphereface.hints import Tensor
+
 # For `sphereface_r_v2_eta_of_cosine`: the angles theta of Chebyshev's nodes u = 2 cos(theta / 2) - 1; values at the nodes to
 # coefficients of Chebyshev polynomials; those to powers of u. In two steps, because one matrix would cancel.
 _DEGREE = 9
@@ -25,12 +27,12 @@ _MONOMIALS = np.stack(
 )
 
 
-def cosine(theta, margin=None):
+def cosine(theta: Tensor, margin: float | Tensor | None = None) -> Tensor:
     r"""The plain cosine, `cos(theta)`: psi and eta of a head without a margin. `margin` is ignored."""
     return ops.cos(theta)
 
 
-def sphereface_psi(theta, margin):
+def sphereface_psi(theta: Tensor, margin: float | Tensor) -> Tensor:
     r"""Original SphereFace (v0): $(-1)^k \cos(m\theta) - 2k$ with $k = \lfloor m\theta/\pi \rfloor$, for real m >= 1.
 
     Monotonically decreasing over `[0, pi]`, from 1 down to below -1: the cosine of `m theta` unrolled.
@@ -41,17 +43,17 @@ def sphereface_psi(theta, margin):
     return sign * ops.cos(scaled) - 2.0 * folds
 
 
-def sphereface_r_v1_psi(theta, margin):
+def sphereface_r_v1_psi(theta: Tensor, margin: float | Tensor) -> Tensor:
     r"""SphereFace-R v1: $\cos(\min(m\theta, \pi))$, m >= 1."""
     return ops.cos(ops.minimum(ops.multiply(theta, margin), math.pi))
 
 
-def sphereface_r_v2_eta(theta, margin):
+def sphereface_r_v2_eta(theta: Tensor, margin: float | Tensor) -> Tensor:
     r"""SphereFace-R v2: $\cos(\theta/m)$, m >= 1: the margin is put on the classes that are not the target."""
     return ops.cos(ops.divide(theta, margin))
 
 
-def sphereface_r_v2_eta_of_cosine(cosines, margin):
+def sphereface_r_v2_eta_of_cosine(cosines: Tensor, margin: float | Tensor) -> Tensor:
     r"""The values of `sphereface_r_v2_eta` without an arccos: $\cos(\arccos(c) / m)$, with an error below 1e-6, m >= 1.
 
     With $t = \sqrt{(1 + c) / 2} = \cos(\theta / 2)$ the value is the Chebyshev function $T_{2/m}(t)$. Its nearest
@@ -70,11 +72,11 @@ def sphereface_r_v2_eta_of_cosine(cosines, margin):
     return result
 
 
-def cosface_psi(theta, margin):
+def cosface_psi(theta: Tensor, margin: float | Tensor) -> Tensor:
     r"""CosFace (arXiv 1801.09414): $\cos\theta - m$, m >= 0."""
     return ops.cos(theta) - margin
 
 
-def arcface_psi(theta, margin):
+def arcface_psi(theta: Tensor, margin: float | Tensor) -> Tensor:
     r"""ArcFace (arXiv 1801.07698): $\cos(\min(\theta + m, \pi))$, m >= 0, in radians."""
     return ops.cos(ops.minimum(ops.add(theta, margin), math.pi))

@@ -4,6 +4,7 @@ import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
 from keras_sphereface.embedder import build_embedder
+from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_sgd import for_sampling
 
@@ -52,7 +53,7 @@ class FaceClassifier(keras.Model):
         if backbone.built:
             self.build(backbone.input_shape)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Builds the backbone, and the head for its embeddings."""
         if not self.backbone.built:
             self.backbone.build(input_shape)
@@ -60,7 +61,7 @@ class FaceClassifier(keras.Model):
             self.head.build(self.backbone.compute_output_shape(input_shape))
         self.built = True
 
-    def call(self, images, training=None):
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
         return self.backbone(images, training=training)
 
@@ -103,7 +104,14 @@ class FaceClassifier(keras.Model):
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         """Returns the mean of the head's losses, scaled over replicas by Keras, and updates the metrics."""
         if y is None:
             raise ValueError("FaceClassifier trains on (images, labels). Received data without labels")
@@ -113,7 +121,7 @@ class FaceClassifier(keras.Model):
             tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=losses, sample_weight=sample_weight, training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the backbone's and the head's configuration."""
         return {
             **super().get_config(),
@@ -122,14 +130,14 @@ class FaceClassifier(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "FaceClassifier":
         """Makes the model again from `get_config`'s dictionary."""
         config = dict(config)
         for name in ("backbone", "head"):
             config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
         return cls(**config)
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict) -> None:
         """Compiles as a saved model was; the loss and the metrics are the head's."""
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})

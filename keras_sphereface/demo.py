@@ -109,12 +109,14 @@ def _decision(gr, recognizer):
     return gr.Slider(-1, 1, value=recognizer.threshold or 0.3, step=0.01, label=label)
 
 
-def choice(decision):
+def choice(decision: str | float) -> dict[str, float]:
     """Arguments of `Recognizer.verify` for what was chosen: the text of a false accept rate, or a number, the threshold."""
     return {"far": float(decision)} if isinstance(decision, str) else {"threshold": float(decision)}
 
 
-def compare(recognizer, first, second, decision):
+def compare(
+    recognizer: "Recognizer", first: np.ndarray | None, second: np.ndarray | None, decision: str | float
+) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """Answers the first tab.
 
     Args:
@@ -140,7 +142,7 @@ def compare(recognizer, first, second, decision):
     return f"## {verdict}\nScore {result.score:.3f} ({limit})\n\n{result.rarity}", *crops
 
 
-def enroll(recognizer, name, photo):
+def enroll(recognizer: "Recognizer", name: str, photo: np.ndarray | None) -> str:
     """Adds the photo of the second tab to the gallery; returns Markdown."""
     try:
         if photo is None:
@@ -150,7 +152,7 @@ def enroll(recognizer, name, photo):
         return f"**{error}**"
 
 
-def identify(recognizer, photo, decision):
+def identify(recognizer: "Recognizer", photo: np.ndarray | None, decision: str | float) -> str:
     """Looks the photo of the second tab up; returns Markdown."""
     try:
         if photo is None:

@@ -13,11 +13,14 @@ Reference: Keras's guide "Distributed training with JAX"; the class-parallel hea
 import math
 
 import keras
+import numpy as np
 
 BATCH, CLASS = "batch", "class"
 
 
-def initialize(job_addresses=None, num_processes=None, process_id=None):
+def initialize(
+    job_addresses: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Joins the processes of a training, one or more on each host; call it before anything is computed.
 
     Args:
@@ -41,7 +44,7 @@ def initialize(job_addresses=None, num_processes=None, process_id=None):
     keras.distribution.initialize(job_addresses, num_processes, process_id)
 
 
-def is_chief():
+def is_chief() -> bool:
     """Whether this process is the one that writes files: number 0, or the only one."""
     if keras.backend.backend() != "jax":
         return True
@@ -50,7 +53,7 @@ def is_chief():
     return jax.process_index() == 0
 
 
-def gathered(variable):
+def gathered(variable: keras.Variable) -> np.ndarray:
     """The values of a variable as a NumPy array, also where its parts lie with several processes: all of them must ask.
 
     Args:
@@ -64,7 +67,7 @@ def gathered(variable):
     return keras.ops.convert_to_numpy(value)
 
 
-def data_parallel(auto_shard_dataset=True):
+def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataParallel:
     """A `keras.distribution.DataParallel` over all devices of all processes: each has the model and a part of the batch.
 
     Args:
@@ -83,7 +86,9 @@ def data_parallel(auto_shard_dataset=True):
     )
 
 
-def class_parallel(num_classes, class_ways=None, head=r"[^/]*head[^/]*", auto_shard_dataset=True):
+def class_parallel(
+    num_classes: int, class_ways: int | None = None, head: str = r"[^/]*head[^/]*", auto_shard_dataset: bool = True
+) -> keras.distribution.ModelParallel:
     """A `keras.distribution.ModelParallel` that shares out the head's classes, and the batch over what remains.
 
     Of the head, `kernel` and its optimizer slots are divided along the classes; all else has a copy on each device.
@@ -120,7 +125,7 @@ def class_parallel(num_classes, class_ways=None, head=r"[^/]*head[^/]*", auto_sh
     )
 
 
-def head_layout(mesh, head=r"[^/]*head[^/]*"):
+def head_layout(mesh: keras.distribution.DeviceMesh, head: str = r"[^/]*head[^/]*") -> keras.distribution.LayoutMap:
     """The `keras.distribution.LayoutMap` of `class_parallel`, for a mesh of your own.
 
     Args:

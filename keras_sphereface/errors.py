@@ -1,6 +1,7 @@
 """The package's own exceptions. Wrong arguments raise ValueError or TypeError as in Keras."""
 
 import importlib
+import types
 
 
 class FileFormatError(ValueError):
@@ -26,7 +27,7 @@ class MissingDependencyError(ImportError):
     """An optional dependency is not installed. The message names the extra that brings it."""
 
 
-def require(module_name, extra):
+def require(module_name: str, extra: str) -> types.ModuleType:
     """Imports an optional dependency where it is used.
 
     Args:

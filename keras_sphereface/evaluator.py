@@ -1,6 +1,6 @@
 """Measures a model on face pairs: embeds every image once, scores the pairs, reports."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,10 @@ from tqdm import tqdm
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
 from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.evaluation.verification import FARS, NUM_HARDEST, REPLICATES, verification
-from keras_sphereface.hints import Embedder
 
 
 def evaluate(
-    model: Embedder,
+    model: Callable[[Any], Any],
     pairs: Any,
     flip: str = "sum",
     batch_size: int = 64,
@@ -79,7 +78,13 @@ def evaluate(
     return report
 
 
-def embed_images(model, pairs, flip="sum", batch_size=64, crop=None):
+def embed_images(
+    model: Callable[[Any], Any],
+    pairs: Any,
+    flip: str = "sum",
+    batch_size: int = 64,
+    crop: str | tuple[int, int] | None = None,
+) -> np.ndarray:
     """Embeds the unique images of a pair set, fused with their mirror images.
 
     Args:
@@ -108,7 +113,7 @@ def embed_images(model, pairs, flip="sum", batch_size=64, crop=None):
     return fused
 
 
-def center_crop(images, size):
+def center_crop(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns the middle of `(n, h, w, 3)` images; an odd rest leaves one row or column more at the end.
 
     Raises:
@@ -125,7 +130,9 @@ def _sides(images, flip):
     return (images,) if flip == "none" else (images, images[:, :, ::-1])
 
 
-def embed_batch(model, images, batch_size, names=None, first=0):
+def embed_batch(
+    model: Callable[[Any], Any], images: np.ndarray, batch_size: int, names: Sequence[str] | None = None, first: int = 0
+) -> np.ndarray:
     """Runs a model on one block of images and checks that it gave one usable embedding per image.
 
     Args:
@@ -167,7 +174,7 @@ def _check_size(model, images):
         )
 
 
-def input_size(model):
+def input_size(model: Any) -> tuple[int | None, int | None] | None:
     """Returns the `(height, width)` of a model's input, with `None` for what it leaves open, or `None` if unknown."""
     shape = getattr(model, "input_shape", None)
     return tuple(shape[1:3]) if isinstance(shape, tuple) and len(shape) == 4 else None

@@ -14,6 +14,8 @@ import dataclasses
 
 from keras import ops
 
+from keras_sphereface.hints import Tensor
+
 # Squared norms below this count as zero: such an embedding has no direction, and gets cosine 0 and gradient 0 instead
 # of a gradient of the size 1 / norm.
 MIN_SQUARED_NORM = 1e-12
@@ -35,11 +37,11 @@ class FeatureNorm:
     divides_by_scale: bool
     penalizes: bool
 
-    def magnitude(self, norms, scale):
+    def magnitude(self, norms: Tensor, scale: float) -> Tensor:
         """rho(x): shape `(batch,)` for norms of shape `(batch,)`."""
         return norms if self.keeps_norm else ops.full_like(norms, scale)
 
-    def loss_factor(self, loss_weight, scale):
+    def loss_factor(self, loss_weight: float | None, scale: float) -> float:
         """The factor of the cross-entropy, a float; `loss_weight=None` means 1."""
         if loss_weight is None:
             return 1.0
@@ -56,19 +58,19 @@ _TABLE = {
 }
 
 
-def names():
+def names() -> list[str]:
     """Returns the names of the modes."""
     return list(_TABLE)
 
 
-def get(name):
+def get(name: str) -> FeatureNorm:
     """Returns the `FeatureNorm` of a name; raises ValueError for an unknown one."""
     if isinstance(name, str) and name in _TABLE:
         return _TABLE[name]
     raise ValueError(f"`feature_norm` must be one of {names()}. Received: feature_norm={name!r}")
 
 
-def normalize(vectors, axis):
+def normalize(vectors: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Splits vectors into directions and norms, with zero gradient (not NaN) at a vector of zeros.
 
     Args:
@@ -88,7 +90,7 @@ def normalize(vectors, axis):
     return directions, ops.squeeze(norms, axis=axis)
 
 
-def norm_penalty(norms, scale, power=1):
+def norm_penalty(norms: Tensor, scale: float, power: int = 1) -> Tensor:
     """How far norms are from the scale: `abs(norms - scale)` for power 1, its square (ring loss) for power 2."""
     distance = norms - scale
     return ops.abs(distance) if power == 1 else ops.square(distance)

@@ -1,7 +1,12 @@
 """An optimizer that leaves out updates whose gradient is not finite, counts them, and measures the gradient."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_sphereface.hints import Tensor
 
 # How many of the last skipped batches are remembered.
 REMEMBERED = 8
@@ -54,7 +59,7 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
             inner_optimizer, initial_scale=initial_scale, dynamic_growth_steps=dynamic_growth_steps, name=name, **kwargs
         )
 
-    def build(self, var_list):
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
         """Creates the counters and the inner optimizer's variables."""
         if self.built:
             return
@@ -76,17 +81,19 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         )
 
     @property
-    def own_variables(self):
+    def own_variables(self) -> list[keras.Variable]:
         """The variables without the inner optimizer's."""
         return self.variables[: len(self.variables) - len(self.inner_optimizer.variables)]
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Updates the variables, unless the gradient is not finite."""
         if not self.built:
             self.build(trainable_variables)
         super().apply(self._measured(grads), trainable_variables)
 
-    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Tensor], grads: Sequence[Tensor], trainable_variables: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """As `apply`, for JAX: returns the new trainable and optimizer variables."""
         mapping = list(zip(self.variables, optimizer_variables))
         with keras.StatelessScope(state_mapping=mapping) as scope:
@@ -110,18 +117,18 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         self.norm_max.assign(ops.maximum(ops.convert_to_tensor(self.norm_max), ops.where(finite, norm, 0.0)))
         return _spoilt_unless(finite, grads)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Saves the counters; the inner optimizer saves itself."""
         for number, variable in enumerate(self.own_variables):
             store[str(number)] = ops.convert_to_numpy(variable)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
         for number, variable in enumerate(self.own_variables):
             variable.assign(store[str(number)])
 
 
-def gradient_norm(grads):
+def gradient_norm(grads: Sequence[Tensor]) -> Tensor:
     """The norm of all gradients together, a float32 scalar; over replicas see `GuardedOptimizer`.
 
     A norm beyond float32 counts as infinite.

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 Path = str | os.PathLike[str]
 Size = tuple[int, int]  # height, width
+Shape: TypeAlias = tuple[int | None, ...]
+
+# A tensor of Keras's backend, symbolic or not, or what becomes one. The backends share no class: the name is for readers.
+Tensor: TypeAlias = Any
 
 
 class Predictor(Protocol):

@@ -3,10 +3,15 @@
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from keras_sphereface import model_folder, presets
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
 
 ATTEMPTS = 4  # of one file; the client itself resumes a body that breaks off
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time
@@ -18,13 +23,20 @@ class HubError(OSError):
     """The Hub did not give or take the files. The message says which, why, and what to do."""
 
 
-def check_repo_id(repo_id):
+def check_repo_id(repo_id: str) -> None:
     """Raises `ValueError` unless this is `organization/repository` in the Hub's letters."""
     if not presets.REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
         raise ValueError(f"Expected 'hf://organization/repository'. Received: {repo_id!r}")
 
 
-def download(repo_id, revision=None, token=None, cache_dir=None, endpoint=None, sha256=None):
+def download(
+    repo_id: str,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: Path | None = None,
+    endpoint: str | None = None,
+    sha256: dict[str, str] | None = None,
+) -> pathlib.Path:
     """Downloads the files of one commit, or finds them in the cache.
 
     Args:
@@ -152,7 +164,15 @@ def _explain(error, source):
     return f"{source}: {type(error).__name__}: {reason}. Try again later"
 
 
-def upload(files, repo_id, private=False, revision=None, token=None, message="", endpoint=None):
+def upload(
+    files: dict[str, pathlib.Path],
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    message: str = "",
+    endpoint: str | None = None,
+) -> "CommitInfo":
     """Uploads files in one commit, so that a broken upload leaves the repository as it was.
 
     Args:

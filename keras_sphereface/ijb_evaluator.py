@@ -1,6 +1,8 @@
 """Measures a model on IJB-B or IJB-C: crops and features of all images, then the protocols."""
 
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -9,14 +11,14 @@ from keras_sphereface.data.ijb_images import IJBImages
 from keras_sphereface.evaluation.features import extract, open_features
 from keras_sphereface.evaluation.ijb import IJBReport, ijb
 from keras_sphereface.evaluator import embed_batch, input_size
-from keras_sphereface.hints import Embedder, Path
+from keras_sphereface.hints import Path
 
 # The size of the crops where the model's input does not fix one.
 IMAGE_SIZE = (112, 112)
 
 
 def evaluate_ijb(
-    model: Embedder,
+    model: Callable[[Any], Any],
     folder: Path,
     subset: str,
     features: Path,
@@ -73,7 +75,7 @@ def evaluate_ijb(
         )
 
 
-def weights_digest(model):
+def weights_digest(model: Any) -> str | None:
     """Returns the sha256 of a model's weights, as hexadecimal digits.
 
     Raises:

@@ -2,9 +2,13 @@
 
 import importlib
 import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
-def attach(package, names, submodules=()):
+def attach(
+    package: str, names: dict[str, list[str]], submodules: Iterable[str] = ()
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Makes the functions by which a package imports its names when they are first used (PEP 562).
 
     Args:

@@ -1,12 +1,15 @@
 """Losses per example as pure functions of logits, and the loss object that hands a head's loss to Keras."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from keras_sphereface.hints import Tensor
 from keras_sphereface.margins import target_mask
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Softmax cross-entropy, $\log\sum_i e^{z_i} - z_y$, computed stably.
 
     Args:
@@ -19,7 +22,7 @@ def cross_entropy(logits, labels):
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def one_vs_all(logits, labels, positive_weight):
+def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:
     r"""Weighted sum over the classes of binary cross-entropies: the target against 1, every other class against 0.
 
     $\lambda \log(1 + e^{-z_y}) + (1 - \lambda) \sum_{i \ne y} \log(1 + e^{z_i})$
@@ -46,9 +49,9 @@ class HeadLoss(keras.losses.Loss):
     With it the sample weights, the loss tracker, regularization and the scaling over replicas are Keras's own.
     """
 
-    def __init__(self, name="head_loss", reduction="sum_over_batch_size", dtype=None):
+    def __init__(self, name: str = "head_loss", reduction: str = "sum_over_batch_size", dtype: Any = None):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Returns `y_pred`, the losses per example of shape `(batch,)`; `y_true`, the labels, are not used."""
         return y_pred

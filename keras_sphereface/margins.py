@@ -18,6 +18,7 @@ import keras
 from keras import ops
 
 from keras_sphereface import angular
+from keras_sphereface.hints import Tensor
 
 # Angles come from cosines clipped to +-(1 - this), as in the authors' code: the derivative of arccos is infinite at +-1.
 COSINE_CLIP = 1e-5
@@ -52,7 +53,7 @@ class Margin:
                     f"Received: {field}={function!r}"
                 )
 
-    def validate(self, value):
+    def validate(self, value: float) -> float:
         """Returns `value` as a float if it is a margin of this kind's range; raises ValueError otherwise."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
@@ -134,17 +135,17 @@ def serialize(margin: Margin) -> str:
     return margin.name
 
 
-def clip(cosines):
+def clip(cosines: Tensor) -> Tensor:
     """Cosines clipped so that the derivative of their angles stays finite."""
     return ops.clip(cosines, COSINE_CLIP - 1.0, 1.0 - COSINE_CLIP)
 
 
-def angles(cosines):
+def angles(cosines: Tensor) -> Tensor:
     """Angles in radians of clipped cosines."""
     return ops.arccos(clip(cosines))
 
 
-def functions_of_cosine(margin, value):
+def functions_of_cosine(margin: Margin, value: float | Tensor) -> tuple[Callable | None, Callable | None]:
     """Eta and psi of a margin as functions of cosines, whose values count and not their gradients.
 
     Args:
@@ -164,7 +165,7 @@ def functions_of_cosine(margin, value):
     return lambda cosines: margin.eta_of_cosine(clip(cosines), value), by_angle(margin.psi)
 
 
-def detach_characteristic(value, cosines):
+def detach_characteristic(value: Tensor, cosines: Tensor) -> Tensor:
     r"""Characteristic gradient detachment (CGD): the forward value is `value`, the gradient that of `cosines`.
 
     $g = \cos\theta + \mathrm{stop\_gradient}(f(\theta) - \cos\theta)$, written so that the forward value is exactly
@@ -173,12 +174,12 @@ def detach_characteristic(value, cosines):
     return ops.stop_gradient(value) + (cosines - ops.stop_gradient(cosines))
 
 
-def target_mask(labels, num_classes):
+def target_mask(labels: Tensor, num_classes: int) -> Tensor:
     """Booleans of shape `(batch, num_classes)`, true at each example's label."""
     return ops.equal(ops.arange(num_classes, dtype=labels.dtype)[None, :], labels[:, None])
 
 
-def apply_margin(cosines, labels, margin, value, detach=True):
+def apply_margin(cosines: Tensor, labels: Tensor, margin: Margin, value: float | Tensor, detach: bool = True) -> Tensor:
     r"""Applies a margin to cosines: $g_y = \psi(\theta_y)$ and $g_i = \eta(\theta_i)$ for the other classes.
 
     Only the targets' cosines, `(batch,)` values, go through psi; a trigonometric pass over `(batch, classes)` is made

@@ -2,8 +2,12 @@
 
 import dataclasses
 import re
+from typing import TYPE_CHECKING
 
 from keras_sphereface.presets.overview import value as format_value
+
+if TYPE_CHECKING:
+    from keras_sphereface.presets import Preset
 
 FILE = "README.md"
 TAGS = ("keras", "face-recognition", "face-verification", "sphereface", "keras-sphereface")
@@ -69,13 +73,13 @@ class Card:
             if not {"far", "threshold"} <= set(threshold):
                 raise ValueError(f"A threshold needs `far` and `threshold`. Received: {threshold}")
 
-    def description_fields(self):
+    def description_fields(self) -> dict:
         """The fields that also go into `preset.json`."""
         names = ("name", "description", "data", "license", "preprocessing", "metrics", "thresholds")
         return {name: getattr(self, name) for name in names}
 
 
-def from_preset(preset):
+def from_preset(preset: "Preset") -> Card:
     """Makes the card of a `presets.Preset`.
 
     Args:
@@ -97,7 +101,7 @@ def from_preset(preset):
     )
 
 
-def metadata(card, repo_id):
+def metadata(card: Card, repo_id: str) -> dict:
     """The card's metadata, as the Hub's model cards have it.
 
     Args:
@@ -141,7 +145,7 @@ def _results(metrics):
     ]
 
 
-def render(card, repo_id, description):
+def render(card: Card, repo_id: str, description: dict) -> str:
     """Writes the card.
 
     Args:

@@ -12,10 +12,15 @@ import struct
 import tempfile
 import zipfile
 import zlib
+from typing import TYPE_CHECKING
 
 from keras_sphereface import model_size, safe_config, weights_file
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
+
+if TYPE_CHECKING:
+    import keras
 
 CONFIG, METADATA, WEIGHTS, PRESET = "config.json", "metadata.json", "model.weights.h5", "preset.json"
 KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
@@ -29,7 +34,7 @@ _EXPANSION, _SMALL = 20, 1 << 20
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -38,7 +43,7 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def check_sha256(path, expected, source=None):
+def check_sha256(path: Path, expected: str, source: str | None = None) -> None:
     """Raises `FileFormatError` unless the file has this SHA-256."""
     found = sha256(path)
     if found != expected:
@@ -48,7 +53,7 @@ def check_sha256(path, expected, source=None):
         )
 
 
-def as_embedder(model):
+def as_embedder(model: "keras.Model") -> "keras.Model":
     """Makes the model that is kept and shared of a model: images in, embeddings of unit length out.
 
     Args:
@@ -77,7 +82,7 @@ def as_embedder(model):
     return model if has_unit_length else build_embedder(model)
 
 
-def inline(model):
+def inline(model: "keras.Model") -> "keras.Model":
     """Unfolds functional models inside a functional model, so that its configuration has Keras's own layers only.
 
     Args:
@@ -105,7 +110,7 @@ def inline(model):
     return inline(flat) if is_folded else flat
 
 
-def write(model, folder, description=None):
+def write(model: "keras.Model", folder: Path, description: dict | None = None) -> dict:
     """Writes a model as a folder.
 
     Args:
@@ -144,7 +149,7 @@ def write(model, folder, description=None):
     return preset
 
 
-def read_checksums(path):
+def read_checksums(path: Path) -> dict[str, str]:
     """Reads the checksums of a `preset.json`.
 
     Args:
@@ -172,7 +177,7 @@ def read_checksums(path):
     return checksums
 
 
-def read(folder, source=None):
+def read(folder: Path, source: str | None = None) -> "keras.Model":
     """Reads a model folder; checksums are checked where it has a `preset.json`.
 
     Args:
@@ -199,7 +204,7 @@ def read(folder, source=None):
     return _load(folder, source)
 
 
-def read_keras_file(path):
+def read_keras_file(path: Path) -> "keras.Model":
     """Reads a `.keras` file under the same rules as `read`.
 
     Args:

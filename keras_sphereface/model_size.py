@@ -6,7 +6,7 @@ import threading
 from keras_sphereface.errors import FileFormatError
 
 
-def check(config, values, source):
+def check(config: dict, values: int, source: str) -> None:
     """Compares the number of weights that a configuration asks for with what the weights' file holds.
 
     Args:

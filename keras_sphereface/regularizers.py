@@ -3,9 +3,10 @@
 from keras import ops
 
 from keras_sphereface import margins
+from keras_sphereface.hints import Tensor
 
 
-def angular_repulsion(weights, labels):
+def angular_repulsion(weights: Tensor, labels: Tensor) -> Tensor:
     r"""Minimum-hyperspherical-energy penalty of SphereFace+ over the classes of a batch.
 
     The mean over pairs a < b of the batch's distinct classes of $\theta(w_a, w_b)^{-2}$; 0 with fewer than two classes.

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from typing import Any
 
 from keras_sphereface.errors import FileFormatError
 
@@ -36,7 +37,7 @@ OWN_PACKAGE = "keras_sphereface"
 _OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_sphereface.classifier")
 
 
-def check(config, source):
+def check(config: Any, source: str) -> None:
     """Checks the configuration of a saved model, as in its `config.json`.
 
     Allowed are the layers, initializers, regularizers and constraints of Keras without those that run code (`Lambda` and

@@ -1,7 +1,11 @@
 """SGD that leaves alone the classes that a step did not draw."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from keras_sphereface.hints import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -26,7 +30,7 @@ class SampledSGD(keras.optimizers.SGD):
     Reference: arXiv 2203.15565, section 3.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """Updates a variable, the class weights only where they have a gradient."""
         if not self._is_sampled(variable):
             super().update_step(gradient, variable, learning_rate)
@@ -58,7 +62,7 @@ class SampledSGD(keras.optimizers.SGD):
         return getattr(known, "sampled_classes", False)
 
 
-def for_sampling(optimizer):
+def for_sampling(optimizer: str | keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer for a head that draws classes: `SampledSGD` in the place of `keras.optimizers.SGD`.
 
     Args:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_sphereface.hints import Tensor
+
 NAMES = ("steps", "cosine", "polynomial", "constant")
 
 # The learning rate is divided by 10 at these shares of the run: 80,000, 140,000 and 200,000 of 240,000 steps, as the
@@ -29,7 +31,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         self.schedule = schedule
         self.warmup_steps = warmup_steps
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of a step, counted from 0."""
         step = ops.cast(step, "float32")
         after = self.schedule(ops.maximum(step - self.warmup_steps, 0.0))
@@ -38,7 +40,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         during = self.schedule(ops.zeros_like(step)) * (step + 1.0) / self.warmup_steps
         return ops.where(step < self.warmup_steps, during, after)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         return {
             "schedule": keras.saving.serialize_keras_object(self.schedule),
@@ -46,7 +48,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "Warmup":
         """Makes the schedule again from `get_config`'s dictionary."""
         return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["warmup_steps"])
 

@@ -7,11 +7,16 @@ file's attribute `format` is 1. One long data set is read a hundred times faster
 
 import json
 import math
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    import keras
 
 FORMAT_VERSION = 1
 SUFFIX = ".h5"
@@ -20,7 +25,7 @@ SUFFIX = ".h5"
 BROKEN_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
-def variables_by_name(model):
+def variables_by_name(model: "keras.Model") -> dict[str, "keras.Variable"]:
     """Names the weights of a model, those of models inside it included.
 
     Args:
@@ -53,7 +58,7 @@ def _leaves(model):
             yield layer
 
 
-def write(model, path, dtype="float16"):
+def write(model: "keras.Model", path: Path, dtype: str = "float16") -> None:
     """Writes the weights of a model.
 
     Args:
@@ -84,7 +89,7 @@ def _to_numpy(variable):
     return keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32"))
 
 
-def read(model, path):
+def read(model: "keras.Model", path: Path) -> None:
     """Reads the weights of a model; every weight of the model and of the file must match.
 
     Args:
@@ -150,7 +155,7 @@ def _format_of(path, file):
         raise FileFormatError(f"{path}: the attribute `format` is broken ({error}). Get the file again") from error
 
 
-def check_hdf5(path):
+def check_hdf5(path: Path) -> int:
     """Refuses HDF5 files that are broken, reach into other files, or claim more content than they hold.
 
     Refused are links, external and virtual data, and data sets that are not plain numbers or are longer than the bytes

@@ -1,8 +1,6 @@
 """The package as a whole: names, layers, cheap and harmless import."""
 
 import ast
-import importlib
-import inspect
 import pathlib
 import subprocess
 import sys
@@ -63,10 +61,6 @@ MAY_IMPORT = {
     "model_card model_folder optimizers plots presets recognition registration schedules",
 }
 
-# Packages whose public functions and classes say the types of what they take.
-TYPED = ["", "backbones", "callbacks", "conversion", "data", "embedder", "evaluation", "export", "faces", "hub"]
-TYPED += ["optimizers", "recognition", "schedules"]
-
 
 def imports_of(path):
     """The parts of the package that a file imports."""
@@ -120,26 +114,6 @@ def test_type_checkers_see_the_names_that_are_imported_when_used():
         )
         names = {alias.asname for statement in block.body for alias in statement.names}
         assert names == set(package.__all__) - {"__version__"}, package
-
-
-def untyped(function):
-    """Names of the arguments that say no type; `return` where the result does not."""
-    signature = inspect.signature(function)
-    named = (p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    missing = [p.name for p in named if p.annotation is p.empty and p.name != "self"]
-    return missing + ["return"] * (signature.return_annotation is signature.empty and function.__name__ != "__init__")
-
-
-@pytest.mark.parametrize("package", TYPED)
-def test_public_signatures_have_types(package):
-    package = importlib.import_module(f"keras_sphereface.{package}".rstrip("."))
-    names = getattr(package, "__all__", None) or [name for name in vars(package) if not name.startswith("_")]
-    for name in names:
-        value = getattr(package, name)
-        if inspect.isclass(value) and "__init__" in vars(value) and not issubclass(value, Exception):
-            value = value.__init__
-        if inspect.isfunction(value) and value.__module__.startswith("keras_sphereface"):
-            assert not untyped(value), f"{package.__name__}.{name}"
 
 
 def test_help_needs_no_keras():

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_sphereface.hints import Tensor
+
 DEFAULT_INPUT_SHAPE = (112, 112, 3)
 IMAGE_CENTER = 127.5  # the middle of 0..255
 _REDUCED_PRECISION = ("float16", "bfloat16")
@@ -30,11 +32,11 @@ class FaceBackbone(keras.Model):
         self._constructor_arguments = tuple(config.items())
 
     @property
-    def embedding_dim(self):
+    def embedding_dim(self) -> int:
         """Length of an embedding."""
         return dict(self._constructor_arguments)["embedding_dim"]
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the constructor's arguments as plain values."""
         return {
             **dict(self._constructor_arguments),
@@ -44,12 +46,12 @@ class FaceBackbone(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "FaceBackbone":
         """Builds the backbone from the result of `get_config`."""
         return cls(**config)
 
 
-def image_input(input_shape):
+def image_input(input_shape: tuple[int, int, int]) -> Tensor:
     """Checks the shape and returns the `keras.Input` of images.
 
     Raises:
@@ -63,7 +65,7 @@ def image_input(input_shape):
     return keras.Input(shape=input_shape, dtype="float32", name="images")
 
 
-def rescale(images, image_mean, image_std):
+def rescale(images: Tensor, image_mean: float, image_std: float) -> Tensor:
     """Maps 0..255 to `(images - image_mean) / image_std`, in float32 whatever the policy.
 
     A pixel's 8 bits survive bfloat16, but `x / 127.5 - 1` computed in bfloat16 does not.
@@ -73,14 +75,14 @@ def rescale(images, image_mean, image_std):
     return layers.Rescaling(1.0 / image_std, offset=-image_mean / image_std, dtype="float32", name="rescale")(images)
 
 
-def check_embedding_dim(embedding_dim):
+def check_embedding_dim(embedding_dim: int) -> int:
     """Returns `embedding_dim` as an int, or raises `ValueError` unless it is a positive integer."""
     if int(embedding_dim) != embedding_dim or embedding_dim < 1:
         raise ValueError(f"`embedding_dim` must be a positive integer. Received: embedding_dim={embedding_dim}")
     return int(embedding_dim)
 
 
-def embedding_dtype(dtype):
+def embedding_dtype(dtype: Any) -> Any:
     """The policy of the last layers: float32 where `dtype` computes in 16 bits, because angles need the digits."""
     policy = keras.dtype_policies.get(dtype)
     return "float32" if policy.compute_dtype in _REDUCED_PRECISION else dtype

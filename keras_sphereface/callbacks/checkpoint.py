@@ -1,6 +1,7 @@
 """Checkpoints from which a training goes on exactly."""
 
 import contextlib
+import pathlib
 
 import keras
 
@@ -49,12 +50,12 @@ class Checkpoint(keras.callbacks.Callback):
         self._epoch_first = self._epoch_steps = 0
 
     @property
-    def folder(self):
+    def folder(self) -> pathlib.Path:
         """Where checkpoints go."""
         return self._files.folder
 
     @property
-    def keep(self):
+    def keep(self) -> int:
         """How many of the last ones are kept."""
         return self._files.keep
 
@@ -97,16 +98,16 @@ class Checkpoint(keras.callbacks.Callback):
                     f"count from there. Received: {name}={self.run.get(name)!r}. Use the same, or another folder"
                 )
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remembers how many batches came before."""
         self._epoch_first, self._epoch_steps = self.step, 0
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Counts batches; the beginning is looked at because looking at the end would wait for the accelerator."""
         done = batch + getattr(self.model, "steps_per_execution", 1)
         self._epoch_steps = min(done, self.params.get("steps") or done)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes a checkpoint and removes the oldest ones.
 
         Raises:

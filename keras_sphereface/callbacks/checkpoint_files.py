@@ -10,8 +10,10 @@ import json
 import logging
 import os
 import pathlib
+from collections.abc import Callable
 
 from keras_sphereface.data.files import atomic_writer, sync_folder
+from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +30,14 @@ class CheckpointFiles:
         keep: How many of the last ones are kept.
     """
 
-    def __init__(self, folder, keep):
+    def __init__(self, folder: Path, keep: int):
         self.folder, self.keep = pathlib.Path(folder), keep
 
-    def paths(self):
+    def paths(self) -> list[pathlib.Path]:
         """Paths of the files that have their description beside them, oldest first."""
         return sorted(path for path in self.folder.glob(f"epoch-[0-9]*{SUFFIX}") if _description_path(path).is_file())
 
-    def newest(self):
+    def newest(self) -> tuple[pathlib.Path, dict] | tuple[None, None]:
         """The newest checkpoint that is whole.
 
         Returns:
@@ -48,7 +50,7 @@ class CheckpointFiles:
                 log.warning("%s is half-written or damaged (%s); the checkpoint before it is used", path, error)
         return None, None
 
-    def write(self, epoch, save, description):
+    def write(self, epoch: int, save: Callable[[pathlib.Path], None], description: dict) -> pathlib.Path:
         """Writes a checkpoint, then removes the oldest ones.
 
         Args:

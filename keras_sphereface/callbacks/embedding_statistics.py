@@ -23,7 +23,7 @@ class EmbeddingStatistics(keras.callbacks.Callback):
             raise ValueError(f"Expected as many labels as images. Received: {len(images)} images, {len(labels)} labels")
         self.images, self.labels, self.batch_size = images, np.asarray(labels), batch_size
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Computes the statistics, and adds them to the logs."""
         if logs is None:
             return

@@ -43,12 +43,12 @@ class MarginSchedule(keras.callbacks.Callback):
         final = head.margin_value if self.final is None else head.margin.validate(self.final)
         return min(final, start + self.increase * (step // self.interval))
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Reads the optimizer's step."""
         self._epoch_start = value_of(self.model.optimizer.iterations)
         self._current = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Sets the margin if it is another than before."""
         margin = self.margin_at(self._epoch_start + batch)
         if margin == self._current:
@@ -59,7 +59,7 @@ class MarginSchedule(keras.callbacks.Callback):
         self.model.head.current_margin.assign(margin)
         self._current = margin
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Logs the margin."""
         if logs is not None:
             logs["margin"] = value_of(self.model.head.current_margin)

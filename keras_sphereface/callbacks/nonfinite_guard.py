@@ -58,7 +58,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._scale = None
         self._statistics = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks that the optimizer can skip batches."""
         optimizer = self.model.optimizer
         if not isinstance(optimizer, GuardedOptimizer):
@@ -70,7 +70,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
             optimizer.build(self.model.trainable_variables)
         self._skipped, self._scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the sums of the gradient's norm to 0 and remembers the layers' statistics."""
         optimizer = self.model.optimizer
         self._applied = value_of(optimizer.batches) - value_of(optimizer.skipped)
@@ -78,7 +78,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         optimizer.norm_max.assign(0.0)
         self._statistics = [np.array(keras.ops.convert_to_numpy(v)) for v in self.model.non_trainable_variables]
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Looks at the batches before this one; their end would make every callback wait for the logs."""
         if batch and batch % self.every == 0:
             if hasattr(self.model, "jax_state_sync"):
@@ -86,7 +86,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 self.model.jax_state_sync()
             self._look()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks at the last batches, and logs."""
         self._look()
         optimizer = self.model.optimizer
@@ -139,7 +139,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 variable.assign(value)
 
 
-def head_state(head):
+def head_state(head: keras.layers.Layer) -> str:
     """The state of a head in a line: margin, scale, and the lengths of its class weights.
 
     Args:

@@ -41,7 +41,7 @@ class PairVerification(keras.callbacks.Callback):
         self.metric_names = tuple(metrics)
         self.report = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the metrics to the logs."""
         from keras_sphereface.evaluator import evaluate
 

@@ -5,13 +5,13 @@ import random
 import numpy as np
 
 
-def capture():
+def capture() -> dict:
     """Returns the states, a dictionary of JSON values."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     return {"python": list(random.getstate()), "numpy": [kind, keys.tolist(), position, has_gauss, cached]}
 
 
-def restore(states):
+def restore(states: dict) -> None:
     """Sets the states that `capture` read."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))

@@ -3,7 +3,7 @@
 import keras
 
 
-def value_of(variable):
+def value_of(variable: keras.Variable) -> int | float:
     """The number in a scalar variable; `int` and `float` refuse one that tf.distribute mirrors.
 
     Args:

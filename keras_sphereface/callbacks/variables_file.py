@@ -4,14 +4,16 @@ Not HDF5: when a disk is full its library ends the process, where plain writing 
 """
 
 import zipfile
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from keras_sphereface import distribution
+from keras_sphereface.hints import Path
 
 
-def write(path, variables):
+def write(path: Path, variables: Sequence[keras.Variable]) -> None:
     """Writes the values of Keras variables.
 
     Args:
@@ -30,7 +32,7 @@ def write(path, variables):
                 np.lib.format.write_array(file, values, allow_pickle=False)
 
 
-def read(path, variables):
+def read(path: Path, variables: Sequence[keras.Variable]) -> None:
     """Assigns the values of a file to variables; either all or none.
 
     Args:

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 from keras_sphereface.cli.start import start_keras
 from keras_sphereface.version import __version__
@@ -42,7 +43,7 @@ DONE, ERROR, NO = 0, 1, 3
 INTERRUPTED = 130  # as shells report SIGINT
 
 
-def build_parser(command=None):
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Builds the argument parser; only `command`'s module is imported, so that `--help` stays quick."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -67,7 +68,7 @@ def build_parser(command=None):
     return parser
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, as `EPILOG` explains it."""
     argv = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in argv if not word.startswith("-")), None)
@@ -90,7 +91,7 @@ def main(argv=None):
         return ERROR
 
 
-def one_line(error):
+def one_line(error: Exception) -> str:
     """The message of an error in one line."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"{error.filename}: there is no such file or folder"

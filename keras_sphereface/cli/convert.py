@@ -4,6 +4,7 @@ Example:
     keras-sphereface convert backbone.pth --architecture iresnet100 --output model.keras
 """
 
+import argparse
 import pathlib
 
 from keras_sphereface.cli import options
@@ -12,7 +13,7 @@ MODEL_SUFFIX = ".keras"
 HEAD_SUFFIX = ".npz"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("checkpoint", help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run)")
     parser.add_argument(
@@ -31,7 +32,7 @@ def add_arguments(parser):
     parser.add_argument("--head-layout", choices=["features_first", "classes_first"], help="only for a square head")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Converts, writes, prints the report."""
     _check_paths(args)
     import numpy as np

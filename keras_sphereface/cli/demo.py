@@ -6,10 +6,12 @@
 The page is served on this machine only, and photos are not kept. Needs the extra [demo]. Stop it with Ctrl-C.
 """
 
+import argparse
+
 from keras_sphereface.cli import options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("--gallery", help="a gallery's file; made if absent (default: in memory, gone at the end)")
     parser.add_argument("--port", type=options.positive, default=7860, help="default: %(default)s")
@@ -19,7 +21,7 @@ def add_arguments(parser):
     options.add_decision(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Serves the page until it is stopped."""
     from keras_sphereface import demo
 

@@ -9,12 +9,13 @@ crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace
 has no face.
 """
 
+import argparse
 import pathlib
 
 from keras_sphereface.cli import NO, options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
     parser.add_argument("--output", "-o", type=pathlib.Path, metavar="FOLDER", help="write aligned crops here")
@@ -25,7 +26,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int | None:
     """Detects, prints, writes crops; returns the exit code."""
     from tqdm import tqdm
 

@@ -8,12 +8,13 @@
 name and its numbers on each line. A photo without a face, or that cannot be read, is left out and named on stderr.
 """
 
+import argparse
 import sys
 
 from keras_sphereface.cli import one_line, options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
     parser.add_argument("--output", "-o", required=True, help="file to write, ending in .npz, .h5 or .csv")
@@ -26,7 +27,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Embeds and writes."""
     import numpy as np
 

@@ -7,10 +7,12 @@ The gallery is one SQLite file with names, embeddings and checksums: no pictures
 it. The same picture is not added twice. Ask people before you enroll them.
 """
 
+import argparse
+
 from keras_sphereface.cli import options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("gallery", help="the gallery's file; made if absent")
     parser.add_argument("name", nargs="?", help="the person")
@@ -21,7 +23,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Enrolls and prints."""
     if bool(args.folder) == bool(args.name) or bool(args.name) != bool(args.photos):
         raise ValueError("Expected NAME PHOTO... or --folder FOLDER. See keras-sphereface enroll --help")

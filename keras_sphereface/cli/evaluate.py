@@ -9,13 +9,21 @@
 MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf://org/repo, a folder.
 """
 
+import argparse
 import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import REPLICATES
 
+if TYPE_CHECKING:
+    from keras_sphereface.data.pairs import PairSet
+    from keras_sphereface.evaluation.ijb import IJBReport
+    from keras_sphereface.evaluation.report import VerificationReport
 
-def add_arguments(parser):
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("model", help="a .keras file, a preset's name, hf://org/repo, or a folder with a preset")
     source = parser.add_mutually_exclusive_group(required=True)
@@ -51,7 +59,7 @@ def add_arguments(parser):
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Measures and prints; returns None."""
     report = run_ijb(args) if args.ijb else run_pairs(args)
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
@@ -63,7 +71,7 @@ def run(args):
             print("\n".join(f"drawn: {path}" for path in paths))
 
 
-def run_pairs(args):
+def run_pairs(args: argparse.Namespace) -> "VerificationReport":
     """Returns the report on pairs."""
     from keras_sphereface.evaluator import evaluate
 
@@ -80,7 +88,7 @@ def run_pairs(args):
     )
 
 
-def run_ijb(args):
+def run_ijb(args: argparse.Namespace) -> "IJBReport":
     """Returns the report on IJB-B or IJB-C."""
     from keras_sphereface.ijb_evaluator import evaluate_ijb
 
@@ -99,7 +107,7 @@ def run_ijb(args):
     )
 
 
-def read_pairs(args):
+def read_pairs(args: argparse.Namespace) -> "PairSet":
     """Returns the `PairSet` that the arguments name."""
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.data.pair_lists import read_cfp, read_lfw, read_pair_list
@@ -113,7 +121,7 @@ def read_pairs(args):
     return read_cfp(args.cfp, view=args.view, images=args.images)
 
 
-def load_model(name):
+def load_model(name: str) -> Callable[[Any], Any]:
     """Returns the model that a `.keras` path or a name of the zoo stands for."""
     if name.endswith(".keras"):
         import keras

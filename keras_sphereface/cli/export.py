@@ -5,12 +5,17 @@ The report is printed and saved beside the file as <path>.json:
   keras-sphereface export model.keras face.tflite --precision int8 --calibration crops/ --pairs lfw.bin
 """
 
+import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
 from keras_sphereface.cli import options
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def add_arguments(parser):
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `export`."""
     parser.add_argument("model", help="a .keras file, a model folder, a preset's name, or hf://organization/repository")
     parser.add_argument("path", type=pathlib.Path, help="file (.onnx, .tflite) or folder (SavedModel) to write")
@@ -22,7 +27,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Runs `export`."""
     from keras_sphereface import export, hub
 
@@ -41,7 +46,7 @@ def run(args):
     options.show(args, report.to_dict(), report)
 
 
-def read_images(folder, count):
+def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":
     """Reads `count` images spread evenly over a folder and those inside it."""
     import numpy as np
 

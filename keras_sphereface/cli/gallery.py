@@ -6,19 +6,21 @@
 Who is removed is overwritten in the file.
 """
 
+import argparse
+
 from keras_sphereface.cli import options
 
 NEEDS_KERAS = False
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("gallery", help="the gallery's file, made by enroll")
     parser.add_argument("--remove", metavar="NAME", help="remove this person")
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Lists or removes."""
     from keras_sphereface.recognition import Gallery
 

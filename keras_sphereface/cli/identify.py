@@ -9,10 +9,12 @@ or no threshold is known. The false accept rate is that of one comparison: with 
 up to N times as often.
 """
 
+import argparse
+
 from keras_sphereface.cli import NO, options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("gallery", help="the gallery's file, made by enroll")
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
@@ -29,7 +31,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int | None:
     """Looks up and prints; returns the exit code."""
     recognizer = options.make_recognizer(args, gallery=options.existing_gallery(args.gallery), index=args.index)
     answers = []

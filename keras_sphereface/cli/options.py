@@ -4,9 +4,16 @@ import argparse
 import json
 import os
 import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    from keras_sphereface.recognition import Recognizer
 
 
-def positive(text):
+def positive(text: str) -> int:
     """Type of an option: a whole number of at least 1."""
     value = int(text)
     if value < 1:
@@ -14,12 +21,12 @@ def positive(text):
     return value
 
 
-def add_json(parser):
+def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
-def add_faces(parser, several=False):
+def add_faces(parser: argparse.ArgumentParser, several: bool = False) -> None:
     """Adds how faces are found."""
     parser.add_argument(
         "--detector",
@@ -33,7 +40,7 @@ def add_faces(parser, several=False):
     )
 
 
-def add_model(parser):
+def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the model and how it is run."""
     parser.add_argument(
         "--model",
@@ -45,14 +52,14 @@ def add_model(parser):
     )
 
 
-def add_decision(parser):
+def add_decision(parser: argparse.ArgumentParser) -> None:
     """Adds where yes begins."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--far", type=float, help="false accept rate, e.g. 1e-3: takes the model's measured threshold")
     group.add_argument("--threshold", type=float, help="cosine, -1..1, of your own")
 
 
-def make_recognizer(args, **options):
+def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
     """Makes the `Recognizer` that the options describe."""
     from keras_sphereface.recognition import Recognizer
 
@@ -62,14 +69,14 @@ def make_recognizer(args, **options):
     return Recognizer(args.model, detector=detector, which=which, flip=args.flip, **given, **options)
 
 
-def existing_gallery(path):
+def existing_gallery(path: str) -> str:
     """Returns the path of a gallery that must be there."""
     if not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such gallery. Make it: keras-sphereface enroll {path} NAME PHOTO...")
     return path
 
 
-def list_photos(paths):
+def list_photos(paths: Iterable[Path]) -> list[str]:
     """Files as they are, folders with all images inside.
 
     Raises:
@@ -85,6 +92,6 @@ def list_photos(paths):
     return photos
 
 
-def show(args, result, text=None):
+def show(args: argparse.Namespace, result: Any, text: Any = None) -> None:
     """Prints a result as JSON or as text."""
     print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else str(result if text is None else text))

@@ -7,19 +7,21 @@ writes train.rec, train.idx and property in InsightFace's layout, so that `packe
 others are resized and encoded.
 """
 
+import argparse
 import os
 import pathlib
 
 from keras_sphereface.cli import options
 from keras_sphereface.data.bad_records import BadRecords
-from keras_sphereface.data.folders import list_folder
+from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Size
 
 JPEG_MAGIC = b"\xff\xd8\xff"
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     parser.add_argument("folder", help="folder with one folder of images per person")
     parser.add_argument(
@@ -46,7 +48,7 @@ def add_arguments(parser):
     )
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Packs the folder; prints what was written."""
     if not 1 <= args.image_size <= 4096 or not 1 <= args.jpeg_quality <= 100:
         raise ValueError(
@@ -83,11 +85,11 @@ def _output(output, form):
 class Packer:
     """Reads the images of a `FaceFolder` one by one, in the order of the labels, and counts what it did with them."""
 
-    def __init__(self, faces, image_size, quality, bad):
+    def __init__(self, faces: FaceFolder, image_size: Size, quality: int, bad: BadRecords):
         self.faces, self.image_size, self.quality, self.bad = faces, image_size, quality, bad
         self.count = self.kept = 0
 
-    def write_recordio(self, path):
+    def write_recordio(self, path: pathlib.Path) -> list[str]:
         """Writes train.rec, .idx and property; returns the names of the files."""
         from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
 
@@ -97,7 +99,7 @@ class Packer:
         write_property(path.parent, len(self.faces.class_names), self.image_size)
         return [os.fspath(path), f"{path.stem}.idx", "property"]
 
-    def write_tfrecord(self, path):
+    def write_tfrecord(self, path: pathlib.Path) -> list[str]:
         """Writes the TFRecord file; returns its name in a list."""
         from keras_sphereface.data.tfrecord import TFRecordWriter
 

@@ -10,13 +10,15 @@
 A margin of your own: a file that calls keras_sphereface.margins.register("mine", psi=..., eta=...), given to --import.
 """
 
+import argparse
 import pathlib
+from collections.abc import Iterable
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 120
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `plot`."""
     pictures = parser.add_subparsers(dest="picture", required=True, metavar="picture")
     margins = pictures.add_parser("margins", help="psi, eta and Delta of margins")
@@ -36,7 +38,7 @@ def add_arguments(parser):
     curves.add_argument("--kind", choices=("roc", "det"), default="roc", help="default: %(default)s")
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Draws the picture and says where it is."""
     suffix = args.output.suffix.lower()
     allowed = (*FORMATS, ".gif") if args.picture == "digits" else FORMATS
@@ -47,7 +49,7 @@ def run(args):
     print(f"drawn: {args.output}")
 
 
-def draw_margins(args):
+def draw_margins(args: argparse.Namespace) -> None:
     """Draws `plot margins`."""
     from keras_sphereface import plots
 
@@ -55,7 +57,7 @@ def draw_margins(args):
     plots.margin_figure(args.margins).savefig(args.output, dpi=DPI)
 
 
-def draw_digits(args):
+def draw_digits(args: argparse.Namespace) -> None:
     """Draws `plot digits`."""
     from tqdm import tqdm
 
@@ -73,7 +75,7 @@ def draw_digits(args):
         plots.embedding_figure(runs).savefig(args.output, dpi=DPI)
 
 
-def draw_curves(args):
+def draw_curves(args: argparse.Namespace) -> None:
     """Draws `plot curves`."""
     from keras_sphereface import plots
 
@@ -88,7 +90,7 @@ def draw_curves(args):
     draw(dict(zip(labels, (curve for _, curve in read)))).savefig(args.output, dpi=DPI)
 
 
-def import_margins(modules):
+def import_margins(modules: Iterable[str]) -> None:
     """Imports modules, given as `file.py` or as a dotted name, that register margins.
 
     Raises:

@@ -5,6 +5,7 @@ The card's facts come from a JSON file of the fields of keras_sphereface.model_c
   keras-sphereface publish model.keras me/my-face-model --card card.json
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -12,7 +13,7 @@ import pathlib
 from keras_sphereface.cli import options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `publish`."""
     parser.add_argument("model", help="a .keras file, a model folder or a preset's name")
     parser.add_argument("repo_id", help="organization/repository; made if absent")
@@ -24,7 +25,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Runs `publish`; the Hub token comes from the environment (HF_TOKEN) or the login."""
     from keras_sphereface import hub, model_card, model_folder, presets
 

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 
 STDERR = 2
 # glog's lines: severity, month and day, time. "303": CUDA's library isn't there, as on every machine without a GPU.
@@ -18,7 +19,7 @@ _NOTICE = re.compile(
 )
 
 
-def start_keras(show_all=False):
+def start_keras(show_all: bool = False) -> None:
     """Imports Keras and registers the package's layers and models.
 
     Args:
@@ -36,7 +37,7 @@ def start_keras(show_all=False):
 
 
 @contextlib.contextmanager
-def without_notices():
+def without_notices() -> Iterator[None]:
     """Holds back what is written to stderr, and writes at the end what is no notice of TensorFlow's."""
     sys.stderr.flush()
     stderr = os.dup(STDERR)

@@ -10,6 +10,7 @@ again goes on from the last checkpoint in --checkpoints. All of the authors' cho
 examples/train_ms1m.py.
 """
 
+import argparse
 import pathlib
 
 from keras_sphereface.cli import options
@@ -20,7 +21,7 @@ SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument(
         "data", help="folder with one folder per person, train.rec, *.tfrecord, or synthetic: drawn faces"
@@ -49,7 +50,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> None:
     """Trains, measures, saves."""
     import sys
 

@@ -10,12 +10,13 @@ strangers that reach it, measured on the data that the model's card names. Exit 
 people, 1: an error, or no threshold is known. Photos are never uploaded and never kept.
 """
 
+import argparse
 import sys
 
 from keras_sphereface.cli import ERROR, NO, options
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("first", help="a photo")
     parser.add_argument("second", help="another photo")
@@ -25,7 +26,7 @@ def add_arguments(parser):
     options.add_json(parser)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int | None:
     """Compares and prints; returns the exit code."""
     result = options.make_recognizer(args).verify(args.first, args.second)
     options.show(args, result.to_dict(), result)

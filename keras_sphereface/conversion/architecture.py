@@ -2,8 +2,12 @@
 
 import dataclasses
 
+import numpy as np
+
 from keras_sphereface import errors
 from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet
+from keras_sphereface.backbones.base import FaceBackbone
+from keras_sphereface.hints import Path
 
 _SFNET_UNITS = {"4": (0, 0, 0, 0), "10": (0, 1, 2, 0), "20": (1, 2, 4, 1), "36": (2, 4, 8, 2), "64": (3, 8, 16, 3)}
 _IRESNET_UNITS = {
@@ -59,14 +63,14 @@ def architectures() -> tuple[str, ...]:
     return tuple(_TABLE)
 
 
-def get(name):
+def get(name: str) -> Architecture:
     """Returns the `Architecture` of a name, or raises `ValueError` with the known names."""
     if name not in _TABLE:
         raise ValueError(f"Unknown architecture. Received: architecture={name!r}. Known names: {', '.join(_TABLE)}")
     return _TABLE[name]
 
 
-def canonical_names(architecture, tensors):
+def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Renames what OpenSphere's first `sfnet_deprecated` called otherwise: a stage's first convolution is `conv1`."""
     if architecture.family != "sfnet":
         return tensors
@@ -78,7 +82,7 @@ def canonical_names(architecture, tensors):
     return {name if aliases.get(name) in tensors else aliases.get(name, name): x for name, x in tensors.items()}
 
 
-def build(architecture, tensors, path, **arguments):
+def build(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path, **arguments) -> FaceBackbone:
     """Builds the backbone whose sizes the tensors have.
 
     Args:

@@ -5,10 +5,12 @@ import dataclasses
 import hashlib
 import pickle
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from keras_sphereface import errors
+from keras_sphereface.hints import Path
 
 # Where the known trainers keep a backbone's and a head's state dict.
 BACKBONE_ENTRIES = ("net_state_dict", "state_dict_backbone", "backbone", "state_dict")
@@ -51,7 +53,7 @@ class Checkpoint:
     ignored: tuple
 
 
-def read(path):
+def read(path: Path) -> Checkpoint:
     """Reads a checkpoint file.
 
     Args:
@@ -74,7 +76,7 @@ def read(path):
     )
 
 
-def listing(names):
+def listing(names: Iterable[str]) -> str:
     """Joins names for an error message, the first ten and the number of the others."""
     names = sorted(names)
     rest = len(names) - _LISTED

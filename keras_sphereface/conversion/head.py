@@ -1,14 +1,19 @@
 """The class weights of a checkpoint's head, in this package's layout."""
 
+import numpy as np
+
 from keras_sphereface import errors
 from keras_sphereface.conversion.checkpoint import listing
+from keras_sphereface.hints import Path
 
 LAYOUTS = ("features_first", "classes_first")
 _KERNELS = {"w": None, "weight": "classes_first"}  # OpenSphere's name (either layout), InsightFace's
 _BIASES = ("b", "bias")
 
 
-def head_weights(tensors, embedding_dim, path, layout=None):
+def head_weights(
+    tensors: dict[str, np.ndarray], embedding_dim: int, path: Path, layout: str | None = None
+) -> dict[str, np.ndarray]:
     """Finds the head's kernel, and its bias if it has one.
 
     OpenSphere's first version stores `w` as (embedding_dim, classes), its second as (classes, embedding_dim);

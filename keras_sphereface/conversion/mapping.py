@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_sphereface import errors
 from keras_sphereface.conversion.checkpoint import listing
+from keras_sphereface.hints import Path
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's batch normalization, without a meaning for the network's output
 EMBEDDING_CONV = "linear1_conv"  # MobileFaceNet's embedding: a 1x1 convolution in PyTorch, a dense layer here
@@ -23,12 +24,12 @@ class Slot:
     to_keras: Callable = np.asarray
 
 
-def torch_name(layer_name):
+def torch_name(layer_name: str) -> str:
     """The PyTorch module's name of a layer: `layer1_0_conv1` is `layer1.0.conv1`."""
     return layer_name.replace("_", ".").replace("dw.conv1", "dw_conv1")
 
 
-def slots(backbone):
+def slots(backbone: keras.Model) -> dict[str, Slot]:
     """All variables of a backbone.
 
     Args:
@@ -90,7 +91,7 @@ def _dense_slot(layer, backbone):
     return Slot(layer.kernel, (*shape, 1, 1) if layer.name == EMBEDDING_CONV else shape, to_keras)
 
 
-def assign(backbone, tensors, source):
+def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> None:
     """Fills a backbone's variables, all of them or, on any disagreement, none.
 
     Args:

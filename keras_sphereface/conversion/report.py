@@ -42,14 +42,14 @@ class ConversionReport:
     ignored: tuple
     head_weights: dict = dataclasses.field(repr=False, compare=False)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """All figures as plain values; of the head's weights only the shapes."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["ignored"] = list(self.ignored)
         values["head_weights"] = {name: list(array.shape) for name, array in self.head_weights.items()}
         return values
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The result of `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 

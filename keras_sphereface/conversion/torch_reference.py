@@ -3,13 +3,23 @@
 Nothing is shared with the Keras backbones but the published layouts, so that a wrong axis or padding shows.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from keras_sphereface import errors
 from keras_sphereface.backbones.mobilefacenet import BOTTLENECKS
 
 _EPSILON = 1e-5
 
 
-def embeddings(family, tensors, images, units=None, block_order=None):
+def embeddings(
+    family: str,
+    tensors: dict[str, np.ndarray],
+    images: np.ndarray,
+    units: Sequence[int] | None = None,
+    block_order: str | None = None,
+) -> np.ndarray:
     """Computes a reference network's embeddings.
 
     Args:

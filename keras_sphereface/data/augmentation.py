@@ -52,7 +52,7 @@ class Augmentation:
             raise ValueError(f"flip must be True or False. Received: flip={self.flip!r}")
 
     @property
-    def resamples(self):
+    def resamples(self) -> bool:
         """Whether pixels get new values, beyond being mirrored."""
         return bool(self.crop or self.low_resolution or self.photometric or self.grayscale)
 

@@ -113,7 +113,7 @@ def read_ijb(folder: Path, name: str, verification: bool = True, identification:
     return IJBMeta(key, names, landmarks, scores, template_ids, media_ids, left, right, mated, galleries, probes)
 
 
-def read_media(path):
+def read_media(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads `face_tid_mid.txt`: image name, template id and medium id per line.
 
     Returns:
@@ -123,7 +123,7 @@ def read_media(path):
     return names, *np.ascontiguousarray(numbers.T)
 
 
-def read_landmarks(path):
+def read_landmarks(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads `name_5pts_score.txt`: image name, x and y of five points, detector score per line.
 
     Returns:
@@ -134,7 +134,7 @@ def read_landmarks(path):
     return names, numbers[:, :10].reshape(-1, 5, 2), np.ascontiguousarray(numbers[:, 10])
 
 
-def read_template_pairs(path, known, media_path):
+def read_template_pairs(path: Path, known: np.ndarray, media_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads `template_pair_label.txt`: two template ids and a label (1: same person) per line.
 
     Args:
@@ -160,7 +160,7 @@ def read_template_pairs(path, known, media_path):
     return left, right, label.astype(bool)
 
 
-def read_template_list(path, name, known, media_path):
+def read_template_list(path: Path, name: str, known: np.ndarray, media_path: Path) -> TemplateList:
     """Reads a 1:N list: a CSV file with the columns TEMPLATE_ID and SUBJECT_ID, one row per image.
 
     Args:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 # Bytes parsed at a time; the work arrays take some 20 times as much.
 CHUNK_BYTES = 1 << 22
@@ -17,7 +18,7 @@ _KINDS[np.frombuffer(b" \t\r", np.uint8)] = _SPACE
 _KINDS[ord("\n")] = _NEWLINE
 
 
-def read_int_table(path, columns, chunk_bytes=CHUNK_BYTES):
+def read_int_table(path: Path, columns: int, chunk_bytes: int = CHUNK_BYTES) -> np.ndarray:
     """Reads lines of `columns` non-negative integers, separated by spaces or tabs; empty lines are skipped.
 
     Args:
@@ -45,7 +46,7 @@ def read_int_table(path, columns, chunk_bytes=CHUNK_BYTES):
     return np.concatenate(parts, axis=1) if parts else np.zeros((columns, 0), np.int32)
 
 
-def line_of_row(path, row):
+def line_of_row(path: Path, row: int) -> int:
     """Returns the line number, from 1 on, of a row of the table: empty lines are not rows."""
     with open(path, "rb") as file:
         for line, text in enumerate(file, 1):

@@ -118,7 +118,7 @@ class PairSet:
                     )
             yield np.stack(block)
 
-    def pair_identities(self) -> np.ndarray | None:
+    def pair_identities(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns the identities of both sides as two `(n,)` arrays, or `None` where they are not known."""
         if self.identities is None:
             return None

@@ -57,7 +57,7 @@ class RecordIOWriter:
         if exception[0] is None:
             write_index(os.path.splitext(self.path)[0] + ".idx", range(len(self._offsets)), self._offsets)
 
-    def add(self, data: bytes, label: float | Sequence[float]) -> int:
+    def add(self, data: bytes, label: float | Sequence[float]) -> None:
         """Appends an image.
 
         Args:

@@ -1,13 +1,21 @@
 """ROC and DET curves of one or several verification reports, drawn with matplotlib's figure objects."""
 
 import json
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError, require
 from keras_sphereface.evaluation.counts import accept_counts
 from keras_sphereface.evaluation.metrics import roc_corners
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from keras_sphereface.evaluation.report import VerificationReport
 
 # Curves of millions of operating points are drawn with at most this many: more than a picture has pixels.
 MAX_CURVE_POINTS = 5000
@@ -28,23 +36,23 @@ class Curve(NamedTuple):
     num_mated: int
 
     @property
-    def far(self):
+    def far(self) -> np.ndarray:
         """False accept rates."""
         return self.accepted_nonmated / self.num_nonmated
 
     @property
-    def tar(self):
+    def tar(self) -> np.ndarray:
         """True accept rates."""
         return self.accepted_mated / self.num_mated
 
 
-def report_curve(report):
+def report_curve(report: "VerificationReport") -> Curve:
     """Returns the `Curve` of a report that holds its scores, and of both kinds of comparisons."""
     counts = accept_counts(report.scores, report.mated)
     return Curve(*roc_corners(counts, MAX_CURVE_POINTS), counts.num_nonmated, counts.num_mated)
 
 
-def read_curve(path):
+def read_curve(path: Path) -> tuple[str, Curve]:
     """Reads the curve from a report that `VerificationReport.save` or `IJBReport.save` wrote.
 
     Args:
@@ -75,17 +83,17 @@ def read_curve(path):
         ) from None
 
 
-def roc_figure(report):
+def roc_figure(report: "VerificationReport") -> "Figure":
     """Draws the ROC of a report: TAR over the logarithm of FAR."""
     return roc_overlay({"": report_curve(report)}, f"{report.name}: ROC")
 
 
-def det_figure(report):
+def det_figure(report: "VerificationReport") -> "Figure":
     """Draws the DET of a report: FRR over FAR, both logarithmic."""
     return det_overlay({"": report_curve(report)}, f"{report.name}: DET")
 
 
-def roc_overlay(curves, title="ROC"):
+def roc_overlay(curves: Mapping[str, Curve], title: str = "ROC") -> "Figure":
     """Draws several ROCs over each other: TAR over the logarithm of FAR.
 
     Args:
@@ -109,7 +117,7 @@ def roc_overlay(curves, title="ROC"):
     return figure
 
 
-def det_overlay(curves, title="DET"):
+def det_overlay(curves: Mapping[str, Curve], title: str = "DET") -> "Figure":
     """Draws several DETs over each other: FRR over FAR, both logarithmic. Arguments and result as of `roc_overlay`."""
     figure, axes = labelled_axes("False accept rate", "False reject rate", title)
     for label, curve in curves.items():
@@ -123,7 +131,7 @@ def det_overlay(curves, title="DET"):
     return figure
 
 
-def labelled_axes(xlabel, ylabel, title):
+def labelled_axes(xlabel: str, ylabel: str, title: str) -> tuple["Figure", "Axes"]:
     """Returns a figure and its only axes, with texts and a light grid."""
     figure = require("matplotlib.figure", "plots").Figure(figsize=(6, 4.5), layout="constrained")
     axes = figure.add_subplot()

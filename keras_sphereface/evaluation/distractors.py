@@ -33,7 +33,7 @@ class Distractors(Result):
     num_trials: int
     signature: str
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         rates = [
             (f"rank {k}, {count} distractors", percent(rate))

@@ -1,29 +1,36 @@
 """Pictures of a verification report, drawn with matplotlib's figure objects: no window, no global state."""
 
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_sphereface.errors import require
 from keras_sphereface.evaluation.curves import det_figure, labelled_axes, roc_figure
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_sphereface.evaluation.report import VerificationReport
 
 BINS = 80
 DPI = 120
 SHEET_COLUMNS = 4
 
 
-def score_figure(report):
+def score_figure(report: "VerificationReport") -> "Figure":
     """Draws the histograms of mated and nonmated scores."""
     return _two_histograms(report, report.scores, "Score (cosine)", "scores")
 
 
-def angle_figure(report):
+def angle_figure(report: "VerificationReport") -> "Figure":
     """Draws the histograms of the angles between the two embeddings of a pair, in degrees."""
     angles = np.degrees(np.arccos(np.clip(report.scores, -1, 1)))
     return _two_histograms(report, angles, "Angle in degrees", "angles")
 
 
-def norm_figure(report):
+def norm_figure(report: "VerificationReport") -> "Figure":
     """Draws the histogram of the embeddings' norms."""
     figure, axes = labelled_axes("Norm of the embedding", "Images", f"{report.name}: norms")
     low, high = float(report.norms.min()), float(report.norms.max())
@@ -32,7 +39,7 @@ def norm_figure(report):
     return figure
 
 
-def hardest_figure(report):
+def hardest_figure(report: "VerificationReport") -> "Figure":
     """Draws the sheet of the hardest pairs: mated pairs of low, then nonmated pairs of high score."""
     entries = report.hardest
     rows = max(1, -(-len(entries) // SHEET_COLUMNS))
@@ -51,7 +58,7 @@ def hardest_figure(report):
     return figure
 
 
-def report_figures(report):
+def report_figures(report: "VerificationReport") -> dict[str, "Figure"]:
     """Returns the figures that a report's data allow, by name."""
     figures = {"scores": score_figure(report)}
     if report.num_mated and report.num_nonmated:
@@ -65,7 +72,7 @@ def report_figures(report):
     return figures
 
 
-def save_report_plots(report, folder):
+def save_report_plots(report: "VerificationReport", folder: Path) -> list[str]:
     """Draws a report's figures into a folder as PNG files; returns their paths."""
     figures = report_figures(report)
     os.makedirs(folder, exist_ok=True)

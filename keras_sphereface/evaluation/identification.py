@@ -54,7 +54,7 @@ class Identification(Result):
     num_nonmated: int
     signature: str
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         rows = [
             ("gallery", f"{self.num_gallery} embeddings of {self.num_identities} identities"),

@@ -50,7 +50,7 @@ class IJBReport(Result):
     num_templates: int
     signature: str
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         rows = [("images", str(self.num_images)), ("templates", str(self.num_templates))]
         if self.verification is not None:
@@ -150,7 +150,9 @@ def ijb(
     )
 
 
-def template_pair_scores(templates, ids, left, right, progress=True):
+def template_pair_scores(
+    templates: np.ndarray, ids: np.ndarray, left: np.ndarray, right: np.ndarray, progress: bool = True
+) -> np.ndarray:
     """Scores pairs of templates by their dot product.
 
     Args:
@@ -182,7 +184,7 @@ def template_pair_scores(templates, ids, left, right, progress=True):
     return scores
 
 
-def template_rows(ids, wanted):
+def template_rows(ids: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Returns the row of each wanted template id.
 
     Args:

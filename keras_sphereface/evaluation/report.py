@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -16,24 +18,24 @@ LABEL_WIDTH = 26
 SAVED_CORNERS = 200
 
 
-def signature(name, **parts):
+def signature(name: str, **parts) -> str:
     """Joins what was done into one line, e.g. `lfw-view2|folds:10|flip:sum|v:0.1.0`; parts that are `None` are left out."""
     said = [f"{key.replace('_', '-')}:{value}" for key, value in parts.items() if value is not None]
     return "|".join([name, *said, f"v:{__version__}"])
 
 
-def percent(value):
+def percent(value: float | None) -> str:
     """Formats a rate for the table."""
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
-def table(rows):
+def table(rows: Iterable[tuple[str, str]]) -> str:
     """Formats (label, text) rows as lines of one width."""
     width = max([LABEL_WIDTH, *(len(label) for label, _ in rows)])
     return "\n".join(f"{label:<{width}}  {text}".rstrip() for label, text in rows)
 
 
-def save_json(values, path):
+def save_json(values: dict, path: Path) -> None:
     """Writes values as JSON, complete or not at all.
 
     Raises:
@@ -95,7 +97,7 @@ class VerificationReport:
     scores: np.ndarray | None = dataclasses.field(default=None, repr=False)
     mated: np.ndarray | None = dataclasses.field(default=None, repr=False)
     norms: np.ndarray | None = dataclasses.field(default=None, repr=False)
-    pairs: object = dataclasses.field(default=None, repr=False)
+    pairs: Any = dataclasses.field(default=None, repr=False)
 
     def __str__(self):
         heading = f"{self.name}: {self.num_pairs} pairs, {self.num_mated} mated, {self.num_nonmated} nonmated"
@@ -150,7 +152,7 @@ class VerificationReport:
         """Saves the report as JSON; an interrupted save leaves no broken file."""
         save_json(self.to_dict(), path)
 
-    def plot(self, folder: Path) -> list[Path]:
+    def plot(self, folder: Path) -> list[str]:
         """Draws the report's pictures as PNG files.
 
         ROC, DET, scores and angles always; embedding norms and the sheet of the hardest pairs where images are known.

@@ -1,8 +1,10 @@
 """What results of several numbers share: a printed table, plain values, a JSON file."""
 
 import dataclasses
+from typing import Any
 
 from keras_sphereface.evaluation.report import save_json, table
+from keras_sphereface.hints import Path
 
 
 class Result:
@@ -11,7 +13,7 @@ class Result:
     `str(result)` is a table, `result["rank_rates"]` is `result.rank_rates`, `to_dict` and `save` give plain values.
     """
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         raise NotImplementedError
 
@@ -21,16 +23,16 @@ class Result:
     def __str__(self):
         return "\n".join([self.name, table(self.rows()), self.signature])
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Returns everything as plain values for JSON; a rate or a count that is a key becomes a text like `"0.001"`."""
         return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
-    def save(self, path):
+    def save(self, path: Path) -> None:
         """Saves the result as JSON; an interrupted save leaves no broken file."""
         save_json(self.to_dict(), path)
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Returns nested dictionaries, sequences and results as values for JSON."""
     if hasattr(value, "to_dict"):
         return value.to_dict()

@@ -1,12 +1,16 @@
 """A model as one TensorFlow function whose weights are constants or 16-bit variables."""
 
+import types
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_sphereface.errors import MissingDependencyError
 
 
-def tensorflow():
+def tensorflow() -> types.ModuleType:
     """TensorFlow, if it is Keras's backend; else an error that says what to do."""
     if keras.backend.backend() != "tensorflow":
         raise MissingDependencyError(
@@ -18,13 +22,15 @@ def tensorflow():
     return tf
 
 
-def weights(model):
+def weights(model: keras.Model) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Trainable and other weights as NumPy arrays, in the order of `stateless_call`."""
     groups = (model.trainable_variables, model.non_trainable_variables)
     return tuple([keras.ops.convert_to_numpy(variable.value) for variable in group] for group in groups)
 
 
-def function(model, trainable, non_trainable, batch_size=None):
+def function(
+    model: keras.Model, trainable: Callable[[], list], non_trainable: Callable[[], list], batch_size: int | None = None
+) -> Any:
     """The model as a `tf.function` of float32 images.
 
     Args:
@@ -48,7 +54,7 @@ def function(model, trainable, non_trainable, batch_size=None):
     return embed
 
 
-def constant_function(model, batch_size=None):
+def constant_function(model: keras.Model, batch_size: int | None = None) -> Any:
     """The model with its weights as constants; see `function`."""
     trainable, non_trainable = weights(model)
     return function(

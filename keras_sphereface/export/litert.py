@@ -2,18 +2,27 @@
 
 import functools
 import os
+import pathlib
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_sphereface.export import constants
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    import keras
 
 MAX_CALIBRATION_IMAGES = 500
 THREADS = 2
 FLOAT_OPERATIONS = ["SQUARE", "SUM", "RSQRT", "MINIMUM", "MAXIMUM", "MUL"]  # of int8 files
 
 
-def write(model, path, precision, calibration_images=None):
+def write(
+    model: "keras.Model", path: pathlib.Path, precision: str, calibration_images: np.ndarray | None = None
+) -> None:
     """Writes a `.tflite` file: float32 images in, of any batch size, float32 embeddings out.
 
     Args:
@@ -46,7 +55,7 @@ def _quantized(converter, images):
     return quantizer.get_nondebug_quantized_model()
 
 
-def load(path):
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads a `.tflite` file; returns a function from float32 images to embeddings."""
     interpreter = _interpreter(path)
     entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]

@@ -2,11 +2,17 @@
 
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sphereface.errors import require
 from keras_sphereface.export import onnx_layers
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    import keras
 
 OPSET = 17
 IR_VERSION = 8  # read by ONNX Runtime since 1.10; newer ones only add what is not used here
@@ -16,7 +22,9 @@ _CALIBRATION_BATCH = 16
 _QUANTIZED = ["Conv", "Gemm"]  # what costs; sums and the normalization of the output stay float
 
 
-def write(model, path, precision, calibration_images=None):
+def write(
+    model: "keras.Model", path: pathlib.Path, precision: str, calibration_images: np.ndarray | None = None
+) -> None:
     """Writes an `.onnx` file: input `images` (n, h, w, 3) float32 RGB 0..255, output `embeddings` (n, d).
 
     Args:
@@ -36,7 +44,7 @@ def write(model, path, precision, calibration_images=None):
         _quantize(plain, path, calibration_images[:MAX_CALIBRATION_IMAGES])
 
 
-def build(model, half=False):
+def build(model: "keras.Model", half: bool = False) -> Any:
     """Builds the ONNX model.
 
     Args:
@@ -114,7 +122,7 @@ class _Batches:
         self.reader = type("Reader", (base,), {"get_next": get_next})()
 
 
-def load(path):
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads an `.onnx` file; returns a function from float32 images to embeddings."""
     onnxruntime = require("onnxruntime", "export")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

@@ -1,5 +1,7 @@
 """Keras's layers as ONNX nodes. Feature maps are (n, channels, height, width) inside, as ONNX's convolutions want."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -13,21 +15,21 @@ class Graph:
         half: Whether floating weights are stored in float16, and cast to float32 in the graph.
     """
 
-    def __init__(self, half=False):
+    def __init__(self, half: bool = False):
         self.nodes, self.initializers = [], []
         self._half = half
         self._names = {}  # id of a Keras tensor -> name of its ONNX value
         self._kept = []  # the tensors themselves, so that no id is used twice
 
-    def start(self, tensor, name):
+    def start(self, tensor: str, name: str) -> None:
         """Takes the images, channels last, in."""
         self._set(tensor, self.node("Transpose", [name], perm=_NHWC_TO_NCHW))
 
-    def finish(self, tensor, name):
+    def finish(self, tensor: str, name: str) -> None:
         """Gives the last tensor its name."""
         self.node("Identity", [self._names[id(tensor)]], output=name)
 
-    def add(self, layer, *args, **kwargs):
+    def add(self, layer: keras.layers.Layer, *args, **kwargs) -> None:
         """Calls a Keras layer on Keras tensors and adds its nodes; this is `clone_model`'s `call_function`."""
         result = layer(*args, **kwargs)
         emit = EMITTERS.get(type(layer).__name__) if isinstance(layer, keras.layers.Layer) else None
@@ -44,7 +46,7 @@ class Graph:
         self._names[id(tensor)] = name
         self._kept.append(tensor)
 
-    def node(self, kind, inputs, output=None, **attributes):
+    def node(self, kind: str, inputs: Sequence[str], output: str | None = None, **attributes) -> str:
         """Adds a node with one output and returns the output's name."""
         import onnx
 
@@ -52,7 +54,7 @@ class Graph:
         self.nodes.append(onnx.helper.make_node(kind, inputs, [output], name=f"node_{len(self.nodes)}", **attributes))
         return output
 
-    def weight(self, values, exact=False):
+    def weight(self, values: np.ndarray, exact: bool = False) -> str:
         """Adds a weight and returns its name; with `exact` never in float16."""
         import onnx
 

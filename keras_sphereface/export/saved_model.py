@@ -1,9 +1,21 @@
 """TensorFlow SavedModel."""
 
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from keras_sphereface.export import constants
+from keras_sphereface.hints import Path
+
+if TYPE_CHECKING:
+    import keras
 
 
-def write(model, path, precision, calibration_images=None):
+def write(
+    model: "keras.Model", path: pathlib.Path, precision: str, calibration_images: np.ndarray | None = None
+) -> None:
     """Writes a SavedModel with one signature, `serving_default`: images (n, h, w, 3) float32 to embeddings.
 
     Args:
@@ -31,7 +43,7 @@ def _stored(value, dtype):
     return value.astype(dtype) if dtype and value.dtype.kind == "f" else value
 
 
-def load(path):
+def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads a SavedModel; returns a function from float32 images to embeddings."""
     import tensorflow as tf
 

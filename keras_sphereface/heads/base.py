@@ -6,6 +6,7 @@ from keras import ops
 from keras_sphereface import feature_norms, margins
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.heads.constraints import UnitColumns
+from keras_sphereface.hints import Shape, Tensor
 
 WEIGHT_NORMS = ("projected", "graph", "none")
 
@@ -32,13 +33,13 @@ class AngularHead(keras.layers.Layer):
 
     def __init__(
         self,
-        num_classes,
-        margin,
-        margin_value=None,
-        detach=True,
-        weight_norm="projected",
-        kernel_initializer="glorot_normal",
-        class_block="auto",
+        num_classes: int,
+        margin: str | margins.Margin,
+        margin_value: float | None = None,
+        detach: bool = True,
+        weight_norm: str = "projected",
+        kernel_initializer: str | keras.Initializer = "glorot_normal",
+        class_block: int | str | None = "auto",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -56,7 +57,7 @@ class AngularHead(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.class_block = class_blocks.check_class_block(class_block, self.detach)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates `kernel` of shape `(embedding_dim, num_classes)` and the scalar `current_margin`."""
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
@@ -89,7 +90,7 @@ class AngularHead(keras.layers.Layer):
     def _unit_initializer(self, shape, dtype=None):
         return feature_norms.normalize(self.kernel_initializer(shape, dtype=dtype), axis=0)[0]
 
-    def unit_kernel(self, classes=None):
+    def unit_kernel(self, classes: Tensor | None = None) -> Tensor:
         """The weights of all classes, or of those given, as a tensor of shape `(embedding_dim, classes)`, with unit columns
         unless `weight_norm="none"`.
         """
@@ -98,30 +99,30 @@ class AngularHead(keras.layers.Layer):
             kernel = ops.take(kernel, classes, axis=1)
         return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
 
-    def cosines_and_norms(self, embeddings):
+    def cosines_and_norms(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of shape `(batch, num_classes)` between embeddings and classes, and the norms, `(batch,)`."""
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         return ops.matmul(directions, self.unit_kernel()), norms
 
-    def has_closed_form(self, embeddings):
+    def has_closed_form(self, embeddings: Tensor) -> bool:
         """Whether the loss and its gradient are computed in closed form, in blocks or not."""
         return self.detach and not isinstance(embeddings, keras.KerasTensor)
 
-    def block_size(self, batch_size, num_classes=None):
+    def block_size(self, batch_size: int | None, num_classes: int | None = None) -> int | None:
         """Number of classes that the loss takes at a time, of all or of `num_classes`, for a batch of that size.
 
         None stands for a size that isn't known.
         """
         return class_blocks.block_size(self.class_block, batch_size, num_classes or self.num_classes)
 
-    def loss(self, embeddings, labels, training=True):
+    def loss(self, embeddings: Tensor, labels: Tensor, training: bool = True) -> Tensor:
         """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties.
 
         With `training=False` a head that draws classes (`sample_rate`) takes all of them.
         """
         return self.loss_and_statistics(embeddings, labels, training)[0]
 
-    def check_embeddings(self, embeddings):
+    def check_embeddings(self, embeddings: Tensor) -> Tensor:
         """Returns the embeddings in float32, having built the head if needed; raises ValueError for a wrong shape."""
         embeddings = ops.convert_to_tensor(embeddings)
         if len(embeddings.shape) != 2:
@@ -138,7 +139,7 @@ class AngularHead(keras.layers.Layer):
             )
         return ops.cast(embeddings, "float32")
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         return {
             **super().get_config(),
@@ -151,10 +152,10 @@ class AngularHead(keras.layers.Layer):
             "class_block": self.class_block,
         }
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Logits: `(batch, num_classes)`."""
         return (input_shape[0], self.num_classes)
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Logits of a batch of embeddings have no time steps to mask."""
         return None

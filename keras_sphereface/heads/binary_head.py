@@ -12,6 +12,7 @@ from keras_sphereface.heads.criteria import OneVsAll
 from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.margin_head import check_positive
 from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
+from keras_sphereface.hints import Shape, Tensor
 
 # Variant -> the margin on the target's angle. C's also raises the other classes: that is done in `_adjusted`.
 VARIANTS = {"C": "normface", "A": "arcface", "M": "sphereface_r_v1"}
@@ -52,17 +53,17 @@ class BinaryHead(AngularHead):
 
     def __init__(
         self,
-        num_classes,
-        variant="C",
-        margin_value=0.4,
-        scale=40.0,
-        loss_weight=50.0,
-        positive_weight=0.7,
-        adjustment=3.0,
-        detach=True,
-        weight_norm="projected",
-        kernel_initializer="glorot_normal",
-        class_block="auto",
+        num_classes: int,
+        variant: str = "C",
+        margin_value: float = 0.4,
+        scale: float = 40.0,
+        loss_weight: float | None = 50.0,
+        positive_weight: float = 0.7,
+        adjustment: float = 3.0,
+        detach: bool = True,
+        weight_norm: str = "projected",
+        kernel_initializer: str | keras.Initializer = "glorot_normal",
+        class_block: int | str | None = "auto",
         **kwargs,
     ):
         if variant not in VARIANTS:
@@ -82,7 +83,7 @@ class BinaryHead(AngularHead):
             raise ValueError(f"`positive_weight` must be below 1. Received: positive_weight={positive_weight!r}")
         self.adjustment = check_positive("adjustment", adjustment)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates `kernel`, `current_margin` and `bias` of shape `(1,)`."""
         super().build(input_shape)
         self.bias = self.add_weight(
@@ -93,7 +94,7 @@ class BinaryHead(AngularHead):
             autocast=False,
         )
 
-    def initial_bias(self):
+    def initial_bias(self) -> float:
         """The bias at which positives and negatives weigh the same while every angle is a right one, in closed form."""
         right_angle, m = math.pi / 2, self.margin_value
         target = {"C": right_angle, "A": min(right_angle + m, math.pi), "M": min(right_angle * m, math.pi)}[
@@ -114,7 +115,7 @@ class BinaryHead(AngularHead):
             return math.log(2.0 * ratio) - negative - math.log(1.0 - ratio + root)
         return math.log((ratio - 1.0 + root) / 2.0) - positive
 
-    def call(self, embeddings, labels=None):
+    def call(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the logits; without labels, those without the margin."""
         embeddings = self.check_embeddings(embeddings)
         cosines, _ = self.cosines_and_norms(embeddings)
@@ -123,7 +124,9 @@ class BinaryHead(AngularHead):
         labels, valid = check_labels(labels, self.num_classes)
         return ops.where(valid[:, None], self._logits(cosines, labels), float("nan"))
 
-    def loss_and_statistics(self, embeddings, labels, training=True):
+    def loss_and_statistics(
+        self, embeddings: Tensor, labels: Tensor, training: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`.
 
         They are the same in training and outside: this head draws no classes.
@@ -176,7 +179,7 @@ class BinaryHead(AngularHead):
         margin = ops.convert_to_tensor(self.current_margin)
         return self._adjust(cosines) + ops.where(is_target, -margin, margin)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         config = super().get_config()
         del config["margin"]  # The variant says it.

@@ -1,5 +1,7 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,6 +13,7 @@ from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.sampling import check_sample_rate, draw_classes
 from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
+from keras_sphereface.hints import Shape, Tensor
 
 # Keras does not save a layer's random state with its weights.
 DRAWS = "draws"
@@ -67,22 +70,22 @@ class MarginHead(AngularHead):
 
     def __init__(
         self,
-        num_classes,
-        margin="sphereface_r_v2",
-        margin_value=None,
-        feature_norm="hard",
-        scale=64.0,
-        loss_weight=None,
-        norm_penalty=0.01,
-        penalty_power=1,
-        repulsion=0.0,
-        use_bias=False,
-        detach=True,
-        weight_norm="projected",
-        kernel_initializer="glorot_normal",
-        class_block="auto",
-        sample_rate=None,
-        seed=None,
+        num_classes: int,
+        margin: str | margins.Margin = "sphereface_r_v2",
+        margin_value: float | None = None,
+        feature_norm: str = "hard",
+        scale: float = 64.0,
+        loss_weight: float | None = None,
+        norm_penalty: float = 0.01,
+        penalty_power: int = 1,
+        repulsion: float = 0.0,
+        use_bias: bool = False,
+        detach: bool = True,
+        weight_norm: str = "projected",
+        kernel_initializer: str | keras.Initializer = "glorot_normal",
+        class_block: int | str | None = "auto",
+        sample_rate: float | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -102,7 +105,7 @@ class MarginHead(AngularHead):
         self.use_bias = bool(use_bias)
         self.bias = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Creates `kernel`, `current_margin` and, if used, `bias` of shape `(num_classes,)`."""
         super().build(input_shape)
         if self.use_bias:
@@ -113,14 +116,14 @@ class MarginHead(AngularHead):
             variable.sampled_classes = self.samples  # Read by `SampledSGD`
 
     @property
-    def samples(self):
+    def samples(self) -> bool:
         """Whether a training step draws classes."""
         return self.sample_rate is not None and self.sample_rate < 1.0
 
     def _projection(self):
         return SettledUnitNorm(axis=0) if self.samples else super()._projection()
 
-    def call(self, embeddings, labels=None):
+    def call(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the logits; see the class."""
         embeddings = self.check_embeddings(embeddings)
         cosines, norms = self.cosines_and_norms(embeddings)
@@ -130,7 +133,9 @@ class MarginHead(AngularHead):
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
         return self._logits(cosines, magnitudes, labels, self.bias)
 
-    def loss_and_statistics(self, embeddings, labels, training=True):
+    def loss_and_statistics(
+        self, embeddings: Tensor, labels: Tensor, training: bool = True
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses, and what is worth watching, from one pass over the classes.
 
         Args:
@@ -182,20 +187,20 @@ class MarginHead(AngularHead):
         characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)
         return _scaled(characteristic, magnitudes, bias)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Saves the weights and, of a head that draws classes, where its draws have got to."""
         super().save_own_variables(store)
         if self.samples:
             store[DRAWS] = self.seed_generator.state
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved; weights of a head that draws none will do."""
         names = list(store.keys())
         super().load_own_variables({name: store[name] for name in names if name != DRAWS})
         if self.samples and DRAWS in names:
             self.seed_generator.state.assign(store[DRAWS])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         return {
             **super().get_config(),
@@ -216,7 +221,7 @@ def _scaled(characteristic, magnitudes, bias):
     return logits if bias is None else logits + bias
 
 
-def check_positive(name, value, zero_allowed=False):
+def check_positive(name: str, value: float, zero_allowed: bool = False) -> float:
     """Returns `value` as a float if it is a finite number above zero (or zero, if allowed); raises ValueError."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not (0.0 <= value < float("inf")) or (value == 0 and not zero_allowed):

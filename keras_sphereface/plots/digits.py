@@ -35,7 +35,7 @@ class DigitsRun:
     labels: np.ndarray
     accuracy: np.ndarray
 
-    def angle_to_class_mean(self, frame: int = -1) -> np.ndarray:
+    def angle_to_class_mean(self, frame: int = -1) -> float:
         """Mean angle in degrees between an embedding and the mean direction of its digit: how compact classes are."""
         directions = self.embeddings[frame] / np.linalg.norm(self.embeddings[frame], axis=1, keepdims=True)
         means = np.stack([directions[self.labels == digit].mean(axis=0) for digit in range(NUM_CLASSES)])
@@ -80,13 +80,13 @@ def train_on_digits(head: str | keras.layers.Layer, dimensions: int = 2, epochs:
     )
 
 
-def load_digits():
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
     """Returns the digits: float32 `(1797, 8, 8, 1)` of 0..16 and integers `(1797,)`."""
     digits = require("sklearn.datasets", "plots").load_digits()
     return digits.images[..., None].astype("float32"), digits.target.astype("int32")
 
 
-def digits_backbone(dimensions):
+def digits_backbone(dimensions: int) -> keras.Sequential:
     """A small network from 8x8 digits to an embedding of few dimensions."""
     layers = keras.layers
     return keras.Sequential(
@@ -103,7 +103,7 @@ def digits_backbone(dimensions):
     )
 
 
-def digits_head(head):
+def digits_head(head: str | keras.layers.Layer) -> tuple[str, keras.layers.Layer]:
     """Returns a label and the head of ten classes that a text stands for, or the head given."""
     if not isinstance(head, str):
         return head.name, head

@@ -55,7 +55,7 @@ def parse_margin(text: str) -> tuple[margins.Margin, float]:
     return margin, margin.validate(number)
 
 
-def angular_functions(margin, value, num_angles=ANGLES):
+def angular_functions(margin: str | margins.Margin, value: float, num_angles: int = ANGLES) -> dict[str, np.ndarray]:
     r"""Evaluates a margin's functions at evenly spaced angles.
 
     Args:

@@ -11,7 +11,9 @@ from keras_sphereface.hints import Path
 from keras_sphereface.plots.digits import NUM_CLASSES, DigitsRun
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from mpl_toolkits.mplot3d import Axes3D
 
 COLUMNS = 4
 ANGLE_BINS = 72  # Of 5 degrees each.
@@ -53,7 +55,7 @@ def embedding_figure(runs: Sequence[DigitsRun], frame: int = -1) -> "Figure":
     return figure
 
 
-def draw_plane(axes, run, frame):
+def draw_plane(axes: "Axes", run: DigitsRun, frame: int) -> None:
     """Draws a two-dimensional embedding with the unit circle and a histogram of directions around it."""
     points, centers = _scaled(run, frame)
     circle = np.linspace(0, 2 * math.pi, 181)
@@ -71,7 +73,7 @@ def draw_plane(axes, run, frame):
     axes.set_ylim(-REACH, REACH)
 
 
-def draw_space(axes, run, frame):
+def draw_space(axes: "Axes3D", run: DigitsRun, frame: int) -> None:
     """Draws a three-dimensional embedding's directions on the unit sphere, with the class weights."""
     points, centers = _scaled(run, frame)
     points = points / np.linalg.norm(points, axis=1, keepdims=True)

@@ -10,6 +10,7 @@ import pathlib
 import re
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 FOLDER = pathlib.Path(__file__).parent
 WEIGHTS_FOLDER = FOLDER.parent / "weights"
@@ -73,12 +74,12 @@ class Preset:
     notes: list = dataclasses.field(default_factory=list)
 
     @property
-    def weights_path(self):
+    def weights_path(self) -> pathlib.Path:
         """Path of an embedded preset's weights."""
         return WEIGHTS_FOLDER / self.file
 
 
-def read(path):
+def read(path: Path) -> Preset:
     """Reads the file of a preset.
 
     Args:
@@ -97,7 +98,7 @@ def read(path):
     return from_dict(entry, path)
 
 
-def from_dict(entry, source="preset"):
+def from_dict(entry: dict, source: Path = "preset") -> Preset:
     """Makes a `Preset` of a dictionary, checked.
 
     Args:
@@ -158,7 +159,7 @@ def _problems(preset):
 
 
 @functools.cache
-def table():
+def table() -> dict[str, Preset]:
     """Reads all presets.
 
     Returns:
@@ -176,12 +177,12 @@ def table():
     return {preset.name: preset for preset in presets}
 
 
-def names():
+def names() -> tuple[str, ...]:
     """The names of all presets, as a tuple; planned ones included."""
     return tuple(table())
 
 
-def get(name):
+def get(name: str) -> Preset:
     """Returns a `Preset` by its name.
 
     Args:
@@ -199,7 +200,7 @@ def get(name):
     return table()[name]
 
 
-def default():
+def default() -> Preset:
     """The embedded preset that `load_pretrained()` returns.
 
     Raises:

@@ -24,7 +24,7 @@ returned.
 _COLUMNS = ("name", "status", "architecture", "parameters", "dimensions", "data", "measured", "licence and terms")
 
 
-def render():
+def render() -> str:
     """Renders the page.
 
     Returns:
@@ -55,7 +55,7 @@ def _cells(preset):
     )
 
 
-def value(metric):
+def value(metric: dict) -> str:
     """A metric's value with its unit."""
     return f"{metric['value']:g} {metric['unit']}".strip()
 

@@ -14,7 +14,7 @@ from keras_sphereface.hints import Path
 SUFFIXES = (".npz", ".h5", ".csv")
 
 
-def check_path(path):
+def check_path(path: Path) -> pathlib.Path:
     """Returns the path after checking that its ending is one that `write_embeddings` writes, and that its folder is there.
 
     Raises:

@@ -229,7 +229,7 @@ def _identity(run):
     return (*pragmas, run("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def check_name(name):
+def check_name(name: str) -> str:
     """Returns a person's name without blanks around it.
 
     Raises:

@@ -3,13 +3,15 @@
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface import hub, hub_files, model_folder, presets
 from keras_sphereface.errors import require
 from keras_sphereface.evaluator import input_size
+from keras_sphereface.hints import Path, Size
 from keras_sphereface.recognition.thresholds import Thresholds
 
 DEFAULT_SIZE = (112, 112)
@@ -40,7 +42,7 @@ class OnnxModel:
         ValueError: If the file is broken, or has other inputs than `(n, height, width, 3)`.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         runtime = require("onnxruntime", "export")
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path}")
@@ -57,13 +59,13 @@ class OnnxModel:
         self._names = inputs.name, outputs[0].name
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs.shape)
 
-    def __call__(self, images):
+    def __call__(self, images: ArrayLike) -> np.ndarray:
         """Embeds `(n, height, width, 3)` images."""
         source, target = self._names
         return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
 
 
-def open_model(model=None, size=None, thresholds=None):
+def open_model(model: Any = None, size: Size | None = None, thresholds: Any = None) -> FaceModel:
     """Makes a `FaceModel` of whatever stands for a model.
 
     Args:

@@ -2,14 +2,21 @@
 
 import os
 import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from keras_sphereface.data.images import Photo
 from keras_sphereface.evaluation.embeddings import check_flip, fuse
 from keras_sphereface.evaluator import embed_batch
 from keras_sphereface.faces import FaceAligner
+from keras_sphereface.faces.detectors import Detector
+
+if TYPE_CHECKING:
+    from keras_sphereface.recognition.models import FaceModel
 
 # The pictures that a model is known by: waves in these directions (degrees), wavelengths (pixels) and about these colours.
 _PROBE_DIRECTIONS = (0, 45, 90, 135)
@@ -26,7 +33,14 @@ class PhotoEmbedder:
         detector, which, flip, batch_size: As in `Recognizer`.
     """
 
-    def __init__(self, model, detector="mtcnn", which="largest", flip="sum", batch_size=32):
+    def __init__(
+        self,
+        model: "FaceModel",
+        detector: str | Detector | None = "mtcnn",
+        which: str = "largest",
+        flip: str = "sum",
+        batch_size: int = 32,
+    ):
         check_flip(flip)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"Expected batch_size as a whole number, at least 1. Received: batch_size={batch_size!r}")
@@ -34,15 +48,15 @@ class PhotoEmbedder:
         self.flip, self.batch_size = flip, batch_size
         self._model, self._lock = model, threading.Lock()
 
-    def crop(self, photo, name):
+    def crop(self, photo: Photo, name: str) -> np.ndarray:
         """Returns the crop of a photo's face; `name` is for messages about photos that are no files."""
         return self.align(photo, "" if isinstance(photo, str | os.PathLike) else name)[0]
 
-    def crops(self, photos, name="the photo"):
+    def crops(self, photos: Sequence[Photo], name: str = "the photo") -> np.ndarray:
         """Returns the `(n, h, w, 3)` crops of several photos."""
         return np.stack([self.crop(photo, f"{name} {number}") for number, photo in enumerate(photos, 1)])
 
-    def embed(self, photos, on_error=None):
+    def embed(self, photos: Sequence[Photo], on_error: Callable[[Any, Exception], None] | None = None) -> np.ndarray:
         """Embeds photos; as `Recognizer.embed`."""
         rows = []
         with tqdm(total=len(photos), desc="embed", unit="photo", disable=None) as bar:
@@ -64,7 +78,7 @@ class PhotoEmbedder:
                 raise
             on_error(photo, error)
 
-    def embed_crops(self, crops):
+    def embed_crops(self, crops: np.ndarray) -> np.ndarray:
         """Embeds `(n, h, w, 3)` uint8 crops; returns `(n, d)` float32 of unit length."""
         parts = [self._embed_block(crops[i : i + self.batch_size]) for i in range(0, len(crops), self.batch_size)]
         return np.concatenate(parts)
@@ -78,7 +92,7 @@ class PhotoEmbedder:
         fused = fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip).astype(np.float64)
         return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
 
-    def fingerprint(self):
+    def fingerprint(self) -> np.ndarray:
         """Embeddings `(k, d)` of fixed pictures, by which a model is known again: coloured waves in four directions."""
         rows, columns = np.indices(self._model.size)[..., None]
         angles = np.radians(_PROBE_DIRECTIONS).reshape(-1, 1, 1, 1)
@@ -87,7 +101,7 @@ class PhotoEmbedder:
         return self.embed_crops(np.rint(colours).astype(np.uint8))
 
 
-def as_list(photos):
+def as_list(photos: Photo | Sequence[Photo]) -> list:
     """Returns photos as a list; a single photo makes a list of one.
 
     Raises:

@@ -1,8 +1,13 @@
 """Nearest embeddings: exact by one matrix product, or approximate by `usearch`; and of those, the nearest people."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_sphereface.errors import require
+
+if TYPE_CHECKING:
+    from keras_sphereface.recognition.gallery import Gallery
 
 INDEXES = ("exact", "usearch")
 
@@ -13,11 +18,11 @@ class ExactIndex:
     def __init__(self):
         self._blocks = []
 
-    def add(self, embeddings):
+    def add(self, embeddings: np.ndarray) -> None:
         """Adds `(n, d)` embeddings of unit length behind those that are there."""
         self._blocks.append(embeddings)
 
-    def search(self, query, count):
+    def search(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest embeddings.
 
         Args:
@@ -42,7 +47,7 @@ class ApproximateIndex:
     def __init__(self):
         self._module, self._index = require("usearch.index", "search"), None
 
-    def add(self, embeddings):
+    def add(self, embeddings: np.ndarray) -> None:
         """As `ExactIndex.add`."""
         if self._index is None:
             self._index = self._module.Index(ndim=embeddings.shape[1], metric="ip", dtype="f32")
@@ -50,7 +55,7 @@ class ApproximateIndex:
             np.arange(len(self._index), len(self._index) + len(embeddings)), np.ascontiguousarray(embeddings)
         )
 
-    def search(self, query, count):
+    def search(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """As `ExactIndex.search`."""
         found = self._index.search(query, min(count, len(self._index)))
         return np.asarray(found.keys, np.int64), 1.0 - np.asarray(found.distances, np.float64)
@@ -68,7 +73,7 @@ class PeopleIndex:
         MissingDependencyError: If `usearch` is not installed.
     """
 
-    def __init__(self, gallery, kind="exact"):
+    def __init__(self, gallery: "Gallery", kind: str = "exact"):
         if kind not in INDEXES:
             raise ValueError(f"Expected index as one of {INDEXES}. Received: index={kind!r}")
         self.gallery = gallery
@@ -79,7 +84,7 @@ class PeopleIndex:
     def _clear(self):
         self._index, self._names, self._people, self._last_id = self._make(), [], set(), 0
 
-    def nearest(self, query, count):
+    def nearest(self, query: np.ndarray, count: int) -> tuple[list[tuple[str, float]], int]:
         """Finds the nearest people; a person counts by the best of their faces.
 
         Args:
