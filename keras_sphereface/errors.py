@@ -1,7 +1,9 @@
 """The package's own exceptions. Wrong arguments raise ValueError or TypeError as in Keras."""
 
+import difflib
 import importlib
 import types
+from collections.abc import Iterable
 
 
 class FileFormatError(ValueError):
@@ -48,3 +50,18 @@ def require(module_name: str, extra: str) -> types.ModuleType:
             f"This needs the package {package!r}, which could not be imported ({error}). "
             f"Install it with: python -m pip install 'keras_sphereface[{extra}]'"
         ) from error
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """A question for the end of an error's message: the valid name that is spelt most like a wrong one.
+
+    Args:
+        name: What was given; case does not count.
+        names: The valid names.
+
+    Returns:
+        `" Did you mean 'sfnet20'?"`, or an empty text where none is near.
+    """
+    by_lower_case = {valid.lower(): valid for valid in names}
+    nearest = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
+    return f" Did you mean {by_lower_case[nearest[0]]!r}?" if nearest else ""

@@ -8,10 +8,21 @@ import tempfile
 import keras
 
 from keras_sphereface import hub_files, model_card, model_folder, presets, weights_file
+from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hub_files import HubError
 from keras_sphereface.version import __version__
 
 HUB_SCHEME = "hf://"
+
+# Files of models that `load_pretrained` doesn't read, by their ending, and what to do with them.
+OTHER_FILES = {
+    ".weights.h5": "It holds no network: build one, call its load_weights(path), then save('model.keras')",
+    ".h5": "Load it with keras.saving.load_model(path), then save('model.keras')",
+    ".onnx": "keras_sphereface.Recognizer(path) runs ONNX files",
+    ".tflite": "Load the model that it was exported from",
+    **dict.fromkeys((".pth", ".pt", ".ckpt"), "Make one of it: keras_sphereface.convert(path, architecture=...)"),
+}
+FILE_ENDINGS = (".keras", *OTHER_FILES)
 
 __all__ = ["HubError", "Published", "load_pretrained", "push_to_hub"]
 
@@ -40,6 +51,7 @@ def load_pretrained(
 
     Raises:
         ValueError: If nothing has this name, or a preset is only planned; the message says how to make it.
+        FileNotFoundError: If it is the path of a file or folder that is not there.
         keras_sphereface.errors.FileFormatError: If a file is damaged, changed or names code: none of it is run.
         HubError: If the Hub does not give the files.
 
@@ -96,9 +108,27 @@ def _load_local(name, revision):
     if path.is_file() and path.suffix == ".keras":
         _refuse_revision(revision, name)
         return model_folder.read_keras_file(str(path))
-    raise ValueError(
-        "Expected the name of a preset, 'hf://organization/repository', a folder or a .keras file. "
-        f"Received: name={name!r}. Known names: {', '.join(presets.names())}"
+    raise _no_model(name, path)
+
+
+def _no_model(name, path):
+    """The error for what stands for no model, by what it was meant to be: another kind of file, a path, or a name."""
+    if path.is_file():
+        advice = next((text for ending, text in OTHER_FILES.items() if path.name.endswith(ending)), "Give another file")
+        return ValueError(f"{path}: expected a .keras file or a folder with a model, found another file. {advice}")
+    text = os.fspath(name)
+    is_repository = presets.REPO_ID.fullmatch(text) is not None
+    if path.suffix in FILE_ENDINGS or isinstance(name, os.PathLike) or (os.sep in text and not is_repository):
+        return FileNotFoundError(
+            f"{text}: there is no such file or folder. Expected a .keras file, a folder with a model, a preset's name or "
+            f"'{HUB_SCHEME}organization/repository'. Check the path"
+        )
+    hint = (
+        f" For a repository on the Hub: '{HUB_SCHEME}{text}'" if is_repository else did_you_mean(text, presets.names())
+    )
+    return ValueError(
+        f"Expected the name of a preset, '{HUB_SCHEME}organization/repository', a folder or a .keras file. "
+        f"Received: name={name!r}. Known names: {', '.join(presets.names())}.{hint}"
     )
 
 

@@ -18,6 +18,7 @@ import keras
 from keras import ops
 
 from keras_sphereface import angular
+from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hints import Tensor
 
 # Angles come from cosines clipped to +-(1 - this), as in the authors' code: the derivative of arccos is infinite at +-1.
@@ -118,7 +119,10 @@ def get(identifier: str | Margin) -> Margin:
         return identifier
     if isinstance(identifier, str) and identifier in _TABLE:
         return _TABLE[identifier]
-    raise ValueError(f"Unknown margin. Expected a Margin or one of {names()}. Received: margin={identifier!r}")
+    raise ValueError(
+        f"Unknown margin. Expected a Margin or one of {names()}. Received: margin={identifier!r}."
+        f"{did_you_mean(identifier, names())}"
+    )
 
 
 def serialize(margin: Margin) -> str:

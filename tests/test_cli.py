@@ -136,7 +136,7 @@ def test_an_error_in_a_shell_is_one_line():
     command = [sys.executable, "-c", f"{code}; sys.exit(c.main())"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (result.returncode, result.stdout) == (ERROR, "")
-    assert result.stderr.startswith("keras-sphereface verify: Expected the name of a preset")
+    assert result.stderr.startswith("keras-sphereface verify: no.keras: there is no such file or folder")
     assert result.stderr.count("\n") == 1
 
 

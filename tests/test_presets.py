@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -135,8 +136,36 @@ def test_planned_presets_say_what_to_do():
 def test_unknown_names_list_the_known_ones():
     with pytest.raises(ValueError, match=r"'sfnet21'.*sfnet20_ms1m"):
         load_pretrained("sfnet21")
-    with pytest.raises(ValueError, match="sfnet20_ms1m"):
-        presets.get("sfnet21")
+    with pytest.raises(ValueError, match=r"Did you mean 'sfnet20_ms1m'\?$"):
+        load_pretrained("SFNet20-MS1M")
+    with pytest.raises(ValueError, match=r"Did you mean 'sfnet64_ms1m'\?$"):
+        presets.get("sfnet64_msm")
+    with pytest.raises(ValueError, match=r"sfnet64_ms1m\.$"):
+        load_pretrained("nothing like it")
+
+
+@pytest.mark.parametrize("name", ["no.keras", "run/no.keras", "no.weights.h5", "no.onnx", "./no", "no/such/folder"])
+def test_a_path_that_is_not_there_is_said_to_be_missing(name):
+    with pytest.raises(FileNotFoundError, match=rf"^{re.escape(name)}: there is no such file or folder\. Expected"):
+        load_pretrained(name)
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        load_pretrained(pathlib.Path(name))
+
+
+@pytest.mark.parametrize(
+    ("ending", "advice"),
+    [(".weights.h5", "load_weights"), (".onnx", "Recognizer"), (".pth", "convert"), (".txt", "another")],
+)
+def test_a_file_of_another_kind_says_what_to_do_with_it(tmp_path, ending, advice):
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"expected a \.keras file or a folder.*{advice}"):
+        load_pretrained(path)
+
+
+def test_a_repository_without_its_scheme_is_told_of_it():
+    with pytest.raises(ValueError, match=r"For a repository on the Hub: 'hf://someone/face-model'$"):
+        load_pretrained("someone/face-model")
 
 
 def test_revision_of_an_embedded_preset_is_an_error(toy):

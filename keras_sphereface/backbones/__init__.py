@@ -5,6 +5,7 @@ from keras_sphereface.backbones.iresnet import IResNet, IResNet18, IResNet34, IR
 from keras_sphereface.backbones.mobilefacenet import MobileFaceNet
 from keras_sphereface.backbones.patch_sfnet import PatchSFNet
 from keras_sphereface.backbones.sfnet import SFNet, SFNet4, SFNet10, SFNet20, SFNet36, SFNet64
+from keras_sphereface.errors import did_you_mean
 
 _TABLE = {
     "sfnet4": SFNet4,
@@ -65,5 +66,7 @@ def get(name: str, **kwargs) -> FaceBackbone:
     (None, 64)
     """
     if name not in _TABLE:
-        raise ValueError(f"Unknown backbone. Received: name={name!r}. Known names: {', '.join(_TABLE)}")
+        raise ValueError(
+            f"Unknown backbone. Received: name={name!r}. Known names: {', '.join(_TABLE)}.{did_you_mean(name, _TABLE)}"
+        )
     return _TABLE[name](**kwargs)

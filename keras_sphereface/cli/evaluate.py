@@ -11,6 +11,7 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("model", help="a .keras file, a preset's name, hf://org/repo, or a folder with a preset")
+    parser.add_argument("model", help="a .keras or exported .onnx file, a preset's name, hf://org/repo or a folder")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pairs", metavar="FILE", help="a .bin pair file")
     source.add_argument("--lfw", metavar="FOLDER", help="LFW's images, name/name_0001.jpg; needs --protocol")
@@ -122,8 +123,12 @@ def read_pairs(args: argparse.Namespace) -> "PairSet":
 
 
 def load_model(name: str) -> Callable[[Any], Any]:
-    """Returns the model that a `.keras` path or a name of the zoo stands for."""
-    if name.endswith(".keras"):
+    """Returns the model that a path or a name stands for; a `.keras` file may have layers of any kind."""
+    if name.endswith(".onnx"):
+        from keras_sphereface.recognition.models import OnnxModel
+
+        return OnnxModel(name)
+    if name.endswith(".keras") and os.path.isfile(name):
         import keras
 
         import keras_sphereface.heads  # noqa: F401  registers the package's layers for loading

@@ -66,7 +66,10 @@ def architectures() -> tuple[str, ...]:
 def get(name: str) -> Architecture:
     """Returns the `Architecture` of a name, or raises `ValueError` with the known names."""
     if name not in _TABLE:
-        raise ValueError(f"Unknown architecture. Received: architecture={name!r}. Known names: {', '.join(_TABLE)}")
+        raise ValueError(
+            f"Unknown architecture. Received: architecture={name!r}. Known names: {', '.join(_TABLE)}."
+            f"{errors.did_you_mean(name, _TABLE)}"
+        )
     return _TABLE[name]
 
 

@@ -9,7 +9,7 @@ import json
 import pathlib
 import re
 
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, did_you_mean
 from keras_sphereface.hints import Path
 
 FOLDER = pathlib.Path(__file__).parent
@@ -196,7 +196,9 @@ def get(name: str) -> Preset:
     'sfnet20'
     """
     if name not in table():
-        raise ValueError(f"Unknown preset. Received: name={name!r}. Known names: {', '.join(names())}")
+        raise ValueError(
+            f"Unknown preset. Received: name={name!r}. Known names: {', '.join(names())}.{did_you_mean(name, names())}"
+        )
     return table()[name]
 
 
