@@ -50,7 +50,11 @@ def main(argv):
     callbacks = [keras.callbacks.TensorBoard(FLAGS.tensorboard_dir)] if FLAGS.tensorboard_dir else []
     epochs = max(1, FLAGS.steps // 50)
     trainer.fit(
-        faces.batches(32, augment="flip"), steps_per_epoch=FLAGS.steps // epochs, epochs=epochs, callbacks=callbacks
+        faces.batches(32, augment="flip"),
+        steps_per_epoch=FLAGS.steps // epochs,
+        epochs=epochs,
+        shuffle=False,  # The data set has its own order.
+        callbacks=callbacks,
     )
     pairs = ksf.data.synthetic_pairs(
         max(20, FLAGS.identities), first_identity=FLAGS.identities, image_size=FLAGS.image_size, num_pairs=1000

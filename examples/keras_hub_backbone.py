@@ -45,7 +45,7 @@ def main(argv):
     faces = ksf.data.synthetic(IDENTITIES, 8, image_size=FLAGS.image_size)
     trainer = ksf.FaceClassifier(make_backbone(), ksf.heads.SphereFaceR(faces.num_classes, scale=SCALE))
     trainer.compile(keras.optimizers.AdamW(1e-3))
-    trainer.fit(faces.batches(16), steps_per_epoch=FLAGS.steps, epochs=1)
+    trainer.fit(faces.batches(16), steps_per_epoch=FLAGS.steps, epochs=1, shuffle=False)
     path = pathlib.Path(FLAGS.output_dir) / "trainer.keras"
     path.parent.mkdir(parents=True, exist_ok=True)
     trainer.save(path)

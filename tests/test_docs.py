@@ -66,9 +66,10 @@ def faces(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_python_blocks_run(page, faces, monkeypatch):
-    """All of a page's blocks in order, as one program."""
+    """All of a page's blocks in order, as one program, which warns of nothing."""
     monkeypatch.chdir(faces)
     namespace = {"__name__": "page"}
     registered = dict(ksf.margins._TABLE)

@@ -17,6 +17,7 @@ def run(program, *flags):
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert "UserWarning" not in result.stderr
     return result.stdout
 
 

@@ -43,5 +43,6 @@ def test_runs(path, tmp_path):
     client.execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert "EER" in printed
+    assert "Warning" not in printed
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert any("image/png" in output["data"] for output in pictures), "the figure at a cell's end is shown"

@@ -20,7 +20,8 @@ class MarginSchedule(keras.callbacks.Callback):
     Logs `margin` at the end of every epoch.
 
     Example:
-    >>> trainer.fit(dataset, callbacks=[keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)])
+    >>> growth = keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)
+    >>> trainer.fit(dataset, shuffle=False, callbacks=[growth])
 
     Reference: arXiv 2109.05565, section 3.3.
     """

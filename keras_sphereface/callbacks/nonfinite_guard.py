@@ -37,7 +37,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
     Example:
     >>> trainer.compile(keras_sphereface.GuardedOptimizer(keras.optimizers.SGD(0.1)))
     >>> guard = keras_sphereface.callbacks.NonFiniteGuard("skip", records=lambda step: ds.records_of_step(step, 128))
-    >>> trainer.fit(ds.batches(128), steps_per_epoch=1000, callbacks=[guard, checkpoint])
+    >>> trainer.fit(ds.batches(128), steps_per_epoch=1000, shuffle=False, callbacks=[guard, checkpoint])
     """
 
     def __init__(

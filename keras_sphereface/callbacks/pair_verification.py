@@ -20,7 +20,7 @@ class PairVerification(keras.callbacks.Callback):
 
     Example:
     >>> lfw = keras_sphereface.data.read_bin("faces_emore/lfw.bin")
-    >>> trainer.fit(dataset, callbacks=[keras_sphereface.callbacks.PairVerification(lfw, name="lfw")])
+    >>> trainer.fit(dataset, shuffle=False, callbacks=[keras_sphereface.callbacks.PairVerification(lfw, name="lfw")])
     """
 
     def __init__(

@@ -38,7 +38,7 @@ class FaceDataset:
 
     Example:
     >>> ds = ksf.data.from_recordio("faces_emore/train.rec")
-    >>> trainer.fit(ds.batches(512), steps_per_epoch=ds.steps_per_epoch(512), epochs=20)
+    >>> trainer.fit(ds.batches(512), steps_per_epoch=ds.steps_per_epoch(512), epochs=20, shuffle=False)
     """
 
     def __init__(self, source: Any, max_bad: int = 100, strict: bool = False):
