@@ -87,6 +87,14 @@ flags.DEFINE_string(
 flags.DEFINE_integer("num_processes", None, "How many processes train together, usually one a host.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "This process's number, from 0 to --num_processes minus 1.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
+
+# What makes a run the one that its log tells of. The same command goes on from the last checkpoint; with another value of
+# one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
+FIXED = ["backbone", "embedding_dim", "variant", "feature_norm", "margin", "scale", "detach", "margin_increase",
+         "margin_interval", "sample_rate", "batch_size", "checkpoint_steps", "accumulate", "ema", "dtype_policy",
+         "seed"]  # fmt: skip
+CHANGEABLE = ["steps", "schedule", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm", "augment"]
+flags.DEFINE_multi_enum("may_change", [], CHANGEABLE, "A flag whose value may be another than the run was begun with.")
 FLAGS = flags.FLAGS
 
 # What flags that were not given stand for. MS1M: the authors' recipe; synthetic: two minutes on two CPU cores.
@@ -201,14 +209,11 @@ def make_trainer_distributed(num_classes):
 
 def make_checkpoint(dataset, output_dir):
     """The checkpoints, with what must stay the same for a run to go on from one."""
-    run = {
-        "images": dataset.num_images,
-        "batch_size": FLAGS.batch_size,
-        "checkpoint_steps": FLAGS.checkpoint_steps,
-        "seed": FLAGS.seed,
-        "augment": FLAGS.augment,
-    }
-    return ksf.callbacks.Checkpoint(output_dir / "checkpoints", keep=FLAGS.keep_checkpoints, run=run)
+    length = {"steps", "warmup_steps"} if FLAGS.schedule == "constant" else set()  # Then a run may grow longer.
+    run = {f"--{name}": FLAGS[name].value for name in FIXED + CHANGEABLE if name not in length}
+    run |= {"images": dataset.num_images, "people": dataset.num_classes}
+    may_change = [name for name in run if name.removeprefix("--") in FLAGS.may_change]
+    return ksf.callbacks.Checkpoint(output_dir / "checkpoints", FLAGS.keep_checkpoints, run, may_change)
 
 
 def make_callbacks(dataset, pairs, output_dir, checkpoint):

@@ -148,6 +148,14 @@ def test_train_makes_a_model_that_the_other_commands_take(run, tmp_path, folder)
     result = json.loads(out)
     assert (result["identities"], result["images"]) == (3, 6)
     assert run("verify", A, A, "--model", output, *CROPS, "--threshold", "0.9")[0] == 0
+    again = [*words, "--batch-size", "2", "--steps-per-epoch", "1"]
+    code, out, error = run(*again, "--head", "ArcFace", "--learning-rate", "0.02")
+    assert (code, out) == (ERROR, "")
+    assert (
+        "begun with --head='SphereFaceR', --learning-rate=0.01. Received: --head='ArcFace', --learning-rate=0.02"
+        in error
+    )
+    assert run(*again, "--learning-rate", "0.02", "--may-change", "learning-rate")[0] == 0
 
 
 def test_detect_finds_and_cuts_out(run, shared, tmp_path):

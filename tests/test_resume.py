@@ -107,6 +107,15 @@ def test_a_run_that_changed_is_refused_with_the_reason(two_epochs):
         callbacks.Checkpoint(two_epochs, run={"batch_size": 8}).resume(adam)
 
 
+def test_a_change_on_purpose_is_let_through_and_logged(two_epochs, caplog):
+    run = {"batch_size": 16, "network": "new in the description, so nothing to compare with"}
+    checkpoint = callbacks.Checkpoint(two_epochs, run=run, may_change=["batch_size"])
+    assert checkpoint.resume(make_trainer()) == 2
+    assert "goes on with batch_size=16 instead of 8" in caplog.text
+    with pytest.raises(ValueError, match=r"`may_change` must name values of `run`: \['batch_size'\].*\['margin'\]"):
+        callbacks.Checkpoint(two_epochs, run={"batch_size": 8}, may_change=["margin"])
+
+
 def test_a_full_disk_stops_cleanly_with_the_last_good_checkpoint(two_epochs, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(two_epochs, folder)

@@ -68,6 +68,18 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     model = keras.saving.load_model(tmp_path / "model.keras")
     embeddings = model.predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
     np.testing.assert_allclose(np.linalg.norm(embeddings), 1.0, rtol=1e-5)
+    other = run(
+        *flags,
+        "--steps=4",
+        "--margin=1.5",
+        "--feature_norm=soft",
+        "--learning_rate=0.002",
+        "--may_change=learning_rate",
+    )
+    assert other.returncode != 0
+    assert (
+        "begun with --feature_norm='hard', --margin=1.4. Received: --feature_norm='soft', --margin=1.5." in other.stderr
+    )
     third = run(*flags, "--steps=4")
     assert third.returncode == 0, third.stderr[-3000:]
     again = keras.saving.load_model(tmp_path / "model.keras").predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
@@ -105,7 +117,7 @@ def test_the_same_command_after_kills_gives_the_same_bits(tmp_path):
     write_training_set(tmp_path)
     result = run_script("killed_program.py", tmp_path, tmp_path, KILLS)
     assert f"survived {KILLS} kills; another batch size: exit status 1" in result.stdout, result.stderr[-3000:]
-    assert "this run was begun with batch_size=4" in result.stderr
+    assert "this run was begun with --batch_size=4. Received: --batch_size=8" in result.stderr
 
 
 PARTS = ("corrupt JPEG", "zero bytes", "label beyond", "wrong magic", "index outside", "cut record")

@@ -1,7 +1,9 @@
 """Checkpoints from which a training goes on exactly."""
 
 import contextlib
+import logging
 import pathlib
+from collections.abc import Sequence
 
 import keras
 
@@ -10,6 +12,8 @@ from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
 from keras_sphereface.errors import CheckpointError, DivergenceError
 from keras_sphereface.hints import Path
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -25,9 +29,13 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: Where checkpoints go; made if missing.
         keep: How many of the last ones are kept, at least 1. Defaults to `2`.
-        run: Dictionary of JSON values that must be the same when the run goes on, e.g. the global batch size, the number of
-            steps of an epoch and the seed of the data: `resume` refuses others, naming them. The number of replicas need
-            not be among them: the same global batch on another number continues the run. Defaults to `None`.
+        run: Dictionary of JSON values that must be the same when the run goes on: all that makes it this run and no other,
+            e.g. the network, the margin, the global batch size, the number of steps of an epoch, the learning rate and
+            the seed of the data. `resume` refuses other values, naming them; a name that only one of the two has is not
+            compared. The number of replicas need not be among them: the same global batch on another number continues
+            the run. Defaults to `None`.
+        may_change: Names in `run` whose values may be others from here on, because you want it so, e.g.
+            `("learning_rate",)`; the change is logged. Defaults to none.
 
     Attributes:
         step: Number of batches trained on so far, skipped ones included: the `start_step` of the data.
@@ -37,15 +45,18 @@ class Checkpoint(keras.callbacks.Callback):
     >>> checkpoint = keras_sphereface.callbacks.Checkpoint("run/checkpoints", run=run)
     >>> epoch = checkpoint.resume(trainer)  # 0 in a new folder
     >>> data = dataset.batches(128, seed=1, start_step=checkpoint.step)
-    >>> trainer.fit(data, initial_epoch=epoch, epochs=20, steps_per_epoch=1000, callbacks=[checkpoint])
+    >>> trainer.fit(data, initial_epoch=epoch, epochs=20, steps_per_epoch=1000, shuffle=False, callbacks=[checkpoint])
     """
 
-    def __init__(self, folder: Path, keep: int = 2, run: dict | None = None):
+    def __init__(self, folder: Path, keep: int = 2, run: dict | None = None, may_change: Sequence[str] = ()):
         super().__init__()
         if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
             raise ValueError(f"`keep` must be an integer of at least 1. Received: keep={keep!r}")
         self._files = CheckpointFiles(folder, keep)
         self.run = dict(run or {})
+        if unknown := sorted({*may_change} - {*self.run}):
+            raise ValueError(f"`may_change` must name values of `run`: {sorted(self.run)}. Received: {unknown}")
+        self.may_change = tuple(may_change)
         self.step = 0
         self._epoch_first = self._epoch_steps = 0
 
@@ -91,12 +102,18 @@ class Checkpoint(keras.callbacks.Callback):
         return description["epoch"]
 
     def _check_run(self, path, saved):
-        for name in sorted({*saved, *self.run}):
-            if saved.get(name) != self.run.get(name):
-                raise ValueError(
-                    f"{path}: this run was begun with {name}={saved.get(name)!r}, and schedules and the order of the data "
-                    f"count from there. Received: {name}={self.run.get(name)!r}. Use the same, or another folder"
-                )
+        changed = [name for name in sorted({*saved} & {*self.run}) if saved[name] != self.run[name]]
+        before, now = (
+            ", ".join(f"{name}={values[name]!r}" for name in changed if name not in self.may_change)
+            for values in (saved, self.run)
+        )
+        if before:
+            raise ValueError(
+                f"{path}: this run was begun with {before}. Received: {now}. Use the same, another folder for another run, "
+                "or `may_change` for what changes on purpose"
+            )
+        for name in changed:
+            log.warning("The run goes on with %s=%r instead of %r", name, self.run[name], saved[name])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remembers how many batches came before."""
@@ -148,7 +165,7 @@ def _check_finite(variables, step):
         if keras.backend.is_float_dtype(variable.dtype) and not bool(keras.ops.all(keras.ops.isfinite(values))):
             raise DivergenceError(
                 f"After step {step} the variable {variable.path!r} is not finite: no checkpoint is written. Resume from the "
-                "last one with a lower learning rate or margin, or train under a NonFiniteGuard"
+                "last one with a lower learning rate (`may_change`), or train under a NonFiniteGuard"
             )
 
 

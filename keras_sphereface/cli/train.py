@@ -6,8 +6,8 @@
   keras-sphereface train my_photos/ --head ArcFace --margin 0.5 --output model.keras
 
 Photos become aligned crops with `keras-sphereface detect photos/ --output crops/ --which largest`. The same command
-again goes on from the last checkpoint in --checkpoints. All of the authors' choices are flags of
-examples/train_ms1m.py.
+again goes on from the last checkpoint in --checkpoints; one that would make it another run is refused. All of the
+authors' choices are flags of examples/train_ms1m.py.
 """
 
 import argparse
@@ -19,6 +19,10 @@ HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace"
 SYNTHETIC = "synthetic"
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
+
+# What makes a run the one that its checkpoints tell of. The second may change on the way, if --may-change says so.
+FIXED = ("backbone", "embedding_dim", "head", "margin", "scale", "batch_size", "seed")
+CHANGEABLE = ("steps", "learning_rate", "weight_decay", "augment")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="as papers state it (default: %(default)s)")
     parser.add_argument("--augment", choices=("none", "flip", "strong"), default="flip", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
+    parser.add_argument(
+        "--may-change",
+        action="append",
+        default=[],
+        choices=[_option(name).removeprefix("--") for name in CHANGEABLE],
+        help="an option whose value may be another than the run was begun with; repeatable",
+    )
     options.add_json(parser)
 
 
@@ -56,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
     import keras
 
-    from keras_sphereface.callbacks import Checkpoint, PairVerification
+    from keras_sphereface.callbacks import PairVerification
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.evaluator import evaluate
 
@@ -66,9 +77,9 @@ def run(args: argparse.Namespace) -> None:
     keras.utils.set_random_seed(args.seed)
     dataset, pairs = _open(args), [read_bin(path) for path in args.pairs]
     trainer = _make_trainer(args, dataset.num_classes)
-    checkpoint = Checkpoint(args.checkpoints or output.with_name(f"{output.stem}_checkpoints"))
-    length, start = args.steps_per_epoch or max(1, args.steps // EPOCHS), checkpoint.resume(trainer)
-    epochs = -(-args.steps // length)
+    length = args.steps_per_epoch or max(1, args.steps // EPOCHS)
+    checkpoint = _make_checkpoint(args, dataset, length)
+    start, epochs = checkpoint.resume(trainer), -(-args.steps // length)
     if start < epochs:
         view = dataset.batches if keras.backend.backend() == "tensorflow" else dataset.sequence
         trainer.fit(
@@ -89,6 +100,22 @@ def run(args: argparse.Namespace) -> None:
         "reports": [report.to_dict() for report in reports],
     }
     options.show(args, result, "\n".join([*map(str, reports), f"wrote {output}"]))
+
+
+def _make_checkpoint(args, dataset, length):
+    """The checkpoints, with what must stay the same for a run to go on from one."""
+    from keras_sphereface.callbacks import Checkpoint
+
+    run = {_option(name): getattr(args, name) for name in FIXED + CHANGEABLE}
+    run |= {"--steps-per-epoch": length, "images": dataset.num_images, "people": dataset.num_classes}
+    output = pathlib.Path(args.output)
+    folder = args.checkpoints or output.with_name(f"{output.stem}_checkpoints")
+    return Checkpoint(folder, run=run, may_change=[f"--{name}" for name in args.may_change])
+
+
+def _option(name):
+    """The option as it is typed, of its name in Python."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _open(args):
