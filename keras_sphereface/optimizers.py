@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_sphereface.fused_sgd import FusedSGD
+
 
 def sgd(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
@@ -21,7 +23,7 @@ def sgd(
         **kwargs: Further arguments of `keras.optimizers.SGD`.
 
     Returns:
-        A `keras.optimizers.SGD`.
+        A `keras.optimizers.SGD`; on TensorFlow a `FusedSGD`, which is quicker with many classes on the CPU.
 
     Raises:
         ValueError: If the momentum or the decay is out of range.
@@ -35,6 +37,5 @@ def sgd(
             "Expected momentum from 0 to below 1 and weight_decay of at least 0. "
             f"Received: momentum={momentum}, weight_decay={weight_decay}"
         )
-    return keras.optimizers.SGD(
-        learning_rate, momentum=momentum, weight_decay=weight_decay / (1.0 - momentum), **kwargs
-    )
+    make = FusedSGD if keras.backend.backend() == "tensorflow" else keras.optimizers.SGD
+    return make(learning_rate, momentum=momentum, weight_decay=weight_decay / (1.0 - momentum), **kwargs)

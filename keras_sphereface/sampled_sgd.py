@@ -5,11 +5,12 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sphereface.fused_sgd import FusedSGD
 from keras_sphereface.hints import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
-class SampledSGD(keras.optimizers.SGD):
+class SampledSGD(FusedSGD):
     """SGD for heads with a `sample_rate`: a class that was not drawn keeps its weights and its momentum, bit by bit.
 
     Plain SGD would go on moving such a class by its momentum, let the momentum fade and take weight decay from it. Only the
@@ -38,23 +39,14 @@ class SampledSGD(keras.optimizers.SGD):
         gradient = ops.cast(gradient, variable.dtype)
         learning_rate = ops.cast(learning_rate, variable.dtype)
         drawn = ops.any(gradient != 0, axis=tuple(range(len(gradient.shape) - 1)), keepdims=True)
-        values = ops.convert_to_tensor(variable)
-        moved = values
-        if self.weight_decay is not None and self._use_weight_decay(variable):
-            moved = moved - values * ops.cast(self.weight_decay, variable.dtype) * learning_rate
-        step = -learning_rate * gradient
-        if self.momentum != 0:
-            momentums = self.momentums[self._get_variable_index(variable)]
-            before = ops.convert_to_tensor(momentums)
-            after = before * self.momentum + step
-            step = after * self.momentum + step if self.nesterov else after
-            self.assign(momentums, ops.where(drawn, after, before))
-        self.assign(variable, ops.where(drawn, moved + step, values))
+        olds = [old for old in (variable, self.velocity_of(variable)) if old is not None]
+        before = [ops.convert_to_tensor(old) for old in olds]
+        for old, values, after in zip(olds, before, self.step(gradient, learning_rate, variable, *before)):
+            self.assign(old, ops.where(drawn, after, values))
 
-    def _apply_weight_decay(self, variables):
-        others = [variable for variable in variables if not self._is_sampled(variable)]
-        if others:
-            super()._apply_weight_decay(others)
+    def decays_itself(self, variable):
+        """Whether `update_step` takes the weight decay of a variable."""
+        return self._is_sampled(variable) or super().decays_itself(variable)
 
     def _is_sampled(self, variable):
         # TensorFlow hands over its own variables: the Keras variable has the head's mark.
@@ -81,7 +73,7 @@ def for_sampling(optimizer: str | keras.optimizers.Optimizer) -> keras.optimizer
     if isinstance(optimizer, SampledSGD):
         return optimizer
     # PyTorch has a class of its own behind the name.
-    is_plain = type(optimizer) is type(keras.optimizers.SGD())
+    is_plain = type(optimizer) in (FusedSGD, type(keras.optimizers.SGD()))
     if not is_plain or optimizer.built or hasattr(optimizer, "_exclude_from_weight_decay"):
         what = "one that is built or excludes variables" if is_plain else type(optimizer).__name__
         raise ValueError(

@@ -16,7 +16,7 @@ class UnitColumns(keras.constraints.Constraint):
 
     def __call__(self, matrix):
         """Returns the matrix `(dim, classes)` with unit columns."""
-        return kernels.unit_columns(ops.convert_to_tensor(matrix))
+        return kernels.unit_columns(matrix)
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")

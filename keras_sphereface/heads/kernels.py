@@ -37,9 +37,10 @@ def compiled(function):
 
 def unit_columns(matrix):
     """A matrix `(dim, classes)` with its columns put on the unit sphere, as `keras.constraints.UnitNorm(axis=0)` does."""
-    return (
-        _on_cpu_in_two_passes(matrix) if _is_tensorflow_on_cpu() else _unit(matrix, ops.sum(ops.square(matrix), axis=0))
-    )
+    if _is_tensorflow_on_cpu():
+        return _on_cpu_in_two_passes(matrix)
+    matrix = ops.convert_to_tensor(matrix)
+    return _unit(matrix, ops.sum(ops.square(matrix), axis=0))
 
 
 def _is_tensorflow_on_cpu():
@@ -51,7 +52,10 @@ def _is_tensorflow_on_cpu():
 
 
 def _on_cpu_in_two_passes(matrix):
-    """Reads the matrix twice and writes it once. A sum over axis 0 jumps from row to row instead, four times as long."""
+    """Reads the matrix twice and writes it once. A sum over axis 0 jumps from row to row instead, four times as long.
+
+    A variable is written in place, which saves memory that is new with each step: what is returned is its own value.
+    """
     import tensorflow as tf
 
     def project(matrix):
@@ -62,7 +66,15 @@ def _on_cpu_in_two_passes(matrix):
 
         return _unit(matrix, class_blocks.fold(add_rows, ops.zeros(columns), rows, _ROWS, traced=True))
 
-    return compiled(project)(tf.convert_to_tensor(matrix))  # of a Keras variable too
+    if not isinstance(matrix, keras.Variable) or tf.distribute.has_strategy():
+        return compiled(project)(tf.convert_to_tensor(matrix))
+    variable = matrix.value
+
+    def project_in_place():
+        variable.assign(project(tf.convert_to_tensor(variable)))
+
+    compiled(project_in_place)()
+    return tf.convert_to_tensor(variable)
 
 
 def _unit(matrix, squares):

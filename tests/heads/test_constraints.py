@@ -20,3 +20,22 @@ def test_equals_keras_unit_norm(rows, rng):
         compiled = tf.function(lambda: project(variable))
         np.testing.assert_allclose(compiled().numpy(), expected, atol=1e-6)
     assert isinstance(keras.constraints.deserialize(keras.constraints.serialize(project)), UnitColumns)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others have no graph")
+def test_a_variable_is_projected_after_what_read_it_before(rng):
+    import tensorflow as tf
+
+    matrix = rng.normal(size=(9, 13)).astype("float32")
+    variable, project = keras.Variable(matrix), UnitColumns()
+
+    @tf.function
+    def step():
+        before = variable * 2.0
+        variable.assign(project(variable))
+        return before, variable + 0.0
+
+    before, after = step()
+    np.testing.assert_array_equal(before.numpy(), 2.0 * matrix)
+    np.testing.assert_allclose(after.numpy(), variable.numpy())
+    np.testing.assert_allclose(np.linalg.norm(variable.numpy(), axis=0), 1.0, rtol=1e-6)

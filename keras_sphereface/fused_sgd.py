@@ -1,0 +1,79 @@
+"""SGD that updates large weights in one pass over memory, on TensorFlow's CPU."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_sphereface.devices import tensorflow_has_accelerator
+
+# Weights of fewer values than this (16 MB in float32) stay near the processor's caches: compiling would not pay.
+LARGE = 2**22
+
+
+@keras.saving.register_keras_serializable(package="keras_sphereface")
+class FusedSGD(keras.optimizers.SGD):
+    """`keras.optimizers.SGD`, whose update of large weights is one compiled program that works in place.
+
+    TensorFlow's own operations read and write the class weights of a head a dozen times an update, each time into memory
+    that is new. The arithmetic and the variables are Keras's, so that checkpoints of one go on with the other. Small
+    weights, accelerators, several replicas and other backends are left to `keras.optimizers.SGD`.
+
+    `keras_sphereface.optimizers.sgd` makes one.
+
+    Args:
+        *args, **kwargs: As `keras.optimizers.SGD`.
+
+    Example:
+    >>> trainer.compile(keras_sphereface.fused_sgd.FusedSGD(0.1, momentum=0.9, weight_decay=5e-3))
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates a variable, a large one with its weight decay."""
+        if not _is_fused(variable):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        velocity = self.velocity_of(variable)
+        gradient, learning_rate = (tf.cast(tf.convert_to_tensor(x), variable.dtype) for x in (gradient, learning_rate))
+
+        @tf.function(jit_compile=True)
+        def update():
+            values = [ops.convert_to_tensor(v) for v in (variable, velocity) if v is not None]
+            for old, new in zip((variable, velocity), self.step(gradient, learning_rate, variable, *values)):
+                old.assign(new)
+
+        update()
+
+    def velocity_of(self, variable):
+        """The momentum's variable, or `None` without momentum."""
+        return self.momentums[self._get_variable_index(variable)] if self.momentum != 0 else None
+
+    def step(self, gradient, learning_rate, variable, values, velocity=None):
+        """Returns the values after a step with their weight decay and, with momentum, the velocity."""
+        moved = values
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            moved = values - values * ops.cast(self.weight_decay, values.dtype) * learning_rate
+        step = -learning_rate * gradient
+        if velocity is None:
+            return (moved + step,)
+        velocity = velocity * self.momentum + step
+        return moved + (velocity * self.momentum + step if self.nesterov else velocity), velocity
+
+    def decays_itself(self, variable):
+        """Whether `update_step` takes the weight decay of a variable."""
+        return _is_fused(variable)
+
+    def _apply_weight_decay(self, variables):
+        others = [variable for variable in variables if not self.decays_itself(variable)]
+        if others:
+            super()._apply_weight_decay(others)
+
+
+def _is_fused(variable):
+    if keras.backend.backend() != "tensorflow" or math.prod(variable.shape) < LARGE:
+        return False
+    import tensorflow as tf
+
+    return not (tf.executing_eagerly() or tf.distribute.has_strategy() or tensorflow_has_accelerator())
