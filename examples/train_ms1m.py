@@ -186,7 +186,7 @@ def make_trainer(num_classes):
 
 def make_distribution(num_classes):
     """What --distribute names, of `keras.distribution`."""
-    several = FLAGS.num_processes is not None  # Then each process takes its part of a batch.
+    several = FLAGS.num_processes is not None and uses_tf_data()  # Then Keras gives each process its part of a batch.
     if FLAGS.distribute == "data_parallel":
         return ksf.distribution.data_parallel(auto_shard_dataset=several)
     try:
@@ -238,7 +238,8 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
 def batches(dataset, start_step):
     """The training batches from a step on: tf.data, or without TensorFlow a `keras.utils.PyDataset`."""
     view = dataset.batches if uses_tf_data() else dataset.sequence
-    return view(FLAGS.batch_size, seed=FLAGS.seed, augment=FLAGS.augment, start_step=start_step)
+    data = view(FLAGS.batch_size, seed=FLAGS.seed, augment=FLAGS.augment, start_step=start_step)
+    return data if FLAGS.num_processes is None or uses_tf_data() else ksf.distribution.local_part(data)
 
 
 def uses_tf_data():
@@ -253,8 +254,6 @@ def join_processes():
         if FLAGS.distribute not in PARALLEL or FLAGS.job_address is None or FLAGS.process_id is None:
             raise app.UsageError("--num_processes needs --job_address, --process_id and --distribute=data_parallel or "
                                  "class_parallel.")  # fmt: skip
-        if not uses_tf_data():
-            raise app.UsageError("--num_processes: the data are shared out by tf.data. Install tensorflow-cpu.")
         ksf.distribution.initialize(FLAGS.job_address, FLAGS.num_processes, FLAGS.process_id)
     if keras.backend.backend() == "jax" and uses_tf_data():
         import tensorflow as tf

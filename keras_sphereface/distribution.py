@@ -71,8 +71,8 @@ def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataPar
     """A `keras.distribution.DataParallel` over all devices of all processes: each has the model and a part of the batch.
 
     Args:
-        auto_shard_dataset: Whether Keras hands each process its part of a `tf.data.Dataset` of whole batches. Defaults to
-            `True`.
+        auto_shard_dataset: Whether Keras hands each process its part of a `tf.data.Dataset` of whole batches. `False` where
+            the data are a `local_part`. Defaults to `True`.
 
     Returns:
         The distribution, for `keras.distribution.set_distribution`.
@@ -123,6 +123,62 @@ def class_parallel(
     return keras.distribution.ModelParallel(
         layout_map=head_layout(mesh, head), batch_dim_name=BATCH, auto_shard_dataset=auto_shard_dataset
     )
+
+
+def local_rows(batch_size: int) -> slice:
+    """The rows of a whole batch that this process has to give to `fit` under the distribution that is set.
+
+    Args:
+        batch_size: Number of examples of the whole batch; the devices that share it out must divide it.
+
+    Returns:
+        A slice; all rows where every process needs them.
+    """
+    current = keras.distribution.distribution()
+    if current is None:
+        return slice(0, batch_size)
+    sharding = current.get_data_layout((batch_size,)).backend_layout
+    places = [rows.indices(batch_size) for (rows,) in sharding.addressable_devices_indices_map((batch_size,)).values()]
+    return slice(min(start for start, _, _ in places), max(stop for _, stop, _ in places))
+
+
+def local_part(data: keras.utils.PyDataset) -> keras.utils.PyDataset:
+    """A `keras.utils.PyDataset` with this process's rows of the whole batches of another: several processes without tf.data.
+
+    Args:
+        data: A `keras.utils.PyDataset`, e.g. `dataset.sequence(batch_size)`, the same in all processes.
+
+    Returns:
+        A `keras.utils.PyDataset`; the distribution must have `auto_shard_dataset=False`.
+
+    Example:
+    >>> keras.distribution.set_distribution(keras_sphereface.distribution.data_parallel(auto_shard_dataset=False))
+    >>> trainer.fit(keras_sphereface.distribution.local_part(dataset.sequence(512)), steps_per_epoch=100)
+    """
+    return _LocalPart(data)
+
+
+class _LocalPart(keras.utils.PyDataset):
+    """See `local_part`."""
+
+    def __init__(self, data):
+        super().__init__(workers=1)  # Those of `data` read ahead, in its order.
+        self._data = data
+
+    def __len__(self):
+        return len(self._data)
+
+    @property
+    def num_batches(self):
+        return self._data.num_batches
+
+    def __getitem__(self, index):
+        batch = self._data[index]
+        rows = local_rows(len(keras.tree.flatten(batch)[0]))
+        return keras.tree.map_structure(lambda array: array[rows], batch)
+
+    def on_epoch_end(self):
+        self._data.on_epoch_end()
 
 
 def head_layout(mesh: keras.distribution.DeviceMesh, head: str = r"[^/]*head[^/]*") -> keras.distribution.LayoutMap:

@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor:
+def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float, class_weights: Tensor | None = None) -> Tensor:
     r"""Weighted sum over the classes of binary cross-entropies: the target against 1, every other class against 0.
 
     $\lambda \log(1 + e^{-z_y}) + (1 - \lambda) \sum_{i \ne y} \log(1 + e^{z_i})$
@@ -31,14 +31,16 @@ def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float) -> Tensor
         logits: Float tensor of shape `(batch, classes)`.
         labels: Integer tensor of shape `(batch,)`.
         positive_weight: lambda, the weight of the target's term, in (0, 1).
+        class_weights: What each class counts among the others, `(classes,)`. Defaults to `None`, once.
 
     Returns:
         Float tensor of shape `(batch,)`.
 
     Reference: SphereFace2, arXiv 2108.01513, equation 5.
     """
-    is_target = target_mask(labels, logits.shape[-1])
-    weights = ops.where(is_target, positive_weight, 1.0 - positive_weight)
+    is_target = target_mask(labels, ops.shape(logits)[-1])
+    others = 1.0 - positive_weight if class_weights is None else (1.0 - positive_weight) * class_weights
+    weights = ops.where(is_target, positive_weight, others)
     return ops.sum(weights * ops.softplus(ops.where(is_target, -logits, logits)), axis=1)
 
 

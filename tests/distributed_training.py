@@ -4,7 +4,7 @@
     python distributed_training.py FOLDER --process=0 --address=127.0.0.1:PORT WAY...  and with --process=1, in two
 
 A way is `one` (device), `data` or `class` (parallel), with the number of classes: `class:8`. `one_sampled` and
-`class_sampled` draw classes.
+`class_sampled` draw classes; `data_local` and `class_local` take their parts of the batches without tf.data.
 """
 
 import argparse
@@ -19,6 +19,20 @@ import keras_sphereface as ksf
 DIM, BATCH, STEPS = 8, 8, 6
 
 
+class Batches(keras.utils.PyDataset):
+    """Whole batches of arrays."""
+
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        return tuple(array[index * BATCH : (index + 1) * BATCH] for array in self.arrays)
+
+
 def train(way, num_classes, folder):
     """Trains, saves and loads; returns the losses."""
     distribution = {
@@ -27,6 +41,8 @@ def train(way, num_classes, folder):
         "data": ksf.distribution.data_parallel,
         "class": lambda: ksf.distribution.class_parallel(num_classes),
         "class_sampled": lambda: ksf.distribution.class_parallel(num_classes),
+        "data_local": lambda: ksf.distribution.data_parallel(auto_shard_dataset=False),
+        "class_local": lambda: ksf.distribution.class_parallel(num_classes, auto_shard_dataset=False),
     }[way]()
     keras.distribution.set_distribution(distribution)
     keras.utils.set_random_seed(7)
@@ -42,7 +58,9 @@ def train(way, num_classes, folder):
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: losses.append(float(logs["loss"])))
     checkpoint = ksf.callbacks.Checkpoint(folder / f"{way}{num_classes}")
     arguments = {"epochs": 2, "verbose": 0, "callbacks": [each, checkpoint]}
-    if keras.distribution.distribution() is not None and keras.distribution.distribution().num_processes > 1:
+    if way.endswith("local"):
+        trainer.fit(ksf.distribution.local_part(Batches(images, labels)), shuffle=False, **arguments)
+    elif keras.distribution.distribution() is not None and keras.distribution.distribution().num_processes > 1:
         import tensorflow as tf  # Keras hands each process its part of a tf.data set.
 
         data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH, drop_remainder=True)

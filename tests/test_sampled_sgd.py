@@ -108,6 +108,17 @@ def test_accumulated_steps_move_what_any_of_them_drew(rng):
     assert 15 < (slots(trainer)[0] != second).any(axis=0).sum() < 30
 
 
+def test_sphereface2_learns_from_drawn_classes(rng):
+    images, labels = coloured_squares(rng, 52)
+    trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.SphereFace2(MANY, scale=10.0, sample_rate=0.3, seed=5))
+    trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.002, momentum=0.9)))
+    history = trainer.fit(images, labels, batch_size=16, epochs=8, verbose=0).history
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    kernel, _ = slots(trainer)
+    trainer.train_on_batch(images[:4], labels[:4])
+    assert (slots(trainer)[0] == kernel).all(axis=0).sum() == MANY - 15
+
+
 def test_the_constraint_settles(rng):
     constraint = ksf.heads.constraints.SettledUnitNorm(axis=0)
     once = constraint(rng.normal(size=(512, 2000)).astype("float32"))

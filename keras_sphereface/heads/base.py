@@ -1,14 +1,19 @@
 """What every margin head shares: class weights on the sphere, cosines in float32, and the checks of its input."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, margins
 from keras_sphereface.heads import class_blocks
-from keras_sphereface.heads.constraints import UnitColumns
+from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
+from keras_sphereface.heads.sampling import check_sample_rate, draw_classes
 from keras_sphereface.hints import Shape, Tensor
 
 WEIGHT_NORMS = ("projected", "graph", "none")
+# Keras does not save a layer's random state with its weights.
+DRAWS = "draws"
 
 
 class AngularHead(keras.layers.Layer):
@@ -28,6 +33,9 @@ class AngularHead(keras.layers.Layer):
         class_block: The loss over blocks of that many classes, so that memory grows with batch x block instead of
             batch x classes; loss and gradients stay the same, for one more matrix product. `None` for all classes at once;
             `"auto"` for blocks where one matrix of (batch, classes) would be beyond 256 MiB. Needs `detach=True`.
+        sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over; `None` for
+            all classes, as 1 is.
+        seed: Seed of the draws, an integer; `None` for a random one.
         **kwargs: `name`, `dtype`, `trainable`, as in every Keras layer.
     """
 
@@ -40,6 +48,8 @@ class AngularHead(keras.layers.Layer):
         weight_norm: str = "projected",
         kernel_initializer: str | keras.Initializer = "glorot_normal",
         class_block: int | str | None = "auto",
+        sample_rate: float | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -56,6 +66,14 @@ class AngularHead(keras.layers.Layer):
         self.weight_norm = weight_norm
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.class_block = class_blocks.check_class_block(class_block, self.detach)
+        self.sample_rate = check_sample_rate(sample_rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if self.samples else None
+
+    @property
+    def samples(self) -> bool:
+        """Whether a training step draws classes."""
+        return self.sample_rate is not None and self.sample_rate < 1.0
 
     def build(self, input_shape: Shape) -> None:
         """Creates `kernel` of shape `(embedding_dim, num_classes)` and the scalar `current_margin`."""
@@ -73,6 +91,7 @@ class AngularHead(keras.layers.Layer):
             dtype="float32",
             autocast=False,
         )
+        self.kernel.sampled_classes = self.samples  # Read by `SampledSGD`
         self.current_margin = self.add_weight(
             name="current_margin",
             shape=(),
@@ -85,7 +104,7 @@ class AngularHead(keras.layers.Layer):
 
     def _projection(self):
         """The constraint that puts the class weights back on the sphere after an update."""
-        return UnitColumns()
+        return SettledUnitNorm(axis=0) if self.samples else UnitColumns()
 
     def _unit_initializer(self, shape, dtype=None):
         return feature_norms.normalize(self.kernel_initializer(shape, dtype=dtype), axis=0)[0]
@@ -98,6 +117,12 @@ class AngularHead(keras.layers.Layer):
         if classes is not None:
             kernel = ops.take(kernel, classes, axis=1)
         return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
+
+    def drawn_classes(self, labels: Tensor, training: bool = True) -> tuple[Tensor | None, Tensor]:
+        """The classes that a step's loss is taken over, None for all, and the labels as places among them."""
+        if not (self.samples and training):
+            return None, labels
+        return draw_classes(labels, self.num_classes, self.sample_rate, self.seed_generator)
 
     def cosines_and_norms(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines of shape `(batch, num_classes)` between embeddings and classes, and the norms, `(batch,)`."""
@@ -139,6 +164,19 @@ class AngularHead(keras.layers.Layer):
             )
         return ops.cast(embeddings, "float32")
 
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the weights and, of a head that draws classes, where its draws have got to."""
+        super().save_own_variables(store)
+        if self.samples:
+            store[DRAWS] = self.seed_generator.state
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved; weights of a head that draws none will do."""
+        names = list(store.keys())
+        super().load_own_variables({name: store[name] for name in names if name != DRAWS})
+        if self.samples and DRAWS in names:
+            self.seed_generator.state.assign(store[DRAWS])
+
     def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         return {
@@ -150,6 +188,8 @@ class AngularHead(keras.layers.Layer):
             "weight_norm": self.weight_norm,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "class_block": self.class_block,
+            "sample_rate": self.sample_rate,
+            "seed": self.seed,
         }
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

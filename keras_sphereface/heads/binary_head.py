@@ -11,6 +11,7 @@ from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import OneVsAll
 from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.margin_head import check_positive
+from keras_sphereface.heads.sampling import weights_of_drawn
 from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
 from keras_sphereface.hints import Shape, Tensor
 
@@ -39,6 +40,9 @@ class BinaryHead(AngularHead):
         weight_norm: `"projected"` or `"graph"`. Defaults to `"projected"`.
         kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
         class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
+        sample_rate: Partial FC, as in `MarginHead`. The loss is a sum over classes: one that was drawn counts for as many as
+            it stands for, so that loss and gradient are those of all classes in expectation. Defaults to `None`.
+        seed: Seed of the draws, an integer. Defaults to `None`, a random one.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments, returns, raises: as `MarginHead`; the logits are before the sigmoid.
@@ -64,6 +68,8 @@ class BinaryHead(AngularHead):
         weight_norm: str = "projected",
         kernel_initializer: str | keras.Initializer = "glorot_normal",
         class_block: int | str | None = "auto",
+        sample_rate: float | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         if variant not in VARIANTS:
@@ -72,9 +78,8 @@ class BinaryHead(AngularHead):
             raise ValueError(
                 "`weight_norm` of SphereFace2 must be 'projected' or 'graph'. Received: weight_norm='none'"
             )
-        super().__init__(
-            num_classes, VARIANTS[variant], margin_value, detach, weight_norm, kernel_initializer, class_block, **kwargs
-        )
+        of_base = margin_value, detach, weight_norm, kernel_initializer, class_block, sample_rate, seed
+        super().__init__(num_classes, VARIANTS[variant], *of_base, **kwargs)
         self.variant = variant
         self.scale = check_positive("scale", scale)
         self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
@@ -127,21 +132,20 @@ class BinaryHead(AngularHead):
     def loss_and_statistics(
         self, embeddings: Tensor, labels: Tensor, training: bool = True
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`.
-
-        They are the same in training and outside: this head draws no classes.
-        """
+        """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes)
+        classes, labels = self.drawn_classes(labels, training)
+        weights = None if classes is None else weights_of_drawn(classes, labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         if self.has_closed_form(embeddings):
-            entropies, *cosines = self._closed_form(directions, labels, valid)
+            entropies, *cosines = self._closed_form(directions, labels, valid, self.unit_kernel(classes), weights)
         else:
-            entropies, *cosines = self._differentiated(directions, labels)
+            entropies, *cosines = self._differentiated(directions, labels, self.unit_kernel(classes), weights)
         factor = 1.0 if self.loss_weight is None else self.loss_weight / self.scale
         return ops.where(valid, factor * entropies, float("nan")), batch_statistics(*cosines, norms)
 
-    def _closed_form(self, directions, labels, valid):
+    def _closed_form(self, directions, labels, valid, kernel, weights):
         margin = ops.convert_to_tensor(self.current_margin)
         shift = margin if self.variant == "C" else 0.0
         _, psi = margins.functions_of_cosine(self.margin, margin)
@@ -151,14 +155,15 @@ class BinaryHead(AngularHead):
             lambda cosines: self._adjust(cosines if psi is None else psi(cosines)) - shift,
             labels,
             norm_flows=False,
-            block=self.block_size(directions.shape[0]),
+            block=self.block_size(directions.shape[0], kernel.shape[1]),
+            weights=weights,
         )
         magnitudes = ops.where(valid, self.scale, float("nan"))
-        return detached_loss(problem, directions, self.unit_kernel(), magnitudes, ops.convert_to_tensor(self.bias))
+        return detached_loss(problem, directions, kernel, magnitudes, ops.convert_to_tensor(self.bias))
 
-    def _differentiated(self, directions, labels):
-        cosines = ops.matmul(directions, self.unit_kernel())
-        entropies = losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight)
+    def _differentiated(self, directions, labels, kernel, weights):
+        cosines = ops.matmul(directions, kernel)
+        entropies = losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight, weights)
         return entropies, *target_and_nearest(cosines, labels)
 
     def _adjust(self, cosines):
@@ -175,7 +180,7 @@ class BinaryHead(AngularHead):
         if self.variant != "C":
             shifted = margins.apply_margin(cosines, labels, self.margin, self.current_margin, detach=False)
             return self._adjust(shifted)
-        is_target = margins.target_mask(labels, self.num_classes)
+        is_target = margins.target_mask(labels, ops.shape(cosines)[1])
         margin = ops.convert_to_tensor(self.current_margin)
         return self._adjust(cosines) + ops.where(is_target, -margin, margin)
 

@@ -26,6 +26,7 @@ class Problem:
         labels: int32 `(batch,)`, in `[0, classes)`.
         norm_flows: Whether the magnitudes need a gradient.
         block: Number of classes of a block.
+        weights: What each class counts in a sum over the others, `(classes,)`; None for once. Defaults to `None`.
     """
 
     criterion: object
@@ -34,6 +35,7 @@ class Problem:
     labels: object
     norm_flows: bool
     block: int
+    weights: object = None
 
 
 def detached_loss(problem, directions, kernel, magnitudes, bias=None):
@@ -113,7 +115,9 @@ class _Passes:
         # Hidden by a value that depends on `found`, so that the targets are taken before they are written over.
         cosines = kernels.replace_targets(cosines, labels, found + HIDDEN, self.one_block)
         bias = class_blocks.columns(self.bias, start, size) if self.bias_per_class else self.bias
-        return found, BlockLogits(cosines, self.magnitudes, self.problem.others, bias)
+        weights = self.problem.weights
+        weights = None if weights is None else class_blocks.columns(weights, start, size)
+        return found, BlockLogits(cosines, self.magnitudes, self.problem.others, bias, weights)
 
     def _dot_of_others(self, slopes, logits):
         """The slopes times the values of the other classes where that isn't a by-product of the gradient to directions."""
@@ -178,10 +182,11 @@ class BlockLogits:
         magnitudes: `(batch,)`.
         others: Function of cosines or None; see `Problem`.
         bias: `(size,)`, `(1,)` or None.
+        weights: `(size,)` or None; see `Problem`.
     """
 
-    def __init__(self, cosines, magnitudes, others, bias):
-        self.cosines, self.magnitudes = cosines, magnitudes
+    def __init__(self, cosines, magnitudes, others, bias, weights=None):
+        self.cosines, self.magnitudes, self.weights = cosines, magnitudes, weights
         self.nearest = ops.maximum(ops.max(cosines, axis=1), criteria.LOWEST)
         self.values = None
         if others is not None or bias is not None:
@@ -192,6 +197,10 @@ class BlockLogits:
         if self.values is None:
             return self.magnitudes * self.nearest
         return ops.max(self.values, axis=1)
+
+    def weighted(self, values):
+        """Values of shape `(batch, size)` times what their classes count."""
+        return values if self.weights is None else self.weights * values
 
     def map(self, function, *rows):
         """`function(logits, ...)` elementwise, with further arguments of shape `(batch,)`, in one pass."""

@@ -54,11 +54,11 @@ class OneVsAll:
 
     def fold(self, state, logits):
         """See `Softmax`."""
-        return (state[0] + ops.sum(logits.map(ops.softplus), axis=1),), self.slopes(state, logits)
+        return (state[0] + ops.sum(logits.weighted(logits.map(ops.softplus)), axis=1),), self.slopes(state, logits)
 
     def slopes(self, state, logits):
         """See `Softmax`."""
-        return logits.map(lambda z: (1.0 - self.positive_weight) * ops.sigmoid(z))
+        return logits.weighted(logits.map(lambda z: (1.0 - self.positive_weight) * ops.sigmoid(z)))
 
     def finish(self, state, target_logits):
         """See `Softmax`."""

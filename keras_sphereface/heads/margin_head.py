@@ -1,22 +1,15 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins, regularizers
 from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
-from keras_sphereface.heads.constraints import SettledUnitNorm
 from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
-from keras_sphereface.heads.sampling import check_sample_rate, draw_classes
 from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
 from keras_sphereface.hints import Shape, Tensor
-
-# Keras does not save a layer's random state with its weights.
-DRAWS = "draws"
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -88,12 +81,8 @@ class MarginHead(AngularHead):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(
-            num_classes, margin, margin_value, detach, weight_norm, kernel_initializer, class_block, **kwargs
-        )
-        self.sample_rate = check_sample_rate(sample_rate)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if self.samples else None
+        of_base = margin_value, detach, weight_norm, kernel_initializer, class_block, sample_rate, seed
+        super().__init__(num_classes, margin, *of_base, **kwargs)
         self.feature_norm = feature_norms.get(feature_norm)
         if penalty_power not in (1, 2):
             raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
@@ -112,16 +101,7 @@ class MarginHead(AngularHead):
             self.bias = self.add_weight(
                 name="bias", shape=(self.num_classes,), initializer="zeros", dtype="float32", autocast=False
             )
-        for variable in self.trainable_weights:
-            variable.sampled_classes = self.samples  # Read by `SampledSGD`
-
-    @property
-    def samples(self) -> bool:
-        """Whether a training step draws classes."""
-        return self.sample_rate is not None and self.sample_rate < 1.0
-
-    def _projection(self):
-        return SettledUnitNorm(axis=0) if self.samples else super()._projection()
+            self.bias.sampled_classes = self.samples
 
     def call(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the logits; see the class."""
@@ -167,10 +147,10 @@ class MarginHead(AngularHead):
     def _classes(self, labels, training):
         """The class weights, `(embedding_dim, classes)`, the bias or None, and the labels as places among the classes."""
         bias = None if self.bias is None else ops.convert_to_tensor(self.bias)
-        if not (self.samples and training):
-            return self.unit_kernel(), bias, labels
-        classes, labels = draw_classes(labels, self.num_classes, self.sample_rate, self.seed_generator)
-        return self.unit_kernel(classes), None if bias is None else ops.take(bias, classes), labels
+        classes, labels = self.drawn_classes(labels, training)
+        if classes is not None and bias is not None:
+            bias = ops.take(bias, classes)
+        return self.unit_kernel(classes), bias, labels
 
     def _closed_form(self, directions, magnitudes, labels, kernel, bias):
         others, targets = margins.functions_of_cosine(self.margin, ops.convert_to_tensor(self.current_margin))
@@ -187,19 +167,6 @@ class MarginHead(AngularHead):
         characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)
         return _scaled(characteristic, magnitudes, bias)
 
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the weights and, of a head that draws classes, where its draws have got to."""
-        super().save_own_variables(store)
-        if self.samples:
-            store[DRAWS] = self.seed_generator.state
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved; weights of a head that draws none will do."""
-        names = list(store.keys())
-        super().load_own_variables({name: store[name] for name in names if name != DRAWS})
-        if self.samples and DRAWS in names:
-            self.seed_generator.state.assign(store[DRAWS])
-
     def get_config(self) -> dict:
         """Returns the arguments as a dictionary."""
         return {
@@ -211,8 +178,6 @@ class MarginHead(AngularHead):
             "penalty_power": self.penalty_power,
             "repulsion": self.repulsion,
             "use_bias": self.use_bias,
-            "sample_rate": self.sample_rate,
-            "seed": self.seed,
         }
 
 

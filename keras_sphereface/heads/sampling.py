@@ -1,4 +1,4 @@
-r"""Partial FC: a training step's softmax over the batch's classes and a random part of the others.
+r"""Partial FC: a training step's loss over the batch's classes and a random part of the others.
 
 Reference: "Partial FC: Training 10 Million Identities on a Single Machine", arXiv 2010.05222, and "Killing Two Birds with
 One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC", arXiv 2203.15565, section 3.
@@ -67,6 +67,28 @@ def draw_classes(labels, num_classes, sample_rate, seed):
     _, classes = ops.top_k(scores, number_drawn(sample_rate, num_classes, batch_size), sorted=False)
     classes = ops.sort(ops.cast(classes, "int32"))
     return classes, ops.cast(ops.searchsorted(classes, labels), "int32")
+
+
+def weights_of_drawn(classes, labels, num_classes):
+    """What each drawn class counts in a sum over classes, so that its expectation is the sum over all.
+
+    The batch's own are always drawn and count once; each of the others stands for as many as there are for one that is
+    drawn.
+
+    Args:
+        classes: The classes drawn, `(drawn,)`.
+        labels: Their places in it, of the batch, int32 `(batch,)`.
+        num_classes: Number of all classes.
+
+    Returns:
+        A float32 tensor of shape `(drawn,)`.
+    """
+    drawn = ops.cast(ops.shape(classes)[0], "float32")
+    own = ops.scatter_update(
+        ops.zeros_like(classes, dtype="float32"), labels[:, None], ops.ones_like(labels, dtype="float32")
+    )
+    distinct = ops.sum(own)
+    return ops.where(own > 0, 1.0, (num_classes - distinct) / ops.maximum(drawn - distinct, 1.0))
 
 
 def _refuse_replicas():

@@ -8,7 +8,7 @@ from test_closed_form import BATCH, CLASSES, DIM, assert_close, loss_and_gradien
 
 import keras_sphereface as ksf
 from keras_sphereface import heads
-from keras_sphereface.heads.sampling import draw_classes, number_drawn
+from keras_sphereface.heads.sampling import draw_classes, number_drawn, weights_of_drawn
 
 pytestmark = pytest.mark.core
 
@@ -80,6 +80,39 @@ def test_the_loss_is_the_dense_loss_of_the_classes_drawn(case, options, batch):
     assert not to_kernel[:, others].any()
 
 
+def test_drawn_classes_stand_for_those_that_were_not():
+    labels = np.array([7, 99, 7, 0, 7])
+    classes, positions = draw(labels, 100, 0.2, keras.random.SeedGenerator(1))
+    weights = ops.convert_to_numpy(weights_of_drawn(ops.convert_to_tensor(classes), positions, 100))
+    own = np.isin(classes, labels)
+    np.testing.assert_allclose(weights[own], 1.0)
+    np.testing.assert_allclose(weights[~own], (100 - 3) / (20 - 3), rtol=1e-6)
+    all_own = ops.convert_to_tensor(np.array([0, 1], "int32"))
+    np.testing.assert_allclose(ops.convert_to_numpy(weights_of_drawn(all_own, all_own, 100)), 1.0)
+
+
+@pytest.mark.parametrize("variant", ["C", "A", "M"])
+def test_one_vs_all_weighs_the_negatives_that_were_drawn(variant, batch, monkeypatch):
+    """The loss from the logits of all classes, and the gradient that differentiation finds, at once and in blocks."""
+    embeddings, labels = batch
+    case = f"sphereface2-{variant}"
+    head = make_head(case, sample_rate=0.6, seed=11)
+    classes, positions = draw(labels, CLASSES, 0.6, keras.random.SeedGenerator(11))
+    weights = ops.convert_to_numpy(weights_of_drawn(ops.convert_to_tensor(classes), positions, CLASSES))
+    logits = ops.convert_to_numpy(head(embeddings, labels))[:, classes].astype("float64")
+    target = positions[:, None] == np.arange(len(classes))
+    terms = np.where(target, 0.7 * np.logaddexp(0.0, -logits), 0.3 * weights * np.logaddexp(0.0, logits))
+    closed = loss_and_gradients(head, batch)
+    factor = head.loss_weight / head.scale
+    np.testing.assert_allclose(closed[0], factor * terms.sum(axis=1) @ np.arange(1, BATCH + 1), rtol=1e-5)
+    assert not closed[2][:, np.setdiff1d(np.arange(CLASSES), classes)].any()
+    blocks = make_head(case, sample_rate=0.6, seed=11, class_block=5)
+    assert_close(loss_and_gradients(blocks, batch), closed, 2e-6)
+    monkeypatch.setattr(type(head), "has_closed_form", lambda self, embeddings: False)
+    differentiated = loss_and_gradients(make_head(case, sample_rate=0.6, seed=11), batch)
+    assert_close(closed, differentiated, 2e-5)
+
+
 @pytest.mark.parametrize("rate", [1, 1.0, None])
 def test_rate_one_is_the_dense_head(rate, batch):
     assert_close(
@@ -88,6 +121,7 @@ def test_rate_one_is_the_dense_head(rate, batch):
         0.0,
     )
     assert not heads.ArcFace(5, sample_rate=rate).samples
+    assert not heads.SphereFace2(5, sample_rate=rate).samples
 
 
 def test_outside_training_all_classes_count(batch):
