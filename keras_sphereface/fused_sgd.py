@@ -1,11 +1,13 @@
 """SGD that updates large weights in one pass over memory, on TensorFlow's CPU."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_sphereface.devices import tensorflow_has_accelerator
+from keras_sphereface.hints import Tensor
 
 # Weights of fewer values than this (16 MB in float32) stay near the processor's caches: compiling would not pay.
 LARGE = 2**22
@@ -28,7 +30,7 @@ class FusedSGD(keras.optimizers.SGD):
     >>> trainer.compile(keras_sphereface.fused_sgd.FusedSGD(0.1, momentum=0.9, weight_decay=5e-3))
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
         """Updates a variable, a large one with its weight decay."""
         if not _is_fused(variable):
             super().update_step(gradient, variable, learning_rate)
@@ -46,11 +48,13 @@ class FusedSGD(keras.optimizers.SGD):
 
         update()
 
-    def velocity_of(self, variable):
+    def velocity_of(self, variable: Any) -> Any:
         """The momentum's variable, or `None` without momentum."""
         return self.momentums[self._get_variable_index(variable)] if self.momentum != 0 else None
 
-    def step(self, gradient, learning_rate, variable, values, velocity=None):
+    def step(
+        self, gradient: Tensor, learning_rate: Tensor, variable: Any, values: Tensor, velocity: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Returns the values after a step with their weight decay and, with momentum, the velocity."""
         moved = values
         if self.weight_decay is not None and self._use_weight_decay(variable):
@@ -61,7 +65,7 @@ class FusedSGD(keras.optimizers.SGD):
         velocity = velocity * self.momentum + step
         return moved + (velocity * self.momentum + step if self.nesterov else velocity), velocity
 
-    def decays_itself(self, variable):
+    def decays_itself(self, variable: Any) -> bool:
         """Whether `update_step` takes the weight decay of a variable."""
         return _is_fused(variable)
 

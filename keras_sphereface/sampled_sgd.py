@@ -44,7 +44,7 @@ class SampledSGD(FusedSGD):
         for old, values, after in zip(olds, before, self.step(gradient, learning_rate, variable, *before)):
             self.assign(old, ops.where(drawn, after, values))
 
-    def decays_itself(self, variable):
+    def decays_itself(self, variable: Any) -> bool:
         """Whether `update_step` takes the weight decay of a variable."""
         return self._is_sampled(variable) or super().decays_itself(variable)
 
