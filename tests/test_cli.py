@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -78,15 +79,29 @@ def test_embed_writes_a_folder_and_names_what_it_left_out(run, tmp_path, folder)
     (folder / "people" / "p2" / "broken.png").unlink()
     assert code == 0
     assert "6 photos, 16 numbers each; 1 left out" in out
-    assert "broken.png: cannot be decoded" in err
+    assert "broken.png: cannot be decoded as an image (of no known kind)" in err
     with np.load(output) as arrays:
         assert arrays["embeddings"].shape == (6, 16)
         assert arrays["names"][0].endswith("0.png")
 
 
+def test_identify_goes_on_after_a_photo_that_cannot_be_read(run, tmp_path):
+    gallery, broken = str(tmp_path / "people.db"), str(tmp_path / "broken.jpg")
+    pathlib.Path(broken).write_text("nothing")
+    assert run("enroll", gallery, "Ann", A, *MODEL)[0] == 0
+    code, out, err = run("identify", gallery, broken, A, *MODEL, "--threshold", "0.9", "--json")
+    assert (code, [answer["name"] for answer in json.loads(out)]) == (ERROR, ["Ann"])
+    assert err.startswith(f"left out: {broken}: cannot be decoded")
+    code, out, err = run("identify", gallery, broken, *MODEL, "--threshold", "0.9", "--json")
+    assert (code, out) == (ERROR, "")
+    assert err.startswith(f"keras-sphereface identify: {broken}: cannot be decoded")
+    assert "(threshold 0.9000, 1 person)" in run("identify", gallery, A, *MODEL, "--threshold", "0.9")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["verify", "people", A, *MODEL], "people: expected a file, this is a folder"),
         (["verify", "nowhere.jpg", A, *MODEL], "nowhere.jpg: there is no such file"),
         (["verify", A, A, "--model", "nowhere.keras", *CROPS], "nowhere.keras"),
         (["verify", A, A, *MODEL, "--far", "1e-3"], "Known: none at all"),
@@ -169,4 +184,9 @@ def test_detect_finds_and_cuts_out(run, shared, tmp_path):
     (face,) = json.loads(out)[0]["faces"]
     assert (code, ksf.data.read_image(face["crop"]).shape) == (0, (112, 96, 3))
     (tmp_path / "wall.png").write_bytes(ksf.data.encode_png(np.full((90, 90, 3), 77, np.uint8)))
-    assert run("detect", str(tmp_path / "wall.png"))[:2] == (NO, f"{tmp_path / 'wall.png'}: no face found\n")
+    wall, broken = str(tmp_path / "wall.png"), tmp_path / "broken.png"
+    assert run("detect", wall)[:2] == (NO, f"{wall}: no face found\n")
+    broken.write_text("nothing")
+    code, out, err = run("detect", str(broken), wall)
+    assert (code, out) == (ERROR, f"{wall}: no face found\n")
+    assert err.startswith(f"left out: {broken}: cannot be decoded")

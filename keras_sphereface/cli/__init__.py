@@ -95,6 +95,8 @@ def one_line(error: Exception) -> str:
     """The message of an error in one line."""
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return f"{error.filename}: there is no such file or folder"
+    if isinstance(error, IsADirectoryError) and error.filename is not None:
+        return f"{error.filename}: expected a file, this is a folder"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split()) or "no message"
     expected = isinstance(error, ValueError | OSError | ImportError | TypeError | RuntimeError | LookupError)

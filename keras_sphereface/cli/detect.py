@@ -6,13 +6,13 @@
 
 Prints each face's box (left, top, right, bottom), confidence and five points in pixels. --output writes aligned PNG
 crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's). Exit code 3: at least one photo
-has no face.
+has no face; 1: at least one could not be read, and is named on stderr.
 """
 
 import argparse
 import pathlib
 
-from keras_sphereface.cli import NO, options
+from keras_sphereface.cli import ERROR, NO, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,16 +35,20 @@ def run(args: argparse.Namespace) -> int | None:
     from keras_sphereface.faces import FaceAligner
 
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
-    found = []
-    for photo in tqdm(options.list_photos(args.photos), desc="detect", unit="photo", disable=None):
-        try:
+    photos, found, failed = options.list_photos(args.photos), [], {}
+    for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
+        with options.leaving_out(failed, photo):
             image = read_image(photo)
-            faces = aligner.faces(image, photo)
-        except NoFaceError:
-            faces = []
-        crops = _write(args, aligner(image, photo), photo) if args.output and faces else [None] * len(faces)
-        found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
+            try:
+                faces = aligner.faces(image, photo)
+            except NoFaceError:
+                faces = []
+            crops = _write(args, aligner(image, photo), photo) if args.output and faces else [None] * len(faces)
+            found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
+    options.say_left_out(failed, photos)
     options.show(args, found, "\n".join(_lines(found)))
+    if failed:
+        return ERROR
     return None if all(one["faces"] for one in found) else NO
 
 

@@ -9,7 +9,6 @@ name and its numbers on each line. A photo without a face, or that cannot be rea
 """
 
 import argparse
-import sys
 
 from keras_sphereface.cli import one_line, options
 
@@ -39,10 +38,7 @@ def run(args: argparse.Namespace) -> None:
     remember = None if args.strict else lambda photo, error: failed.__setitem__(photo, one_line(error))
     embeddings = recognizer.embed(photos, on_error=remember)
     usable = ~np.isnan(embeddings).any(axis=1) if embeddings.shape[1] else np.zeros(len(photos), bool)
-    for reason in failed.values():
-        print(f"left out: {reason}", file=sys.stderr)
-    if not usable.any():
-        raise ValueError(f"None of {len(photos)} photos could be used; {args.output} is not written")
+    options.say_left_out(failed, photos, f"; {args.output} is not written")
     names = [photo for photo, good in zip(photos, usable) if good]
     write_embeddings(args.output, names, embeddings[usable])
     width = embeddings.shape[1]

@@ -4,14 +4,14 @@
   keras-sphereface identify people.db party.jpg --which all --top 3
   keras-sphereface identify people.db photos/ --far 1e-2 --json
 
-Each photo's face is compared with everybody. Exit code 0: all are known people, 3: at least one is not, 1: an error,
-or no threshold is known. The false accept rate is that of one comparison: with N people, a stranger is given a name
-up to N times as often.
+Each photo's face is compared with everybody; of all faces, face 0 is the largest. Exit code 0: all are known people,
+3: at least one is not, 1: no threshold is known, or a photo has no face or cannot be read, and is named on stderr. The
+false accept rate is that of one comparison: with N people, a stranger is given a name up to N times as often.
 """
 
 import argparse
 
-from keras_sphereface.cli import NO, options
+from keras_sphereface.cli import ERROR, NO, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,17 +34,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Looks up and prints; returns the exit code."""
     recognizer = options.make_recognizer(args, gallery=options.existing_gallery(args.gallery), index=args.index)
-    answers = []
-    for photo in options.list_photos(args.photos):
-        if args.which == "all":
-            found = recognizer.identify_all(photo, args.top)
-        else:
-            found = [recognizer.identify(photo, args.top)]
+    photos, answers, failed = options.list_photos(args.photos), [], {}
+    for photo in photos:
+        found = []
+        with options.leaving_out(failed, photo):
+            is_all = args.which == "all"
+            found = recognizer.identify_all(photo, args.top) if is_all else [recognizer.identify(photo, args.top)]
         answers += [{"photo": photo, "face": number, **one.to_dict()} for number, one in enumerate(found)]
         if not args.json:
-            print("\n".join(f"{photo}: {one}" for one in found))
+            for number, one in enumerate(found):
+                print(f"{photo}, face {number}: {one}" if len(found) > 1 else f"{photo}: {one}")
+    options.say_left_out(failed, photos)
     if args.json:
         options.show(args, answers)
     if any(answer["threshold"] is None for answer in answers):
         raise ValueError("no threshold is known for this model, so there is no decision. Give --threshold")
+    if failed:
+        return ERROR
     return NO if any(answer["name"] is None for answer in answers) else None

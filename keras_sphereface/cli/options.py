@@ -1,12 +1,15 @@
 """What several subcommands share: their options, the lists of photos, printing."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_sphereface.cli import one_line
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -90,6 +93,31 @@ def list_photos(paths: Iterable[Path]) -> list[str]:
     if not photos:
         raise ValueError(f"There are no images under {', '.join(map(str, paths))}. Give photos, or folders with photos")
     return photos
+
+
+@contextlib.contextmanager
+def leaving_out(failed: dict[str, str], photo: str) -> Iterator[None]:
+    """Goes on where a photo has no face or cannot be read, and keeps the reason in `failed`."""
+    from keras_sphereface.errors import FileFormatError, NoFaceError
+
+    try:
+        yield
+    except (NoFaceError, FileFormatError, OSError) as error:
+        failed[photo] = one_line(error)
+
+
+def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str = "") -> None:
+    """Names the photos that could not be used on stderr.
+
+    Raises:
+        ValueError: If none could be used.
+    """
+    if len(photos) == 1 and failed:
+        raise ValueError(failed[photos[0]] + consequence)
+    for reason in failed.values():
+        print(f"left out: {reason}", file=sys.stderr)
+    if len(failed) == len(photos):
+        raise ValueError(f"None of {len(photos)} photos could be used{consequence}")
 
 
 def show(args: argparse.Namespace, result: Any, text: Any = None) -> None:

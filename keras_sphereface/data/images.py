@@ -199,10 +199,11 @@ def _open_rgb(data, name):
         if width * height <= MAX_PIXELS:
             return _to_rgb(image.to_pillow() if is_heif else ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of no known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
         raise FileFormatError(
             f"{label}: cannot be decoded as an image ({reason}). "
-            f"Expected one of {', '.join(FORMATS)}. Replace or remove it."
+            f"Expected one of {', '.join(FORMATS)}, HEIC. Replace or remove it."
         ) from error
     raise FileFormatError(
         f"{label}: claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}. Reduce or remove it."

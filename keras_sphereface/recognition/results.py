@@ -73,10 +73,11 @@ class Identification(_Result):
     def __str__(self):
         best = self.candidates[0]
         limit = "no threshold is known for this model" if self.threshold is None else f"threshold {self.threshold:.4f}"
+        limit += f", {self.num_people} {'person' if self.num_people == 1 else 'people'}"
         if self.name is not None:
-            return f"{self.name}: score {best.score:.4f} ({limit}, {self.num_people} people)"
+            return f"{self.name}: score {best.score:.4f} ({limit})"
         verdict = "no decision" if self.threshold is None else "nobody of the gallery"
-        return f"{verdict}: nearest is {best.name}, score {best.score:.4f} ({limit}, {self.num_people} people)"
+        return f"{verdict}: nearest is {best.name}, score {best.score:.4f} ({limit})"
 
 
 @dataclasses.dataclass(frozen=True)
