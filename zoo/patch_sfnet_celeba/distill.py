@@ -34,7 +34,7 @@ HEAD_START, HEAD_WEIGHT = 0.6, 0.03  # SphereFace-R begins when the embeddings a
 HEAD_SCALE = 30.0
 WARMUP_STEPS = 100
 DECAY = 0.3  # the learning rate falls to zero over this last share of the run
-HEAD_RATE, HEAD_RATE_ALONE = 0.1, 0.25  # of the learning rate; class weights that start at random have further to go
+HEAD_RATE, HEAD_RATE_ALONE = 0.1, 25.0  # of the learning rate: of Adam, and of SGD with momentum without a teacher
 ADAM_RATIO = 0.3  # of the learning rate: for what Muon does not train
 WEIGHT_DECAY = 0.01
 EMA = 0.999
@@ -210,7 +210,8 @@ class Distiller:
         sums = self.pool.prototypes
         sums = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, torch.randn_like(sums))
         self.head.kernel.assign(F.normalize(sums, dim=1).T)
-        self.head_optimizer = keras.optimizers.Adam()
+        # With a teacher the class weights start right and follow; alone, Adam's even steps would blur the rare classes.
+        self.head_optimizer = keras.optimizers.Adam() if self.pool.teacher else keras.optimizers.SGD(momentum=0.9)
         self.head_optimizer.build(self.head.trainable_variables)
 
     def averaged_backbone(self):
