@@ -2,7 +2,7 @@
 
   keras-sphereface train my_photos/ --output model.keras              # one folder of aligned crops per person
   keras-sphereface train faces/train.rec --pairs lfw.bin --backbone iresnet50 --batch-size 256 --steps 100000
-  keras-sphereface train synthetic --output toy.keras --backbone sfnet4 --steps 300
+  keras-sphereface train synthetic --output toy.keras --backbone sfnet4 --steps 300 --learning-rate 0.03
   keras-sphereface train my_photos/ --head ArcFace --margin 0.5 --output model.keras
 
 Photos become aligned crops with `keras-sphereface detect photos/ --output crops/ --which largest`. The same command
