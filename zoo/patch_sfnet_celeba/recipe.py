@@ -6,7 +6,8 @@ r"""Makes the weights of `patch_sfnet_celeba`: PatchSFNet taught by a MobileFace
 
 Without --teacher it is SphereFace-R alone, for comparison (with --echo=1 --pool=4096 --learning_rate=0.002, as fresh images
 cost little then). The method is in `distill.py`, the data and its augmentation in `faces.py`. The same command again goes on
-from the last checkpoint. It needs Keras's PyTorch backend and the package onnx; the weights it writes are one file for all backends.
+from the last checkpoint. It needs Keras's PyTorch backend and the package onnx; the weights it writes are one file for all
+backends.
 
 Paper: SphereFace Revived (arXiv 2109.05565); hints of FitNets (arXiv 1412.6550).
 Cost: --minutes on the clock (the schedules follow it) and 9 GB of memory. One core with AMX trains 255 images a second, 180
