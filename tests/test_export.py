@@ -188,6 +188,19 @@ def test_command_line(tmp_path, images, capsys):
     assert "calibration_images" in capsys.readouterr().err
 
 
+def test_an_onnx_file_is_evaluated_like_its_keras_model(tmp_path, pairs, capsys):
+    model = build_embedder(small("sfnet"))
+    model.save(tmp_path / "m.keras")
+    export.export(model, tmp_path / "m.onnx", "onnx")
+    data.write_bin(tmp_path / "pairs.bin", pairs)
+    reports = []
+    for name in ("m.keras", "m.onnx"):
+        assert main(["evaluate", str(tmp_path / name), "--pairs", str(tmp_path / "pairs.bin"), "--json"]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["auc"] == pytest.approx(reports[1]["auc"], abs=1e-4)
+    assert reports[0]["num_pairs"] == reports[1]["num_pairs"] == 23
+
+
 @on_tensorflow
 def test_the_default_model_as_int8_litert(tmp_path):
     """XNNPACK, LiteRT's default, refuses this file: the built-in operators run it."""

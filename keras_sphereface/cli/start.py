@@ -28,8 +28,7 @@ def start_keras(show_all: bool = False) -> None:
     if "keras" in sys.modules or show_all or sys.stderr is None:
         importlib.import_module("keras_sphereface.registration")
         return
-    # From here on warnings are no news either. Nor are errors: one that counts is raised as well, and of a chain of residual
-    # units TensorFlow's optimizer says that its "remapper failed", and runs it as it is.
+    # From here on warnings are no news either. Nor are errors, e.g. that there is no GPU: one that counts is raised as well.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with without_notices():
         importlib.import_module("keras_sphereface.registration")
