@@ -164,7 +164,7 @@ def test_a_file_of_another_kind_says_what_to_do_with_it(tmp_path, ending, advice
 
 
 def test_a_repository_without_its_scheme_is_told_of_it():
-    with pytest.raises(ValueError, match=r"for a repository on the Hub: 'hf://someone/face-model'$"):
+    with pytest.raises(ValueError, match=r"For a repository on the Hub: 'hf://someone/face-model'$"):
         load_pretrained("someone/face-model")
 
 

@@ -1,8 +1,10 @@
 """Everything public says the types of what it takes and returns, and the package says so to type checkers."""
 
 import functools
+import importlib
 import inspect
 import pathlib
+import pkgutil
 
 import pytest
 
@@ -69,6 +71,9 @@ def untyped(function):
 
 @pytest.mark.parametrize("package", [ksf, model_folder, cli], ids=lambda package: package.__name__)
 def test_everything_public_has_types(package):
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if module.name != "__main__":
+            importlib.import_module(f"{package.__name__}.{module.name}")
     functions = dict(functions_of(package, package.__name__, set()))
     assert functions
     missing = {path: names for path, function in functions.items() if (names := untyped(function))}

@@ -17,17 +17,17 @@ class BadRecords:
         strict: Whether the first one is an error.
     """
 
-    def __init__(self, name, max_bad=100, strict=False):
+    def __init__(self, name: str, max_bad: int = 100, strict: bool = False):
         if max_bad < 0:
             raise ValueError(f"max_bad must be 0 or larger. Received: max_bad={max_bad!r}")
         self.name, self.max_bad, self.strict = name, max_bad, strict
         self.messages = {}
         self._lock = threading.Lock()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.messages)
 
-    def add(self, record, error):
+    def add(self, record: int, error: Exception) -> None:
         """Counts a broken image.
 
         Args:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class FaceFolder(NamedTuple):
     empty: list = ()
 
 
-def list_folder(root, min_images=1):
+def list_folder(root: Path, min_images: int = 1) -> FaceFolder:
     """Lists the images of a folder that holds one folder per identity.
 
     Identities and images are sorted by name, so the labels are the same on every machine. Hidden files and files that
