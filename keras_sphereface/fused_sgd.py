@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sphereface.devices import tensorflow_has_accelerator
+from keras_sphereface.devices import builds_for_tensorflow_cpu
 from keras_sphereface.hints import Tensor
 
 # Weights of fewer values than this (16 MB in float32) stay near the processor's caches: compiling would not pay.
@@ -76,8 +76,8 @@ class FusedSGD(keras.optimizers.SGD):
 
 
 def _is_fused(variable):
-    if keras.backend.backend() != "tensorflow" or math.prod(variable.shape) < LARGE:
+    if math.prod(variable.shape) < LARGE or not builds_for_tensorflow_cpu():
         return False
     import tensorflow as tf
 
-    return not (tf.executing_eagerly() or tf.distribute.has_strategy() or tensorflow_has_accelerator())
+    return not tf.distribute.has_strategy()

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_sphereface.devices import tensorflow_has_accelerator
+from keras_sphereface.devices import builds_for_tensorflow_cpu
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.margins import target_mask
 
@@ -37,18 +37,10 @@ def compiled(function):
 
 def unit_columns(matrix):
     """A matrix `(dim, classes)` with its columns put on the unit sphere, as `keras.constraints.UnitNorm(axis=0)` does."""
-    if _is_tensorflow_on_cpu():
+    if builds_for_tensorflow_cpu():
         return _on_cpu_in_two_passes(matrix)
     matrix = ops.convert_to_tensor(matrix)
     return _unit(matrix, ops.sum(ops.square(matrix), axis=0))
-
-
-def _is_tensorflow_on_cpu():
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return not tf.executing_eagerly() and not tensorflow_has_accelerator()
 
 
 def _on_cpu_in_two_passes(matrix):

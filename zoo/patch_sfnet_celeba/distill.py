@@ -274,7 +274,7 @@ def run(distiller, minutes, every, on_steps, on_minutes):
         distiller: `Distiller`, new or loaded.
         minutes: Budget; schedules follow the share of it that is spent. Interruptions do not count.
         every: `(steps, minutes)` between two calls of the following.
-        on_steps: Called with the seconds spent and the mean of what `train_step` returned.
+        on_steps: Called with the mean of what `train_step` returned.
         on_minutes: Called without arguments, and once more at the end.
     """
     pool, spent_before, start = distiller.pool, distiller.seconds, time.time()
