@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_sphereface.data.augmentation import LUMA, resampling_table
 
+DECODED_A_TURN = 8
+
 
 @functools.cache
 def decoder(image_size):
@@ -14,21 +16,36 @@ def decoder(image_size):
     Where the bool is true, the image is mirrored. The headers have been checked: it raises `tf.errors.OpError` if a file is
     broken behind its header.
     """
-    height, width = image_size
-
-    def decode(item):
-        data, mirrored = item
-        # The accurate transform is what Pillow uses: both views then see the same pixels.
-        image = tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # which reads PNG as well
-        image = tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-        return tf.ensure_shape(image, (height, width, 3))
-
     def decode_batch(batch, mirrored):
-        spec = tf.TensorSpec((height, width, 3), tf.uint8)
-        return tf.map_fn(decode, (batch, mirrored), fn_output_signature=spec, parallel_iterations=1)
+        images = tf.TensorArray(tf.uint8, tf.shape(batch)[0], element_shape=(*image_size, 3))
+        images = _decode_into(images, batch, ~mirrored, lambda image: image)
+        return _decode_into(images, batch, mirrored, lambda image: tf.reverse(image, [1])).stack()
 
     signature = [tf.TensorSpec((None,), tf.string), tf.TensorSpec((None,), tf.bool)]
     return tf.function(decode_batch, input_signature=signature, autograph=False)
+
+
+def _decode_into(images, batch, chosen, change):
+    """Writes the chosen files' images, changed, to their places in a `TensorArray`.
+
+    Without a condition for each image, and several images a turn of the loop: each costs some microseconds an image.
+    """
+    places = tf.cast(tf.where(chosen)[:, 0], tf.int32)
+    start = tf.constant(0)
+    for count in (DECODED_A_TURN, 1):  # the last ones singly
+
+        def turn(start, images, count=count):
+            for place in tf.unstack(places[start : start + count], count):
+                # The accurate transform is what Pillow uses: both views then see the same pixels.
+                image = tf.io.decode_jpeg(batch[place], channels=3, dct_method="INTEGER_ACCURATE")  # reads PNG as well
+                images = images.write(place, tf.ensure_shape(change(image), images.element_shape))
+            return start + count, images
+
+        def is_full(start, images, count=count):
+            return start + count <= tf.size(places)
+
+        start, images = tf.while_loop(is_full, turn, (start, images), parallel_iterations=1)
+    return images
 
 
 @functools.cache
