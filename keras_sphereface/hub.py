@@ -4,12 +4,14 @@ import dataclasses
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import keras
 
 from keras_sphereface import hub_files, model_card, model_folder, presets, weights_file
 from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hub_files import HubError
+from keras_sphereface.precision import with_dtype
 from keras_sphereface.version import __version__
 
 HUB_SCHEME = "hf://"
@@ -33,6 +35,7 @@ def load_pretrained(
     token: str | None = None,
     cache_dir: str | os.PathLike | None = None,
     endpoint: str | None = None,
+    dtype: Any = None,
 ) -> keras.Model:
     """Loads a face model: preprocessing inside, unit-length embeddings out. Never returns random weights.
 
@@ -45,12 +48,15 @@ def load_pretrained(
         token: Hub token for private repositories. Defaults to `None`: the one of the environment or of the login.
         cache_dir: Folder of downloaded files. Defaults to `None`, the Hub client's cache.
         endpoint: URL of another Hub. Defaults to `None`, the environment's `HF_ENDPOINT` or the public one.
+        dtype: Dtype policy to compute in, e.g. `"bfloat16"`: several times faster where the hardware has it (GPUs, CPUs with
+            AMX). The embedding itself stays float32. Defaults to `None`: the model's own.
 
     Returns:
         A `keras.Model` from images `(n, height, width, 3)`, RGB 0..255, uint8 or float, to embeddings `(n, d)`.
 
     Raises:
-        ValueError: If nothing has this name, or a preset is only planned; the message says how to make it.
+        ValueError: If nothing has this name, or a preset is only planned; the message says how to make it. Also if there is
+            no such dtype.
         FileNotFoundError: If it is the path of a file or folder that is not there.
         keras_sphereface.errors.FileFormatError: If a file is damaged, changed or names code: none of it is run.
         HubError: If the Hub does not give the files.
@@ -60,12 +66,17 @@ def load_pretrained(
     >>> embeddings = model.predict(crops)
     """
     hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "endpoint": endpoint}
+    model = _load(name, hub)
+    return model if dtype is None else with_dtype(model, dtype)
+
+
+def _load(name, hub):
     if isinstance(name, str) and name.startswith(HUB_SCHEME):
         return _load_from_hub(name[len(HUB_SCHEME) :], hub)
     if name is None or name in presets.names():
         preset = presets.default() if name is None else presets.get(name)
         return _load_preset(preset, hub)
-    return _load_local(name, revision)
+    return _load_local(name, hub["revision"])
 
 
 def _load_preset(preset, hub):

@@ -4,6 +4,7 @@ The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `ker
 `preset.json`, this package's description with the SHA-256 of the other three.
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -12,7 +13,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keras_sphereface import model_size, safe_config, weights_file
 from keras_sphereface.errors import FileFormatError
@@ -82,6 +83,18 @@ def as_embedder(model: "keras.Model") -> "keras.Model":
     return model if has_unit_length else build_embedder(model)
 
 
+def is_functional(model: Any) -> bool:
+    """Whether something is a functional `keras.Model`, whose graph of layers is known."""
+    return isinstance(model, _functional_class())
+
+
+@functools.cache
+def _functional_class():
+    import keras
+
+    return type(keras.Model(x := keras.Input((1,)), x))
+
+
 def inline(model: "keras.Model") -> "keras.Model":
     """Unfolds functional models inside a functional model, so that its configuration has Keras's own layers only.
 
@@ -93,20 +106,18 @@ def inline(model: "keras.Model") -> "keras.Model":
     """
     import keras
 
-    functional = type(keras.Model(x := keras.Input((1,)), x))
-
     def is_marker(operation):  # what calling an inner model's graph leaves in place of its input
         return type(operation).__name__ == "ConvertToTensor"
 
     def call(operation, *args, **kwargs):
         if is_marker(operation):
             return args[0]
-        return operation.call(*args, **kwargs) if isinstance(operation, functional) else operation(*args, **kwargs)
+        return operation.call(*args, **kwargs) if is_functional(operation) else operation(*args, **kwargs)
 
-    if not isinstance(model, functional):
+    if not is_functional(model):
         return model
     flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    is_folded = any(isinstance(operation, functional) or is_marker(operation) for operation in flat.operations)
+    is_folded = any(is_functional(operation) or is_marker(operation) for operation in flat.operations)
     return inline(flat) if is_folded else flat
 
 

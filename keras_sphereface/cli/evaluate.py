@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keras_sphereface.cli import options
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import REPLICATES
 
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-norm", action="store_true", help="ignore the norms of IJB's features")
     parser.add_argument("--flip", choices=FLIPS, default="sum", help="flip-test fusion (default: %(default)s)")
     parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
+    options.add_dtype(parser)
     parser.add_argument("--batch-size", type=_positive, default=64, help="images per block (default: %(default)s)")
     parser.add_argument("--threshold", type=float, help="report the accuracy at this threshold instead of by folds")
     parser.add_argument(
@@ -78,7 +80,7 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
 
     pairs = read_pairs(args)
     return evaluate(
-        load_model(args.model),
+        load_model(args.model, args.dtype),
         pairs,
         flip=args.flip,
         batch_size=args.batch_size,
@@ -97,7 +99,7 @@ def run_ijb(args: argparse.Namespace) -> "IJBReport":
         raise ValueError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
     features = _needed(args, "ijb", "features")
     return evaluate_ijb(
-        load_model(args.model),
+        load_model(args.model, args.dtype),
         args.ijb,
         args.subset,
         features,
@@ -122,8 +124,15 @@ def read_pairs(args: argparse.Namespace) -> "PairSet":
     return read_cfp(args.cfp, view=args.view, images=args.images)
 
 
-def load_model(name: str) -> Callable[[Any], Any]:
+def load_model(name: str, dtype: str | None = None) -> Callable[[Any], Any]:
     """Returns the model that a path or a name stands for; a `.keras` file may have layers of any kind."""
+    from keras_sphereface.precision import with_dtype
+
+    model = _load(name)
+    return model if dtype is None else with_dtype(model, dtype)
+
+
+def _load(name):
     if name.endswith(".onnx"):
         from keras_sphereface.recognition.models import OnnxModel
 

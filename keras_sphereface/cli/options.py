@@ -53,6 +53,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flip", choices=("none", "sum", "concat"), default="sum", help="fusion with the mirror image (default: sum)"
     )
+    add_dtype(parser)
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Adds the precision that a Keras model computes in."""
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="precision to compute in; bfloat16 is several times faster on GPUs and on CPUs with AMX (default: the model's)",
+    )
 
 
 def add_decision(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +79,9 @@ def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
     given = {name: getattr(args, name) for name in ("threshold", "far") if getattr(args, name, None) is not None}
     which = "largest" if args.which == "all" else args.which
     detector = None if args.detector == "none" else args.detector
-    return Recognizer(args.model, detector=detector, which=which, flip=args.flip, **given, **options)
+    return Recognizer(
+        args.model, detector=detector, which=which, flip=args.flip, dtype=args.dtype, **given, **options
+    )
 
 
 def existing_gallery(path: str) -> str:

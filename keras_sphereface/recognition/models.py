@@ -12,6 +12,7 @@ from keras_sphereface import hub, hub_files, model_folder, presets
 from keras_sphereface.errors import require
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.hints import Path, Size
+from keras_sphereface.precision import with_dtype
 from keras_sphereface.recognition.thresholds import Thresholds
 
 DEFAULT_SIZE = (112, 112)
@@ -65,7 +66,9 @@ class OnnxModel:
         return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
 
 
-def open_model(model: Any = None, size: Size | None = None, thresholds: Any = None) -> FaceModel:
+def open_model(
+    model: Any = None, size: Size | None = None, thresholds: Any = None, dtype: Any = None
+) -> FaceModel:
     """Makes a `FaceModel` of whatever stands for a model.
 
     Args:
@@ -74,12 +77,13 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
             with such a `predict`. Defaults to `None`.
         size: `(height, width)` of the crops. Defaults to `None`: what the model says, else `(112, 112)`.
         thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card.
+        dtype: Dtype policy that a Keras model computes in, as in `load_pretrained`. Defaults to `None`: its own.
 
     Returns:
         `FaceModel`.
 
     Raises:
-        ValueError: If nothing has this name, or a size is missing.
+        ValueError: If nothing has this name, a size is missing, or `dtype` is given for what is no Keras model.
         TypeError: If it is no model.
     """
     if model is None or isinstance(model, str | os.PathLike):
@@ -93,6 +97,8 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
             "Expected a model: a name, a path, a keras.Model, a callable or an object with predict(images). "
             f"Received: {type(model).__name__}"
         )
+    if dtype is not None:
+        embed = with_dtype(embed, dtype)
     if size is None:
         size = input_size(embed) or DEFAULT_SIZE
         size = tuple(want or default for want, default in zip(size, DEFAULT_SIZE))

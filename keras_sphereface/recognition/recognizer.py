@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,6 +45,7 @@ class Recognizer:
         flip: Fusion with the mirror image, as in `evaluate`; thresholds belong to one. Defaults to `"sum"`.
         batch_size: Pictures per block. Defaults to `32`.
         size: `(height, width)` of the crops. Defaults to `None`: the model's.
+        dtype: Dtype policy that a Keras model computes in, as in `load_pretrained`. Defaults to `None`: its own.
 
     Raises:
         ValueError: If an argument is none of these, no threshold is known at `far`, or the gallery belongs to another model.
@@ -69,12 +71,13 @@ class Recognizer:
         flip: str = "sum",
         batch_size: int = 32,
         size: Size | None = None,
+        dtype: Any = None,
     ):
         if which not in WHICH:
             raise ValueError(
                 f"Expected which as one of {WHICH}. Received: which={which!r}. For all: identify_all(photo)"
             )
-        model = open_model(model, size, thresholds)
+        model = open_model(model, size, thresholds, dtype)
         self.thresholds = model.thresholds
         self.threshold, self.far = model.thresholds.decide(threshold, far)
         self.photos = PhotoEmbedder(model, detector, which, flip, batch_size)

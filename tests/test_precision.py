@@ -1,0 +1,100 @@
+"""A model in another precision: maps in 16 bits, vectors in float32, nearly the same embeddings, weights of its own."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_sphereface as ksf
+from keras_sphereface.cli import main
+from keras_sphereface.precision import with_dtype
+
+pytestmark = pytest.mark.core
+IMAGES = np.random.default_rng(5).integers(0, 256, (4, 112, 112, 3)).astype("uint8")
+VECTORS = ("flatten", "embedding", "unit_length")
+
+
+def embed(model):
+    return keras.ops.convert_to_numpy(model(IMAGES))
+
+
+@pytest.fixture(scope="module")
+def default():
+    return ksf.load_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compute", "stored"),
+    [("bfloat16", "bfloat16", "bfloat16"), ("mixed_bfloat16", "bfloat16", "float32"), ("float16", "float16", "float16")],
+)
+def test_maps_are_computed_in_it_and_vectors_in_float32(default, dtype, compute, stored):
+    model = ksf.load_pretrained(dtype=dtype)
+    conv, dense = model.get_layer("stage1_0_conv1"), model.get_layer("embedding")
+    assert (conv.compute_dtype, conv.variable_dtype) == (compute, stored)
+    assert (dense.compute_dtype, dense.variable_dtype) == ("float32", "float32")
+    assert {layer.name for layer in model.layers if layer.compute_dtype == "float32"} == {"images", *VECTORS}
+    embeddings = embed(model)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    cosines = np.sum(embeddings * embed(default), axis=1)
+    assert (cosines > 0.9995).all()
+    assert (cosines < 1 - 1e-9).any(), "nothing was computed in another precision"
+
+
+def test_float32_gives_the_model_itself(default):
+    np.testing.assert_allclose(embed(ksf.load_pretrained(dtype="float32")), embed(default), atol=1e-6)
+
+
+def test_the_copy_has_weights_of_its_own(default):
+    before = embed(default)
+    copy = with_dtype(default, "float32")
+    copy.get_layer("embedding").kernel.assign(copy.get_layer("embedding").kernel * 0.5 + 1.0)
+    np.testing.assert_array_equal(embed(default), before)
+    assert np.abs(embed(copy) - before).max() > 0.01
+
+
+def test_moving_averages_of_normalization_layers_come_along():
+    backbone = ksf.backbones.MobileFaceNet(embedding_dim=8)
+    rng = np.random.default_rng(0)
+    backbone.set_weights([rng.uniform(0.5, 1.0, value.shape) for value in backbone.get_weights()])
+    copy = with_dtype(ksf.embedder.build_embedder(backbone), "mixed_bfloat16")
+    layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert layers
+    for layer in layers:
+        copied = copy.get_layer(layer.name)
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(bn.moving_mean) for bn in (layer, copied)))
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(bn.moving_variance) for bn in (layer, copied)))
+
+
+def test_a_copy_is_saved_loaded_and_in_a_folder(default, tmp_path):
+    copy = with_dtype(default, "bfloat16")
+    copy.save(tmp_path / "model.keras")
+    again = ksf.load_pretrained(tmp_path / "model.keras")
+    assert again.get_layer("stem_conv").compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(embed(again), embed(copy))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat17", 16, "float"])
+def test_an_unknown_dtype_is_named(dtype):
+    with pytest.raises(ValueError, match=f"dtype={dtype!r}"):
+        ksf.load_pretrained(dtype=dtype)
+
+
+def test_what_is_no_functional_model_is_refused():
+    with pytest.raises(ValueError, match="--precision"):
+        ksf.Recognizer(lambda images: images[:, 0, 0], dtype="bfloat16", detector=None, thresholds=())
+
+
+def test_a_gallery_may_be_used_in_either_precision(tmp_path):
+    gallery = tmp_path / "people.db"
+    ksf.Recognizer(detector=None, gallery=gallery).enroll("Ann", IMAGES[0])
+    found = ksf.Recognizer(detector=None, gallery=gallery, dtype="bfloat16").identify(IMAGES[0])
+    assert found.name == "Ann"
+    assert found.candidates[0].score > 0.999
+
+
+def test_the_command_takes_it(tmp_path, capsys):
+    pairs = tmp_path / "pairs.bin"
+    ksf.data.write_bin(pairs, ksf.data.synthetic_pairs(num_identities=20, images_per_identity=2, num_pairs=20))
+    arguments = ["evaluate", "patch_sfnet_celeba", "--pairs", str(pairs), "--bootstrap", "0", "--json"]
+    assert main([*arguments, "--dtype", "bfloat16"]) == 0
+    assert '"accuracy"' in capsys.readouterr().out
