@@ -4,8 +4,8 @@
     python benchmarks/input_pipeline.py --rec faces/train.rec   # your own
     python benchmarks/input_pipeline.py --records 5822653       # start-up and memory with an index of MS1MV2's size
 
-The floor decodes bytes that lie in memory by the same accurate transform, in two ways, of which the faster counts: tf.data mapping
-each image (as many calls at a time as TensorFlow finds best), and tf.data mapping whole batches.
+The floor decodes bytes that lie in memory by the same accurate transform, in two ways, of which the faster counts: tf.data
+mapping each image (as many calls at a time as TensorFlow finds best), and tf.data mapping whole batches.
 """
 
 import argparse

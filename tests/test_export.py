@@ -209,3 +209,13 @@ def test_the_default_model_as_int8_litert(tmp_path):
     report = export.export(load_pretrained(), path, format="litert", precision="int8", calibration_images=images)
     assert report.smallest_cosine > 0.9
     assert report.size < 2_200_000
+
+
+def test_onnx_runtime_takes_no_more_threads_than_the_process_may_use(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    export.export(small(), path, format="onnx")
+    monkeypatch.setattr(onnx_file, "cpu_cores", lambda: 1)
+    monkeypatch.setattr(onnx_file.os, "cpu_count", lambda: 8)
+    assert onnx_file.open_session(path).get_session_options().intra_op_num_threads == 1
+    monkeypatch.setattr(onnx_file, "cpu_cores", lambda: 8)
+    assert onnx_file.open_session(path).get_session_options().intra_op_num_threads == 0  # its own choice

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "margins": "angular",
     "feature_norms": "",
     "evaluation": "",
-    "data": "",
+    "data": "devices",
     "presets": "",
     "faces": "data",
     # 2: layers and networks
@@ -52,14 +52,15 @@ MAY_IMPORT = {
     "conversion": "backbones",
     "model_card": "presets",
     "model_folder": "embedder model_size safe_config weights_file",
-    "export": "evaluation model_folder",
+    "precision": "model_folder",
+    "export": "devices evaluation model_folder",
     "hub_files": "model_folder presets",
-    "hub": "backbones embedder hub_files model_card model_folder presets weights_file",
-    "recognition": "data evaluation evaluator faces hub hub_files model_folder presets",
+    "hub": "backbones embedder hub_files model_card model_folder precision presets weights_file",
+    "recognition": "data evaluation evaluator export faces hub hub_files model_folder precision presets",
     "demo": "recognition",
     # 4
     "cli": "backbones callbacks classifier conversion data demo evaluation evaluator export faces heads hub ijb_evaluator "
-    "model_card model_folder optimizers plots presets recognition registration schedules",
+    "model_card model_folder optimizers plots precision presets recognition registration schedules",
 }
 
 

@@ -24,7 +24,11 @@ def default():
 
 @pytest.mark.parametrize(
     ("dtype", "compute", "stored"),
-    [("bfloat16", "bfloat16", "bfloat16"), ("mixed_bfloat16", "bfloat16", "float32"), ("float16", "float16", "float16")],
+    [
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("mixed_bfloat16", "bfloat16", "float32"),
+        ("float16", "float16", "float16"),
+    ],
 )
 def test_maps_are_computed_in_it_and_vectors_in_float32(default, dtype, compute, stored):
     model = ksf.load_pretrained(dtype=dtype)

@@ -79,9 +79,7 @@ def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
     given = {name: getattr(args, name) for name in ("threshold", "far") if getattr(args, name, None) is not None}
     which = "largest" if args.which == "all" else args.which
     detector = None if args.detector == "none" else args.detector
-    return Recognizer(
-        args.model, detector=detector, which=which, flip=args.flip, dtype=args.dtype, **given, **options
-    )
+    return Recognizer(args.model, detector=detector, which=which, flip=args.flip, dtype=args.dtype, **given, **options)
 
 
 def existing_gallery(path: str) -> str:

@@ -11,6 +11,7 @@ from keras_sphereface.data.augmentation import Augmentation
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
+from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path, Size
 
@@ -280,4 +281,4 @@ def synthetic(
 
 
 def _cores():
-    return max(2, min(16, os.cpu_count() or 2))
+    return max(2, min(16, cpu_cores()))

@@ -16,6 +16,7 @@ def decoder(image_size):
     Where the bool is true, the image is mirrored. The headers have been checked: it raises `tf.errors.OpError` if a file is
     broken behind its header.
     """
+
     def decode_batch(batch, mirrored):
         images = tf.TensorArray(tf.uint8, tf.shape(batch)[0], element_shape=(*image_size, 3))
         images = _decode_into(images, batch, ~mirrored, lambda image: image)

@@ -1,7 +1,6 @@
 """LiteRT (TFLite) files."""
 
 import functools
-import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_sphereface.devices import cpu_cores
 from keras_sphereface.export import constants
 from keras_sphereface.hints import Path
 
@@ -81,7 +81,7 @@ def _interpreter(path):
     resolvers = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        make = functools.partial(runtime.Interpreter, str(path), num_threads=min(THREADS, os.cpu_count() or 1))
+        make = functools.partial(runtime.Interpreter, str(path), num_threads=min(THREADS, cpu_cores()))
         interpreter = make()
         try:
             interpreter.allocate_tensors()

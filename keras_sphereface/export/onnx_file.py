@@ -1,5 +1,6 @@
 """ONNX files, written from the Keras graph itself: no TensorFlow, the same on every backend."""
 
+import os
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import require
 from keras_sphereface.export import onnx_layers
 from keras_sphereface.hints import Path
@@ -124,6 +126,19 @@ class _Batches:
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads an `.onnx` file; returns a function from float32 images to embeddings."""
-    onnxruntime = require("onnxruntime", "export")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_session(path)
     return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+
+
+def open_session(path: Path) -> Any:
+    """Opens an `.onnx` file in ONNX Runtime on the CPU; returns its `InferenceSession`.
+
+    Raises:
+        MissingDependencyError: If `onnxruntime` is not installed: extra `[export]`.
+    """
+    onnxruntime = require("onnxruntime", "export")
+    options = onnxruntime.SessionOptions()
+    # By itself it takes threads for the whole machine, which spin while they wait, in each other's way on fewer cores.
+    if (cores := cpu_cores()) < (os.cpu_count() or 1):
+        options.intra_op_num_threads = cores
+    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface import hub, hub_files, model_folder, presets
 from keras_sphereface.errors import require
 from keras_sphereface.evaluator import input_size
+from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
 from keras_sphereface.recognition.thresholds import Thresholds
@@ -44,11 +45,11 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path):
-        runtime = require("onnxruntime", "export")
+        require("onnxruntime", "export")
         if not os.path.isfile(path):
             raise FileNotFoundError(f"There is no file {path}")
         try:
-            self._session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+            self._session = open_session(path)
         except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
             raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error
         (inputs, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -66,9 +67,7 @@ class OnnxModel:
         return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
 
 
-def open_model(
-    model: Any = None, size: Size | None = None, thresholds: Any = None, dtype: Any = None
-) -> FaceModel:
+def open_model(model: Any = None, size: Size | None = None, thresholds: Any = None, dtype: Any = None) -> FaceModel:
     """Makes a `FaceModel` of whatever stands for a model.
 
     Args:
