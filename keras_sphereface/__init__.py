@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import callbacks as callbacks
     from keras_sphereface import data as data
     from keras_sphereface import demo as demo
+    from keras_sphereface import devices as devices
     from keras_sphereface import distribution as distribution
     from keras_sphereface import embedder as embedder
     from keras_sphereface import evaluation as evaluation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import model_card as model_card
     from keras_sphereface import optimizers as optimizers
     from keras_sphereface import plots as plots
+    from keras_sphereface import precision as precision
     from keras_sphereface import presets as presets
     from keras_sphereface import recognition as recognition
     from keras_sphereface import regularizers as regularizers
@@ -62,6 +64,7 @@ __getattr__, __dir__, _names = attach(
         "callbacks",
         "data",
         "demo",
+        "devices",
         "distribution",
         "embedder",
         "evaluation",
@@ -76,6 +79,7 @@ __getattr__, __dir__, _names = attach(
         "model_card",
         "optimizers",
         "plots",
+        "precision",
         "presets",
         "recognition",
         "regularizers",

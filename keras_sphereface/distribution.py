@@ -153,7 +153,7 @@ def local_part(data: keras.utils.PyDataset) -> keras.utils.PyDataset:
 
     Example:
     >>> keras.distribution.set_distribution(keras_sphereface.distribution.data_parallel(auto_shard_dataset=False))
-    >>> trainer.fit(keras_sphereface.distribution.local_part(dataset.sequence(512)), steps_per_epoch=100)
+    >>> trainer.fit(keras_sphereface.distribution.local_part(dataset.sequence(512)), steps_per_epoch=100, shuffle=False)
     """
     return _LocalPart(data)
 

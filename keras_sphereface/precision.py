@@ -45,10 +45,11 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     flat = inline(model)
 
     def copy(layer):
+        if isinstance(layer, keras.layers.InputLayer):
+            return keras.layers.InputLayer.from_config(layer.get_config())
         is_map = len(layer.output.shape) > 2
-        if isinstance(layer, keras.layers.InputLayer) or not is_map:
-            return type(layer).from_config(layer.get_config())
-        return type(layer).from_config({**layer.get_config(), "dtype": keras.dtype_policies.serialize(policy)})
+        own = keras.dtype_policies.serialize(policy if is_map else keras.dtype_policies.get("float32"))
+        return type(layer).from_config({**layer.get_config(), "dtype": own})
 
     copied = keras.models.clone_model(flat, clone_function=copy)
     copied.set_weights(flat.get_weights())

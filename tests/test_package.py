@@ -59,8 +59,8 @@ MAY_IMPORT = {
     "recognition": "data evaluation evaluator export faces hub hub_files model_folder precision presets",
     "demo": "recognition",
     # 4
-    "cli": "backbones callbacks classifier conversion data demo evaluation evaluator export faces heads hub ijb_evaluator "
-    "model_card model_folder optimizers plots precision presets recognition registration schedules",
+    "cli": "backbones callbacks classifier conversion data demo devices evaluation evaluator export faces heads hub "
+    "ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",
 }
 
 

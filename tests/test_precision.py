@@ -48,6 +48,15 @@ def test_float32_gives_the_model_itself(default):
     np.testing.assert_allclose(embed(ksf.load_pretrained(dtype="float32")), embed(default), atol=1e-6)
 
 
+def test_back_to_float32_is_float32_throughout():
+    quick = ksf.embedder.build_embedder(
+        ksf.backbones.SFNet4(embedding_dim=8, channels=(4, 4, 8, 8), dtype="mixed_bfloat16")
+    )
+    exact = with_dtype(quick, "float32")
+    assert {layer.compute_dtype for layer in exact.layers} == {"float32"}
+    assert (np.sum(embed(exact) * embed(quick), axis=1) > 0.99).all()
+
+
 def test_the_copy_has_weights_of_its_own(default):
     before = embed(default)
     copy = with_dtype(default, "float32")

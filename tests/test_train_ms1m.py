@@ -53,6 +53,8 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
         "--learning_rate=0.001",
         "--schedule=constant",
         "--ema=0.9",
+        "--dtype_policy=mixed_bfloat16",
+        "--xla=false",
     ]
     first = run(*flags, "--steps=2")
     assert first.returncode == 0, first.stderr[-3000:]
@@ -66,6 +68,7 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     assert all(np.isfinite(float(row["loss"])) for row in rows)
     assert all(0 <= float(row["val_toy_accuracy"]) <= 1 for row in rows)
     model = keras.saving.load_model(tmp_path / "model.keras")
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}, "whatever it was trained in"
     embeddings = model.predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
     np.testing.assert_allclose(np.linalg.norm(embeddings), 1.0, rtol=1e-5)
     other = run(
@@ -154,6 +157,7 @@ def test_broken_images_are_named_skipped_and_too_many_at_some_point(tmp_path):
         "--steps_per_epoch=4",
         "--learning_rate=0.001",
         "--schedule=constant",
+        "--dtype_policy=float32",
     ]
     more = [[], [f"--max_bad={len(broken) - 1}"], ["--strict"]]
     runs = [[*flags, f"--output_dir={tmp_path / str(number)}", *last] for number, last in enumerate(more)]

@@ -110,7 +110,7 @@ class Checkpoint(keras.callbacks.Callback):
         if before:
             raise ValueError(
                 f"{path}: this run was begun with {before}. Received: {now}. Use the same, another folder for another run, "
-                "or `may_change` for what changes on purpose"
+                "or `may_change` (a command's option of this name) for what changes on purpose"
             )
         for name in changed:
             log.warning("The run goes on with %s=%r instead of %r", name, self.run[name], saved[name])

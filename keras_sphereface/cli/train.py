@@ -21,7 +21,7 @@ SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
 
 # What makes a run the one that its checkpoints tell of. The second may change on the way, if --may-change says so.
-FIXED = ("backbone", "embedding_dim", "head", "margin", "scale", "batch_size", "seed")
+FIXED = ("backbone", "embedding_dim", "head", "margin", "scale", "batch_size", "dtype", "seed")
 CHANGEABLE = ("steps", "learning_rate", "weight_decay", "augment")
 
 
@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, default=0.1, help="peak, cosine decay (default: %(default)s)")
     parser.add_argument("--weight-decay", type=float, default=5e-4, help="as papers state it (default: %(default)s)")
     parser.add_argument("--augment", choices=("none", "flip", "strong"), default="flip", help="default: %(default)s")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "mixed_bfloat16"),
+        default="auto",
+        help="precision of the network; the head has float32, and so has the model that is written; auto: mixed_bfloat16 "
+        "where the hardware is faster with it (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
     parser.add_argument(
         "--may-change",
@@ -69,12 +76,15 @@ def run(args: argparse.Namespace) -> None:
 
     from keras_sphereface.callbacks import PairVerification
     from keras_sphereface.data.bin_pairs import read_bin
+    from keras_sphereface.devices import fastest_dtype_policy
     from keras_sphereface.evaluator import evaluate
+    from keras_sphereface.precision import with_dtype
 
     output = pathlib.Path(args.output)
     if output.suffix != ".keras" or not output.absolute().parent.is_dir():
         raise ValueError(f"--output must be a file name ending in .keras in a folder that exists. Received: {output}")
     keras.utils.set_random_seed(args.seed)
+    args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
     dataset, pairs = _open(args), [read_bin(path) for path in args.pairs]
     trainer = _make_trainer(args, dataset.num_classes)
     length = args.steps_per_epoch or max(1, args.steps // EPOCHS)
@@ -91,8 +101,9 @@ def run(args: argparse.Namespace) -> None:
             callbacks=[*(PairVerification(one) for one in pairs), checkpoint],
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
-    trainer.embedder.save(output)
-    reports = [evaluate(trainer.embedder, one) for one in pairs]
+    model = trainer.embedder if args.dtype == "float32" else with_dtype(trainer.embedder, "float32")
+    model.save(output)
+    reports = [evaluate(model, one) for one in pairs]
     result = {
         "output": str(output),
         "identities": dataset.num_classes,
@@ -137,7 +148,7 @@ def _make_trainer(args, num_classes):
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
     head = getattr(heads, args.head)(num_classes, **given)
-    trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim), head)
+    trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim, dtype=args.dtype), head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)
     trainer.compile(optimizers.sgd(rate, weight_decay=args.weight_decay))
     return trainer
