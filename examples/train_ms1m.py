@@ -273,7 +273,8 @@ def save_model(trainer, path):
     trainer.embedder.save(path)
     if FLAGS.distribute not in PARALLEL and FLAGS.dtype_policy == "float32":
         return trainer.embedder
-    keras.distribution.set_distribution(None)
+    if FLAGS.distribute in PARALLEL:
+        keras.distribution.set_distribution(None)
     model = keras.saving.load_model(path)
     if FLAGS.dtype_policy != "float32":
         model = ksf.precision.with_dtype(model, "float32")

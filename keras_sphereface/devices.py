@@ -43,8 +43,8 @@ def fastest_dtype_policy() -> str:
     """
     import keras
 
-    quick = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}[keras.backend.backend()]()
-    return "mixed_bfloat16" if quick else "float32"
+    asked = {"tensorflow": _tensorflow, "torch": _torch, "jax": _jax}.get(keras.backend.backend())
+    return "mixed_bfloat16" if asked and asked() else "float32"
 
 
 def _tensorflow():

@@ -219,3 +219,14 @@ def test_onnx_runtime_takes_no_more_threads_than_the_process_may_use(tmp_path, m
     assert onnx_file.open_session(path).get_session_options().intra_op_num_threads == 1
     monkeypatch.setattr(onnx_file, "cpu_cores", lambda: 8)
     assert onnx_file.open_session(path).get_session_options().intra_op_num_threads == 0  # its own choice
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", ["face.onnx", pytest.param("face.tflite", marks=on_tensorflow)])
+def test_a_model_in_16_bits_is_written_in_float32(tmp_path, rng, name, dtype):
+    model = load_pretrained(dtype=dtype)
+    format = "onnx" if name.endswith("onnx") else "litert"
+    assert export.export(model, tmp_path / name, format=format).smallest_cosine > 0.99999
+    crops = rng.integers(0, 256, (4, 112, 112, 3)).astype("uint8")
+    embeddings, expected = export.load(tmp_path / name, format)(crops), model.predict(crops, verbose=0)
+    assert (np.sum(embeddings * expected, axis=1) > 0.999).all()

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "model_card": "presets",
     "model_folder": "embedder model_size safe_config weights_file",
     "precision": "model_folder",
-    "export": "devices evaluation model_folder",
+    "export": "devices evaluation model_folder precision",
     "hub_files": "model_folder presets",
     "hub": "backbones embedder hub_files model_card model_folder precision presets weights_file",
     "recognition": "data evaluation evaluator export faces hub hub_files model_folder precision presets",

@@ -98,7 +98,8 @@ def export(
     """Writes a model for another runtime, reads the file again and compares.
 
     float16 stores weights in 16 bits and computes in float32. int8 quantizes weights and activations, with ranges from
-    the calibration images; inputs and outputs stay float32, RGB 0..255 and unit length. SavedModel has no int8.
+    the calibration images; inputs and outputs stay float32, RGB 0..255 and unit length. SavedModel has no int8. A model that
+    computes in 16 bits in Keras is compared and written as the same one in float32.
 
     Args:
         model: A `FaceClassifier`, a backbone or an embedder.
@@ -124,7 +125,7 @@ def export(
 
     path = pathlib.Path(path)
     _check_arguments(path, format, precision, calibration_images)
-    embedder = inline(as_embedder(model))
+    embedder = _in_float32(inline(as_embedder(model)))
     if calibration_images is not None:
         calibration_images = _check_images(calibration_images, embedder.input_shape[1:])
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -140,10 +141,24 @@ def export(
     return report
 
 
+def _in_float32(embedder):
+    """The same model computing in float32, as the files do; one with models inside that do not unfold stays as it is."""
+    import keras
+
+    from keras_sphereface.precision import with_dtype
+
+    if not _computes_in_half(embedder) or any(isinstance(layer, keras.Model) for layer in embedder.layers):
+        return embedder
+    return with_dtype(embedder, "float32")
+
+
+def _computes_in_half(embedder):
+    return any("float16" in layer.compute_dtype for layer in embedder.layers)  # bfloat16 too
+
+
 def _least_cosine(embedder, precision):
     """The bound of `LEAST_COSINE`; a model that computes in 16 bits in Keras rounds more there than in the file."""
-    computes_in_half = any("float16" in layer.compute_dtype for layer in embedder.layers)  # bfloat16 too
-    return LEAST_COSINE["float16" if computes_in_half and precision == "float32" else precision]
+    return LEAST_COSINE["float16" if _computes_in_half(embedder) and precision == "float32" else precision]
 
 
 def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
