@@ -270,15 +270,14 @@ def join_processes():
 
 def save_model(trainer, path):
     """Saves the model to keep, in float32, and returns it, outside of any distribution."""
-    trainer.embedder.save(path)
-    if FLAGS.distribute not in PARALLEL and FLAGS.dtype_policy == "float32":
-        return trainer.embedder
-    if FLAGS.distribute in PARALLEL:
+    model = trainer.embedder
+    if FLAGS.distribute in PARALLEL:  # By way of the file, as its variables lie on the devices.
+        model.save(path)
         keras.distribution.set_distribution(None)
-    model = keras.saving.load_model(path)
+        model = keras.saving.load_model(path)
     if FLAGS.dtype_policy != "float32":
         model = ksf.precision.with_dtype(model, "float32")
-        model.save(path)
+    model.save(path)
     return model
 
 

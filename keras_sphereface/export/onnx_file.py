@@ -135,10 +135,17 @@ def open_session(path: Path) -> Any:
 
     Raises:
         MissingDependencyError: If `onnxruntime` is not installed: extra `[export]`.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is broken.
     """
     onnxruntime = require("onnxruntime", "export")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}")
     options = onnxruntime.SessionOptions()
     # By itself it takes threads for the whole machine, which spin while they wait, in each other's way on fewer cores.
     if (cores := cpu_cores()) < (os.cpu_count() or 1):
         options.intra_op_num_threads = cores
-    return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
+        raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error

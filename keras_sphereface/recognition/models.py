@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface import hub, hub_files, model_folder, presets
-from keras_sphereface.errors import require
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
@@ -45,13 +44,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path):
-        require("onnxruntime", "export")
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f"There is no file {path}")
-        try:
-            self._session = open_session(path)
-        except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
-            raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error
+        self._session = open_session(path)
         (inputs, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
         if others or len(inputs.shape) != 4 or inputs.shape[3] != 3 or inputs.type != "tensor(float)":
             raise ValueError(
