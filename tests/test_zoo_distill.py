@@ -94,12 +94,13 @@ def test_pool_without_a_teacher_holds_images_and_labels(distill):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="trains on Keras's PyTorch backend")
-def test_the_students_stages_are_the_keras_model(distill):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("mixed_bfloat16", 0.02), ("float32", 1e-5)])  # bfloat16 has 8 bits
+def test_the_students_stages_are_the_keras_model(distill, dtype, tolerance):
     from student import stages
 
     from keras_sphereface import backbones
 
-    backbone = backbones.PatchSFNet((1, 2, 0), (8, 8, 8), (4, 8, 8), dtype="mixed_bfloat16")
+    backbone = backbones.PatchSFNet((1, 2, 0), (8, 8, 8), (4, 8, 8), dtype=dtype)
     generator = torch.Generator().manual_seed(0)
     for variable in backbone.trainable_variables:  # the units' last convolutions start at zero and would hide an error
         variable.assign(0.1 * torch.randn(variable.shape, generator=generator))
@@ -111,7 +112,8 @@ def test_the_students_stages_are_the_keras_model(distill):
         maps.append(x)
     expected = backbone(images, training=True).float()
     assert [tuple(x.shape) for x in maps[:-1]] == [(3, 28, 28, 8), (3, 14, 14, 8), (3, 7, 7, 8)]
-    assert (maps[-1] - expected).norm() < 0.02 * expected.norm()  # bfloat16 has 8 bits
+    assert maps[0].dtype == getattr(torch, backbone.compute_dtype)
+    assert (maps[-1] - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="trains on Keras's PyTorch backend")

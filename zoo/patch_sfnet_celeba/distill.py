@@ -110,7 +110,7 @@ class Pool:
             *maps, embeddings = taught
             if self.scales is None:
                 self.scales = [float(values.float().std()) for values in maps]
-            taught = [*(values / scale for values, scale in zip(maps, self.scales)), embeddings]
+            taught = [*((values / scale).bfloat16() for values, scale in zip(maps, self.scales)), embeddings]
             known = labels != UNLABELLED
             self.prototypes.index_add_(0, labels[known], embeddings.cpu()[known])
         new = [images, *taught, labels.to(self.device)]
@@ -133,7 +133,7 @@ class Distiller:
     """The student, its optimizers and its averaged weights.
 
     Args:
-        backbone: `PatchSFNet` in mixed bfloat16.
+        backbone: `PatchSFNet`; its dtype policy is what the stages compute in.
         pool: `Pool`.
         peak_rate: Highest learning rate.
         batch_size: Images of a step.
@@ -147,7 +147,11 @@ class Distiller:
             self._forward = torch.compile(self._forward, dynamic=False)
         self.variables = backbone.trainable_variables
         self.optimizer = ConvMuon(
-            peak_rate, weight_decay=WEIGHT_DECAY, adam_weight_decay=WEIGHT_DECAY, adam_lr_ratio=ADAM_RATIO
+            peak_rate,
+            weight_decay=WEIGHT_DECAY,
+            adam_weight_decay=WEIGHT_DECAY,
+            adam_lr_ratio=ADAM_RATIO,
+            matrix_dtype=backbone.compute_dtype,
         )
         self.optimizer.build(self.variables)
         self.average = [variable.value.detach().clone() for variable in self.variables]

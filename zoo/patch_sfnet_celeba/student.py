@@ -4,6 +4,7 @@ A Keras layer is opaque to `torch.compile`; of these functions it makes a few fu
 step takes half the time on a CPU. Numbers and gradients are the Keras model's.
 """
 
+import torch
 import torch.nn.functional as F
 
 from keras_sphereface.backbones.patch_sfnet import STEM_PADDING, STEM_STRIDE
@@ -14,7 +15,7 @@ def stages(backbone):
 
     Returns:
         Four functions: images to the first stage's map, each map to the next one (all `(n, height, width, channels)`,
-        computed in bfloat16), and the last map to float32 embeddings.
+        computed in the backbone's dtype), and the last map to float32 embeddings.
     """
     config = backbone.get_config()
     mean, std = config["image_mean"], config["image_std"]
@@ -31,8 +32,9 @@ def stages(backbone):
 
 
 def _convolution(x, layer, stride=1, padding=1):
-    kernel = layer.kernel.value.permute(3, 2, 0, 1).bfloat16()
-    return F.conv2d(x.bfloat16(), kernel, layer.bias.value.bfloat16(), stride, padding)
+    dtype = getattr(torch, layer.compute_dtype)
+    kernel = layer.kernel.value.permute(3, 2, 0, 1).to(dtype)
+    return F.conv2d(x.to(dtype), kernel, layer.bias.value.to(dtype), stride, padding)
 
 
 def _units(backbone, stage, x):
