@@ -1,4 +1,4 @@
-"""Several replicas: a run goes on with another number of them, and all skip a bad batch or none."""
+"""Several replicas: a run goes on with another number of them, all skip a bad batch or none, and draw the same classes."""
 
 import os
 import pathlib
@@ -12,6 +12,7 @@ CHECKS = (
     "another_number_of_replicas_goes_on",
     "a_bad_batch_is_skipped_by_all_or_none",
     "stopping_leaves_the_weights_before",
+    "they_draw_the_same_classes",
 )
 
 

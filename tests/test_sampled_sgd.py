@@ -1,8 +1,5 @@
 """SampledSGD and its constraint: classes not drawn keep every bit of weights and momentum; the others move as by SGD."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -136,23 +133,3 @@ def test_other_optimizers_are_refused():
         trainer_of(excluding)
     trainer_of(keras.optimizers.AdamW(), rate=1.0)
     assert isinstance(trainer_of("sgd").optimizer, ksf.SampledSGD)
-
-
-REPLICAS = """
-import keras, numpy as np, tensorflow as tf
-import keras_sphereface as ksf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-    inputs = keras.Input((4,))
-    head = ksf.heads.ArcFace(9, sample_rate=0.5)
-    trainer = ksf.FaceClassifier(keras.Model(inputs, keras.layers.Dense(4)(inputs)), head)
-    trainer.compile("sgd")
-trainer.fit(np.ones((4, 4)), np.zeros(4, "int32"), verbose=0)
-"""
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
-def test_replicas_are_refused_in_a_line():
-    result = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True, check=False)
-    assert "Received: 2 replicas. Use sample_rate=None, or the JAX backend" in result.stderr

@@ -5,6 +5,7 @@
 Logical devices can be configured only before TensorFlow starts. Prints a line for each check that held.
 """
 
+import functools
 import logging
 import pathlib
 import sys
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_classifier import SIZE, coloured_squares, make_trainer
+from test_classifier import SIZE, coloured_squares, make_trainer, tiny_backbone
 
 import keras_sphereface as ksf
 from keras_sphereface.callbacks.scalars import value_of
@@ -22,9 +23,11 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 BATCH, BATCHES, BAD = 8, 6, 3
+MANY = 50  # classes, of which the pictures show four
 BAD_IMAGES = {"first replica": 1, "second replica": 6}  # the first half of a batch is the first replica's
 
 
+@functools.cache  # two strategies in one process mix up their collective operations
 def strategy_of(replicas):
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]) if replicas == 2 else tf.distribute.get_strategy()
 
@@ -115,7 +118,31 @@ def stopping_leaves_the_weights_before(folder):
     assert_replicas_equal(trainer)
 
 
-CHECKS = (another_number_of_replicas_goes_on, a_bad_batch_is_skipped_by_all_or_none, stopping_leaves_the_weights_before)
+def they_draw_the_same_classes(folder):
+    """Partial FC on two replicas is that on one: all take the classes of the whole batch, also of the last, smaller one."""
+    images, labels = coloured_squares(np.random.default_rng(0), 2 * BATCH + BATCH // 2)
+    for head in (ksf.heads.SphereFaceR, ksf.heads.SphereFace2):
+        trainers, losses = [], []
+        for replicas in (1, 2):
+            keras.utils.set_random_seed(1)
+            with strategy_of(replicas).scope():
+                trainer = ksf.FaceClassifier(tiny_backbone(), head(MANY, scale=10.0, sample_rate=0.3, seed=5))
+                trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.002, momentum=0.9, weight_decay=5e-3)))
+            data = tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(BATCH)
+            losses.append(trainer.fit(data, epochs=3, verbose=0).history["loss"])
+            trainers.append(trainer)
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+        assert_replicas_equal(trainers[1])
+        assert_close(trainers[1], trainers[0])
+
+
+CHECKS = (
+    another_number_of_replicas_goes_on,
+    a_bad_batch_is_skipped_by_all_or_none,
+    stopping_leaves_the_weights_before,
+    they_draw_the_same_classes,
+)
+
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)

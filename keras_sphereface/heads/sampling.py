@@ -55,15 +55,12 @@ def draw_classes(labels, num_classes, sample_rate, seed):
 
     Returns:
         `(classes, positions)`: the distinct classes drawn in rising order, `(drawn,)`, and the place among them of each
-        label, `(batch,)`.
-
-    Raises:
-        ValueError: Under a `tf.distribute` strategy of several replicas.
+        label, `(batch,)`. The replicas of `tf.distribute` draw the same classes, with the labels of all of them.
     """
-    _refuse_replicas()
-    batch_size = labels.shape[0] if labels.shape[0] is not None else ops.shape(labels)[0]
+    own = _of_all_replicas(labels)
+    batch_size = own.shape[0] if own.shape[0] is not None else ops.shape(own)[0]
     scores = keras.random.uniform((num_classes,), seed=seed)
-    scores = ops.scatter_update(scores, labels[:, None], ops.full_like(ops.cast(labels, scores.dtype), RAISED))
+    scores = ops.scatter_update(scores, own[:, None], ops.full_like(ops.cast(own, scores.dtype), RAISED))
     _, classes = ops.top_k(scores, number_drawn(sample_rate, num_classes, batch_size), sorted=False)
     classes = ops.sort(ops.cast(classes, "int32"))
     return classes, ops.cast(ops.searchsorted(classes, labels), "int32")
@@ -84,6 +81,7 @@ def weights_of_drawn(classes, labels, num_classes):
         A float32 tensor of shape `(drawn,)`.
     """
     drawn = ops.cast(ops.shape(classes)[0], "float32")
+    labels = _of_all_replicas(labels)
     own = ops.scatter_update(
         ops.zeros_like(classes, dtype="float32"), labels[:, None], ops.ones_like(labels, dtype="float32")
     )
@@ -91,15 +89,13 @@ def weights_of_drawn(classes, labels, num_classes):
     return ops.where(own > 0, 1.0, (num_classes - distinct) / ops.maximum(drawn - distinct, 1.0))
 
 
-def _refuse_replicas():
-    # Each replica would draw for its own part of the batch: neither one draw for all, nor the loss of one replica.
+def _of_all_replicas(labels):
+    """The labels of the whole batch, of which each replica of `tf.distribute` has a part."""
     if keras.backend.backend() != "tensorflow":
-        return
+        return labels
     import tensorflow as tf
 
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1:
-        raise ValueError(
-            "`sample_rate` draws once for the whole batch, which the replicas of tf.distribute do not see. "
-            f"Received: {replicas} replicas. Use sample_rate=None, or the JAX backend with keras.distribution"
-        )
+    replicas = tf.distribute.get_replica_context()
+    if replicas is None or replicas.num_replicas_in_sync == 1:
+        return labels
+    return replicas.all_gather(labels, axis=0)
