@@ -117,6 +117,16 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         self.norm_max.assign(ops.maximum(ops.convert_to_tensor(self.norm_max), ops.where(finite, norm, 0.0)))
         return _spoilt_unless(finite, grads)
 
+    # Keras halves the scale after every skipped batch. One that never grows again would end at 0, with every gradient.
+    def _stateful_handle_non_finite_grads(self):
+        if self.dynamic_growth_steps != _NEVER:
+            super()._stateful_handle_non_finite_grads()
+
+    def _stateless_handle_non_finite_grads(self, optimizer_variables, trainable_variables):
+        if self.dynamic_growth_steps != _NEVER:
+            return super()._stateless_handle_non_finite_grads(optimizer_variables, trainable_variables)
+        return trainable_variables, list(optimizer_variables)
+
     def check_finite(self, grads: Any) -> Any:
         """Whether the gradient is finite: one that isn't was spoilt in its first part, so no other need be read."""
         return ops.all(ops.isfinite(_dense(grads[_first(grads)])))

@@ -76,6 +76,18 @@ def test_a_bad_batch_is_skipped_counted_and_named(rng, caplog):
     )
 
 
+def test_a_fixed_scale_outlives_any_number_of_skipped_batches(rng):
+    images, labels = spoilt(rng, batches=2, bad=(0,))
+    trainer = guarded_trainer()
+    fit(trainer, images, labels, epochs=160)  # halved 160 times it would be 0 in float32
+    if hasattr(trainer, "jax_state_sync"):
+        trainer.jax_state_sync()
+    optimizer = trainer.optimizer
+    counts = [int(keras.ops.convert_to_numpy(v)) for v in (optimizer.batches, optimizer.skipped, optimizer.iterations)]
+    assert counts == [320, 160, 160]
+    assert float(keras.ops.convert_to_numpy(optimizer.dynamic_scale)) == 1.0
+
+
 @pytest.mark.parametrize("every", [1, 4])
 def test_stop_leaves_the_weights_before_the_bad_batch(rng, tmp_path, every):
     images, labels = spoilt(rng)
