@@ -5,11 +5,25 @@ import numpy as np
 _PNG = np.frombuffer(b"\x89PNG", np.uint8)
 _JPEG = np.frombuffer(b"\xff\xd8", np.uint8)
 _EXIF = np.frombuffer(b"Exif", np.uint8)
+_XMP = np.frombuffer(b"http", np.uint8)  # http://ns.adobe.com/xap/1.0/, which may state an orientation as well
 _EXIF_SEGMENT = 0xE1
 # Start-of-frame markers, all but the three of their range that mean other things (ITU-T T.81, table B.1).
 _FRAMES = np.setdiff1d(np.arange(0xC0, 0xD0), (0xC4, 0xC8, 0xCC))
 _MAX_SEGMENTS = 32  # before the frame; face crops have three or four
 _LONGEST_HEAD = 10  # bytes of a segment that are looked at
+_MAX_CHUNKS = 128  # of a PNG; a face crop has three, or one more for every 8 KB
+_CHUNK_FRAME = 12  # bytes of an empty chunk: length, kind, checksum
+
+
+def _words(*texts):
+    return np.array([int.from_bytes(text, "big") for text in texts])
+
+
+# What Pillow takes an orientation from: a chunk of Exif, or texts that begin so (ImageMagick's "Raw profile type exif",
+# "XML:com.adobe.xmp").
+_EXIF_CHUNK, _END_CHUNK = _words(b"eXIf", b"IEND")
+_TEXT_CHUNKS = _words(b"tEXt", b"zTXt", b"iTXt")
+_TURNING_TEXTS = _words(b"Raw ", b"XML:", b"exif", b"xmp\0")
 
 
 def upright_sizes(data):
@@ -21,8 +35,8 @@ def upright_sizes(data):
         data: List of the files' bytes.
 
     Returns:
-        int64 array of shape `(n, 2)`: height and width; zeros for a JPEG with an Exif block (which may turn the image), for
-        other formats and for bytes that are no image.
+        int64 array of shape `(n, 2)`: height and width; zeros for a file with an Exif or XMP block (which may turn the
+        image), for other formats, for a PNG that is cut short and for bytes that are no image.
 
     Example:
     >>> upright_sizes([encode_png(np.zeros((2, 3, 3), "uint8"))])
@@ -33,10 +47,27 @@ def upright_sizes(data):
     text = np.frombuffer(b"".join(data) + bytes(32), np.uint8)  # zeros behind: a look past the last file finds nothing
     sizes = np.zeros((len(data), 2), np.int64)
     png = np.flatnonzero(_matches(text, starts, _PNG) & (ends - starts >= 24))
-    sizes[png] = np.stack([_number(text, starts[png] + 20, 4), _number(text, starts[png] + 16, 4)], axis=1)
+    _walk_pngs(text, png, starts, ends, sizes)
     jpeg = np.flatnonzero(_matches(text, starts, _JPEG))
     _walk_jpegs(text, jpeg, starts[jpeg] + 2, ends, sizes)
     return sizes
+
+
+def _walk_pngs(text, files, starts, ends, sizes):
+    """From chunk to chunk of all files at once: the first states the size, one anywhere may turn the image."""
+    places = starts[files] + 8
+    for _ in range(_MAX_CHUNKS):
+        inside = places + _CHUNK_FRAME <= ends[files]
+        files, places = files[inside], places[inside]
+        kinds = _number(text, places + 4, 4)
+        whole = files[kinds == _END_CHUNK]
+        sizes[whole, 0] = _number(text, starts[whole] + 20, 4)
+        sizes[whole, 1] = _number(text, starts[whole] + 16, 4)
+        turning = np.isin(kinds, _TEXT_CHUNKS) & np.isin(_number(text, places + 8, 4), _TURNING_TEXTS)
+        goes_on = (kinds != _END_CHUNK) & (kinds != _EXIF_CHUNK) & ~turning
+        files, places = files[goes_on], places[goes_on] + _CHUNK_FRAME + _number(text, places[goes_on], 4)
+        if not files.size:
+            return
 
 
 def _walk_jpegs(text, files, places, ends, sizes):
@@ -48,7 +79,8 @@ def _walk_jpegs(text, files, places, ends, sizes):
         frame = np.isin(markers, _FRAMES)
         sizes[files[frame], 0] = _number(text, places[frame] + 5, 2)
         sizes[files[frame], 1] = _number(text, places[frame] + 7, 2)
-        goes_on = ~frame & ~((markers == _EXIF_SEGMENT) & _matches(text, places + 4, _EXIF))
+        turning = _matches(text, places + 4, _EXIF) | _matches(text, places + 4, _XMP)
+        goes_on = ~frame & ~((markers == _EXIF_SEGMENT) & turning)
         files, places = files[goes_on], places[goes_on] + 2 + _number(text, places[goes_on] + 2, 2)
         if not files.size:
             return

@@ -20,7 +20,7 @@ from keras_sphereface.data.recordio_format import (
     part_header,
     unpack_image,
 )
-from keras_sphereface.data.recordio_index import load_index
+from keras_sphereface.data.recordio_index import ascending_starts, load_index
 from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path, Size
@@ -41,7 +41,7 @@ class RecordIOReader:
             scan and written.
 
     Raises:
-        FileFormatError: If the index is broken, or the file has no records.
+        FileFormatError: If the index is broken or lacks the last records, or the file has no records.
         FileNotFoundError: If there is no such file.
 
     Example:
@@ -61,7 +61,7 @@ class RecordIOReader:
         # As MXNet writes it: then a key is a position, and nothing needs to be sorted.
         self._counts_up = self.keys[0] == 0 and bool((np.diff(self.keys) == 1).all())
         self._by_key = None
-        self._ascending = bool((np.diff(self.offsets) > 0).all())  # then a record ends where the next begins
+        self._starts = ascending_starts(self.offsets)
 
     def __len__(self):
         return len(self.offsets)
@@ -130,16 +130,17 @@ class RecordIOReader:
 
         Returns:
             `(data, labels)`, the image files' bytes as a list and the first labels as float32 of shape `(n,)`; or `None` if
-            the index is not in the file's order or a record is broken or unusual. `read` then tells which.
+            a record is broken or unusual. `read` then tells which.
 
         Raises:
             OSError: If the file cannot be read.
         """
-        if not self._ascending or not len(positions):
+        if not len(positions) or not len(self._starts):
             return None
-        following = np.minimum(positions + 1, len(self) - 1)
-        ends = np.where(following > positions, self.offsets[following], self.size)
-        return read_batch(self._file.fileno(), self.offsets[positions], np.minimum(ends, self.size))
+        offsets = self.offsets[positions]
+        following = np.searchsorted(self._starts, offsets, side="right")
+        ends = np.where(following < len(self._starts), self._starts.take(following, mode="clip"), self.size)
+        return read_batch(self._file.fileno(), offsets, np.minimum(ends, self.size))
 
     def read_payload(self, position: int) -> bytes:
         """Reads a record's bytes, its parts joined; arguments and errors as `read`."""

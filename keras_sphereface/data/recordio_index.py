@@ -4,6 +4,7 @@ It is parsed block by block, and rebuilt by a scan of the .rec file where it is 
 """
 
 import contextlib
+import itertools
 import logging
 import os
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 1024 * 1024  # bytes of text parsed at once
 _MAX_DIGITS = 18  # any number of so many digits fits an int64
+ALIGNMENT = 4  # bytes: every part is filled up to a multiple, so that a record starts at one
 
 
 def read_index(path):
@@ -110,7 +112,7 @@ def scan(path):
                 offsets.append(position)
                 ids.append(_image_id(header[PART_HEADER.size :], length))
             open_record = flag in (FIRST, MIDDLE)
-            following = min(size, end + -length % 4)
+            following = min(size, end + -length % ALIGNMENT)
             bar.update(following - position)
             position = following
     if open_record:
@@ -130,6 +132,74 @@ def _keys(ids):
     if keys.size and keys.min() >= 0 and np.unique(keys).size == keys.size:
         return keys
     return np.arange(keys.size, dtype=np.int64)
+
+
+def _records_from(descriptor, offset, size):
+    """Yields the offset of each record from one on, a read for each part, until no record starts there."""
+    open_record = False
+    while offset < size:
+        try:
+            flag, length = part_header(os.pread(descriptor, PART_HEADER.size, offset), "")
+        except FileFormatError:
+            return
+        if open_record != (flag in (MIDDLE, LAST)):
+            return
+        if not open_record:
+            yield offset
+        open_record = flag in (FIRST, MIDDLE)
+        offset += PART_HEADER.size + length + -length % ALIGNMENT
+
+
+def check_reaches_end(path, index_path, offsets):
+    """Refuses an index that was cut short: the file has more records behind the last one that it lists.
+
+    One read tells that a sound index is sound, whatever its length. A wrong offset is no missing line: it is met, named and
+    counted when its record is read, so that as many records may follow as the index has wrong offsets.
+
+    Args:
+        path: Path of the .rec file.
+        index_path: Path of its .idx file.
+        offsets: What the index lists, int64 of shape `(n,)`.
+
+    Raises:
+        FileFormatError: If records are missing.
+        FileNotFoundError: If there is no .rec file.
+    """
+    with open(path, "rb", buffering=0) as file:
+        descriptor, size = file.fileno(), os.path.getsize(file.fileno())
+        highest = int(offsets.max(where=offsets < size, initial=0))
+        following = list(itertools.islice(_records_from(descriptor, highest, size), 2))[1:]
+        if not following:
+            return
+        wrong = np.count_nonzero((offsets >= size) | (offsets % ALIGNMENT != 0))
+        last = int(offsets[-1])  # where a file is cut within a line, digits are missing
+        if last < size and last % ALIGNMENT == 0:
+            wrong += next(_records_from(descriptor, last, size), None) is None
+        unlisted = itertools.islice(_records_from(descriptor, following[0], size), wrong + 1)
+        if sum(1 for _ in unlisted) <= wrong:
+            return
+    raise FileFormatError(
+        f"{index_path}: the last of the {len(offsets)} records listed is at offset {highest}, but more records follow "
+        f"in {os.fspath(path)} ({size} bytes), expected an index of all of them. "
+        "Delete the index so that it is rebuilt from the .rec file, or copy it again."
+    )
+
+
+def ascending_starts(offsets):
+    """Where records start, in the file's order: a record ends where the next larger offset is.
+
+    Args:
+        offsets: What an index lists, int64 of shape `(n,)`, in any order.
+
+    Returns:
+        An int64 array: `offsets` itself where it ascends, as nearly always; else a sorted copy without the offsets at
+        which no record can start, which would cut short the record they lie in.
+    """
+    if (offsets[1:] > offsets[:-1]).all():
+        return offsets
+    starts = offsets[offsets % ALIGNMENT == 0]
+    starts.sort()
+    return starts
 
 
 def write_index(path, keys, offsets):
@@ -158,12 +228,14 @@ def load_index(path, index_path=None, write=True):
         `(keys, offsets)`, int64 arrays.
 
     Raises:
-        FileFormatError: If either file is broken.
+        FileFormatError: If either file is broken, or the index lacks the file's last records.
     """
     index_path = os.path.splitext(os.fspath(path))[0] + ".idx" if index_path is None else os.fspath(index_path)
     with contextlib.suppress(FileNotFoundError):  # asking first would leave time for another process to remove it
-        return read_index(index_path)
-    keys, offsets = scan(path)
+        keys, offsets = read_index(index_path)
+        check_reaches_end(path, index_path, offsets)
+        return keys, offsets
+    keys, offsets = scan(path)  # without the .rec file either, this tells
     log.warning("%s has no index; rebuilt it by a scan: %d records", os.fspath(path), len(keys))
     if write:
         try:

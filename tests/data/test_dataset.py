@@ -326,7 +326,8 @@ def test_images_of_other_sizes_and_formats_are_resized_the_same_in_both_views(tm
     assert len(dataset.bad) == 0
 
 
-def test_a_turned_photo_is_upright_in_both_views(tmp_path):
+@pytest.mark.parametrize("name", ["0.jpg", "0.png"])
+def test_a_turned_photo_is_upright_in_both_views(tmp_path, name):
     from PIL import Image
 
     (tmp_path / "a").mkdir()
@@ -334,7 +335,7 @@ def test_a_turned_photo_is_upright_in_both_views(tmp_path):
     array[: SIDE // 2] = 255
     exif = Image.Exif()
     exif[0x0112] = 3  # by half a turn
-    Image.fromarray(array).save(tmp_path / "a" / "0.jpg", exif=exif)
+    Image.fromarray(array).save(tmp_path / "a" / name, exif=exif)
     dataset = faces.from_folder(tmp_path)
     for images in (arrays(dataset.batches(1).take(1))[0][0], dataset.sequence(1)[0][0]):
         assert images[0, 0].max() < 30

@@ -1,11 +1,13 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from keras_sphereface.data.image_headers import upright_sizes
-from keras_sphereface.data.images import encode_jpeg, encode_png
+from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 
 pytestmark = pytest.mark.core
 
@@ -33,6 +35,57 @@ def test_sizes_of_many_files_at_once():
     np.testing.assert_array_equal(upright_sizes(files), sizes)
 
 
+def png_chunk(kind, content):
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def png_with(*chunks, behind=False):
+    """A PNG of 8 x 9 pixels, white above and black below, with more chunks before or behind its pixels."""
+    array = np.zeros((8, 9, 3), np.uint8)
+    array[:4] = 255
+    data = encode_png(array)
+    place = data.index(b"IEND" if behind else b"IDAT") - 4
+    return data[:place] + b"".join(png_chunk(*chunk) for chunk in chunks) + data[place:]
+
+
+HALF_TURN = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\3\0\0\0\0\0\0"  # TIFF, one entry: orientation 3
+XMP = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
+RAW_PROFILE = b"\nexif\n%8d\n" % (len(HALF_TURN) + 6) + (b"Exif\0\0" + HALF_TURN).hex().encode() + b"\n"
+TURNED_PNGS = {
+    "exif": png_with((b"eXIf", HALF_TURN)),
+    "exif behind": png_with((b"eXIf", HALF_TURN), behind=True),
+    "xmp": png_with((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
+    "profile": png_with((b"tEXt", b"Raw profile type exif\0" + RAW_PROFILE)),
+    "packed profile": png_with((b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(RAW_PROFILE))),
+}
+
+
+@pytest.mark.parametrize("data", TURNED_PNGS.values(), ids=TURNED_PNGS)
+def test_a_png_that_pillow_turns_has_no_size(data):
+    assert decode_image(data)[-1].min() == 255
+    np.testing.assert_array_equal(upright_sizes([data, png_with()]), [[0, 0], [8, 9]])
+
+
+def test_other_chunks_and_many_chunks_do_not_matter():
+    texts = [(b"tEXt", b"Software\0ours"), (b"iTXt", b"Title\0\0\0\0\0none"), (b"pHYs", bytes(9))]
+    files = [png_with(*texts), png_with(*texts, behind=True), png_with(*[(b"tEXt", b"a\0")] * 40)]
+    np.testing.assert_array_equal(upright_sizes(files), [[8, 9]] * 3)
+
+
+def test_a_jpeg_with_xmp_has_no_size():
+    data = saved((8, 9), "JPEG", xmp=XMP)
+    assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 3
+    np.testing.assert_array_equal(upright_sizes([data]), [[0, 0]])
+
+
+@pytest.mark.parametrize("chunk", [b"\xff\xff\xff\xfftEXt", b"\0\0\0\0tEXt", b"\x7f\xff\xff\xffIDAT"])
+def test_hostile_lengths_of_chunks(chunk):
+    start = png_with().index(b"IDAT") - 4
+    data = png_with()[:start] + chunk * 300
+    np.testing.assert_array_equal(upright_sizes([data, png_with(), data]), [[0, 0], [8, 9], [0, 0]])
+
+
 OTHERS = {
     "empty": b"",
     "start": b"\xff\xd8",
@@ -50,9 +103,10 @@ def test_others_have_no_size(data):
     np.testing.assert_array_equal(upright_sizes([data, good, data]), [[0, 0], [8, 8], [0, 0]])
 
 
-def test_every_cut_of_a_file_is_harmless():
-    data = encode_jpeg(np.zeros((8, 8, 3), np.uint8))
-    sizes = upright_sizes([data[:length] for length in range(len(data))])
+@pytest.mark.parametrize("encode", [encode_jpeg, encode_png])
+def test_every_cut_of_a_file_is_harmless(encode):
+    data = encode(np.zeros((8, 8, 3), np.uint8))
+    sizes = upright_sizes([data[:length] for length in range(len(data) + 1)])
     assert {tuple(size) for size in sizes.tolist()} == {(0, 0), (8, 8)}
 
 

@@ -157,6 +157,63 @@ def test_a_broken_index_is_refused_by_name(tmp_path, text):
         recordio_index.read_index(tmp_path / "a.idx")
 
 
+def write_indexed(folder, payloads, lines):
+    """A file without record 0, and an index of some of its records; returns the path and the whole index."""
+    path = folder / "a.rec"
+    blocks = [form.frame(form.pack_image(number % 2, data, id=number)) for number, data in enumerate(payloads)]
+    path.write_bytes(b"".join(blocks))
+    offsets = np.cumsum([0, *map(len, blocks)])
+    whole = "".join(f"{number}\t{offset}\n" for number, offset in enumerate(offsets[:-1]))
+    (folder / "a.idx").write_text(lines(whole))
+    return path, whole
+
+
+CUTS = {
+    "behind a line": lambda text: "".join(text.splitlines(keepends=True)[:20]),
+    "by one line": lambda text: "".join(text.splitlines(keepends=True)[:39]),
+    "within a line": lambda text: text[: text.index("\n25\t") + 5],
+    "in another order": lambda text: "".join(text.splitlines(keepends=True)[20::-1]),
+    "to its first line": lambda text: text[:4],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_an_index_that_was_cut_short_is_refused(tmp_path, cut):
+    picture_bytes = [faces.encode_png(picture(value)) for value in range(40)]
+    path, whole = write_indexed(tmp_path, picture_bytes, cut)
+    with pytest.raises(FileFormatError, match=r"a\.idx: .*more records follow .*Delete the index.*copy it") as error:
+        faces.from_recordio(path)
+    assert "\n" not in str(error.value)
+    (tmp_path / "a.idx").unlink()  # what the message advises
+    assert faces.from_recordio(path).num_images == 40
+    assert (tmp_path / "a.idx").read_text() == whole
+
+
+def test_an_index_that_was_cut_behind_a_record_of_several_parts(tmp_path):
+    several = b"abcd" + form.MAGIC_BYTES + b"e" + form.MAGIC_BYTES * 2
+    path, _ = write_indexed(tmp_path, [b"abc", several], lambda text: text)
+    assert len(faces.RecordIOReader(path)) == 2  # a later part is no record behind the last
+    with open(path, "ab") as file:
+        file.write(form.frame(form.pack_image(0, b"next")))
+    with pytest.raises(FileFormatError, match="the last of the 2 records listed"):
+        faces.RecordIOReader(path)
+
+
+def test_what_is_no_record_behind_the_last_does_not_matter(tmp_path):
+    path, _ = write_indexed(tmp_path, [b"abc", b"de"], lambda text: text)
+    with open(path, "ab") as file:
+        file.write(bytes(512))
+    assert len(faces.RecordIOReader(path)) == 2
+
+
+def test_a_sound_index_costs_one_read(tmp_path, monkeypatch):
+    reads, pread = [], recordio_index.os.pread
+    path, _ = write_indexed(tmp_path, [b"abc"] * 40, lambda text: text)
+    monkeypatch.setattr(recordio_index.os, "pread", lambda *arguments: reads.append(arguments) or pread(*arguments))
+    faces.RecordIOReader(path).close()
+    assert [size for _, size, _ in reads] == [form.PART_HEADER.size]
+
+
 HOSTILE = {
     "500 MB announced": struct.pack("<II", form.MAGIC, 500_000_000) + b"x" * 100,
     "wrong magic": b"\0" * 64,

@@ -4,6 +4,7 @@ import pytest
 from keras_sphereface import data as faces
 from keras_sphereface.data.recordio import RecordIOReader
 from keras_sphereface.data.recordio_writer import RecordIOWriter
+from keras_sphereface.errors import FileFormatError
 
 pytestmark = pytest.mark.core
 
@@ -51,10 +52,58 @@ def test_an_index_in_another_order_and_a_shortened_file(path, tmp_path):
         index = tmp_path / "other.idx"
         index.write_text("".join(f"{key}\t{offset}\n" for key, offset in zip(reader.keys[::-1], reader.offsets[::-1])))
         with RecordIOReader(path, index) as other:
-            assert other.read_images(np.array([0])) is None
+            data, labels = other.read_images(np.array([0, 8, 5]))
+            assert data == [IMAGES[8], IMAGES[0], IMAGES[3]]
+            np.testing.assert_array_equal(labels, [8, 0, 3])
         with open(path, "r+b") as file:
             file.truncate(int(reader.offsets[8]) + 20)
         assert reader.read_images(np.array([8])) is None
+
+
+def rewrite_index(path, change_lines):
+    index = path.with_suffix(".idx")
+    index.write_text("\n".join(change_lines(index.read_text().splitlines())) + "\n")
+
+
+@pytest.mark.parametrize("wrong", ["8\t45", "8\t123456789"], ids=["within record 0", "outside"])
+def test_one_wrong_offset_leaves_the_others_to_be_read_together(path, wrong):
+    rewrite_index(path, lambda lines: [*lines[:-1], wrong])
+    with RecordIOReader(path) as reader:
+        assert reader.read_images(np.arange(8))[0] == IMAGES[:8]
+        assert reader.read_images(np.array([8])) is None
+        with pytest.raises(FileFormatError, match=r"record 8 at offset \d+"):
+            reader.read(8)
+
+
+def test_a_record_listed_in_place_of_the_last_leaves_one_unlisted(path):
+    rewrite_index(path, lambda lines: [*lines[:-1], "8\t0"])
+    with pytest.raises(FileFormatError, match="more records follow"):
+        RecordIOReader(path)
+
+
+def test_a_shuffled_index_with_lines_twice(path):
+    order = np.random.default_rng(0).permutation(9).tolist()
+    rewrite_index(path, lambda lines: [lines[number] for number in [*order, *order[:3]]])
+    with RecordIOReader(path) as reader:
+        assert reader.read_images(np.arange(12))[0] == [IMAGES[number] for number in [*order, *order[:3]]]
+
+
+def test_no_offset_at_which_a_record_could_start(path):
+    path.with_suffix(".idx").write_text("0\t45\n1\t33\n")
+    with RecordIOReader(path) as reader:
+        assert reader.read_images(np.array([0, 1])) is None
+
+
+def test_a_wrong_offset_is_named_and_its_image_replaced(tmp_path):
+    images = [faces.encode_jpeg(np.full((16, 16, 3), 20 * number, np.uint8)) for number in range(6)]
+    path = faces.write_recordio(tmp_path / "train.rec", images, [0, 1, 0, 1, 0, 1])  # mixed: without record 0
+    rewrite_index(path, lambda lines: [*lines[:-1], "5\t45"])
+    dataset = faces.from_recordio(path)
+    assert dataset.source.read_many(np.arange(5)) is not None
+    pictures, labels = dataset.sequence(6, shuffle=False)[0]
+    assert pictures[:, 0, 0, 0].tolist() == [0, 20, 40, 60, 80, 0]
+    assert labels.tolist() == [0, 1, 0, 1, 0, 0]
+    assert "record 5 at offset 45" in dataset.bad.messages[5]
 
 
 def test_a_broken_image_among_good_ones_is_replaced_as_before(tmp_path):
