@@ -77,7 +77,10 @@ flags.DEFINE_enum("xla", "auto", ["auto", "true", "false"], "Compile the step wi
                   "accelerator, where it is slower.")  # fmt: skip
 flags.DEFINE_enum("augment", "flip", ["none", "flip", "strong"], "Augmentation of the training images.")
 flags.DEFINE_float("sample_rate", None, "Partial FC, for very many people: the share of them that a step's loss is taken "
-                   "over, the batch's own always among them; 0.1 is the papers'.", 0.0, 1.0)  # fmt: skip
+                   "over, the batch's own always among them; 0.1 is the papers'.")  # fmt: skip
+flags.register_validator("sample_rate", lambda rate: rate is None or 0 < rate <= 1, "must be above 0 and at most 1")
+flags.DEFINE_integer("num_classes", None, "Classes of the head: a few more than there are people, where the devices of "
+                     "--distribute=class_parallel do not divide those. Defaults to the number of people.")  # fmt: skip
 flags.DEFINE_enum(
     "distribute",
     "none",
@@ -95,8 +98,8 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
 # What makes a run the one that its log tells of. The same command goes on from the last checkpoint; with another value of
 # one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
 FIXED = ["backbone", "embedding_dim", "variant", "feature_norm", "margin", "scale", "detach", "margin_increase",
-         "margin_interval", "sample_rate", "batch_size", "checkpoint_steps", "accumulate", "ema", "dtype_policy",
-         "seed"]  # fmt: skip
+         "margin_interval", "sample_rate", "num_classes", "batch_size", "checkpoint_steps", "accumulate", "ema",
+         "dtype_policy", "seed"]  # fmt: skip
 CHANGEABLE = ["steps", "schedule", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm", "augment"]
 flags.DEFINE_multi_enum("may_change", [], CHANGEABLE, "A flag whose value may be another than the run was begun with.")
 FLAGS = flags.FLAGS
@@ -152,6 +155,16 @@ def training_data():
     return ksf.data.from_recordio(path, max_bad=FLAGS.max_bad, strict=FLAGS.strict)
 
 
+def num_classes_of(dataset):
+    """The head's classes: one for each of the people, or more."""
+    if FLAGS.num_classes is None:
+        return dataset.num_classes
+    if FLAGS.num_classes < dataset.num_classes:
+        raise app.UsageError(f"--num_classes must be at least the {dataset.num_classes} people of the training set. "
+                             f"Received: {FLAGS.num_classes}")  # fmt: skip
+    return FLAGS.num_classes
+
+
 def validation_pairs():
     """The pairs to measure while training, and at the end."""
     if FLAGS.data_dir is None:
@@ -193,19 +206,25 @@ def make_trainer(num_classes):
 
 def make_distribution(num_classes):
     """What --distribute names, of `keras.distribution`."""
-    several = FLAGS.num_processes is not None and uses_tf_data()  # Then Keras gives each process its part of a batch.
+    # Each process reads its own rows of a batch, so that Keras must not share them out.
     if FLAGS.distribute == "data_parallel":
-        return ksf.distribution.data_parallel(auto_shard_dataset=several)
+        return ksf.distribution.data_parallel(auto_shard_dataset=False)
     try:
-        return ksf.distribution.class_parallel(num_classes, auto_shard_dataset=several)
+        return ksf.distribution.class_parallel(num_classes, auto_shard_dataset=False)
     except ValueError as error:
-        raise app.UsageError(f"--distribute=class_parallel: {error}") from error
+        raise app.UsageError(f"--distribute=class_parallel: {error} (--num_classes)") from error
 
 
 def make_trainer_distributed(num_classes):
     """The same under the strategy that --distribute names."""
     if FLAGS.distribute in PARALLEL:
-        keras.distribution.set_distribution(make_distribution(num_classes))
+        distribution = make_distribution(num_classes)
+        parts, *ways = distribution.device_mesh.shape
+        logging.info("Each batch is divided over %d devices, the head over %d.", parts, *(ways or [1]))
+        if FLAGS.batch_size % parts:
+            raise app.UsageError(f"--batch_size must be a multiple of the {parts} devices that share it out. "
+                                 f"Received: {FLAGS.batch_size}")  # fmt: skip
+        keras.distribution.set_distribution(distribution)
     if FLAGS.distribute != "mirrored":
         return make_trainer(num_classes)
     import tensorflow as tf
@@ -245,8 +264,8 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
 def batches(dataset, start_step):
     """The training batches from a step on: tf.data, or without TensorFlow a `keras.utils.PyDataset`."""
     view = dataset.batches if uses_tf_data() else dataset.sequence
-    data = view(FLAGS.batch_size, seed=FLAGS.seed, augment=FLAGS.augment, start_step=start_step)
-    return data if FLAGS.num_processes is None or uses_tf_data() else ksf.distribution.local_part(data)
+    rows = ksf.distribution.local_rows if FLAGS.num_processes is not None else None
+    return view(FLAGS.batch_size, seed=FLAGS.seed, augment=FLAGS.augment, start_step=start_step, rows=rows)
 
 
 def uses_tf_data():
@@ -301,25 +320,26 @@ def main(argv):
     logging.info(
         "Training on %d images of %d people in %s.", dataset.num_images, dataset.num_classes, FLAGS.dtype_policy
     )
-    trainer = make_trainer_distributed(dataset.num_classes)
+    trainer = make_trainer_distributed(num_classes_of(dataset))
     checkpoint = make_checkpoint(dataset, output_dir)
     try:
         epoch = checkpoint.resume(trainer)
     except ValueError as error:  # Other flags than the run was begun with.
         raise app.UsageError(str(error)) from error
-    epochs = -(-FLAGS.steps // FLAGS.checkpoint_steps)
-    if epoch < epochs:
+    remaining = FLAGS.steps - checkpoint.step
+    if remaining > 0:
         trainer.fit(
             batches(dataset, start_step=checkpoint.step),
             initial_epoch=epoch,
-            epochs=epochs,
+            epochs=epoch - (-remaining // FLAGS.checkpoint_steps),
             steps_per_epoch=FLAGS.checkpoint_steps,
             shuffle=False,  # The data set has its own order.
-            callbacks=make_callbacks(dataset, pairs, output_dir, checkpoint),
+            callbacks=[*make_callbacks(dataset, pairs, output_dir, checkpoint), ksf.callbacks.StopAfter(remaining)],
         )
 
     elif FLAGS.ema is not None:  # What `fit` does at its end; the checkpoint is from before that.
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+        trainer.project()
 
     if len(dataset.bad):
         logging.warning("%d broken images were replaced; see the log above, or use --strict.", len(dataset.bad))

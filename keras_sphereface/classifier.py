@@ -104,6 +104,19 @@ class FaceClassifier(keras.Model):
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
 
+    def fit(self, *args, **kwargs) -> keras.callbacks.History:
+        """As `keras.Model.fit`. Averaged class weights (`use_ema`) are put back on the sphere at the end."""
+        history = super().fit(*args, **kwargs)
+        if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
+            self.project()
+        return history
+
+    def project(self) -> None:
+        """Puts the head's weights under their constraints: a mean of points on a sphere lies inside of it."""
+        for variable in self.head.trainable_variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+
     def compute_loss(
         self,
         x: Tensor | None = None,

@@ -1,5 +1,6 @@
 """An optimizer that leaves out updates whose gradient is not finite, counts them, and measures the gradient."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,7 +138,14 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
             store[str(number)] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved."""
+        """Loads what `save_own_variables` saved; of another optimizer's file nothing, with a warning, as Keras's do."""
+        if len(store.keys()) != len(self.own_variables):
+            warnings.warn(
+                f"The optimizer's state is not loaded: expected {len(self.own_variables)} counters, received the file of another "
+                f"optimizer, with {len(store.keys())}. Training goes on with a new state",
+                stacklevel=2,
+            )
+            return
         for number, variable in enumerate(self.own_variables):
             variable.assign(store[str(number)])
 

@@ -67,6 +67,20 @@ def test_checkpoints_keep_the_last_and_ignore_unfinished_ones(rng, tmp_path):
     assert callbacks.Checkpoint(tmp_path).resume(make_trainer()) == 3
 
 
+def test_training_stops_after_a_number_of_batches(rng, tmp_path):
+    """7 batches in epochs of 3: the last has one, and is an epoch like others for a checkpoint that 4 more go on from."""
+    images, labels = coloured_squares(rng, 24)
+    trainer, checkpoint = make_trainer(), callbacks.Checkpoint(tmp_path)
+    arguments = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    trainer.fit(images, labels, epochs=3, **arguments, callbacks=[checkpoint, callbacks.StopAfter(7)])
+    assert (checkpoint.step, len(checkpoint.paths())) == (7, 2)
+    again, checkpoint = make_trainer(), callbacks.Checkpoint(tmp_path)
+    assert checkpoint.resume(again) == 3
+    again.fit(images, labels, initial_epoch=3, epochs=5, **arguments, callbacks=[checkpoint, callbacks.StopAfter(4)])
+    assert checkpoint.step == 11
+    assert int(again.optimizer.iterations) == 11
+
+
 def test_verification_on_pairs_is_logged_like_a_metric(rng):
     images, labels = coloured_squares(rng, 40)
     left, right = np.arange(20), np.arange(20, 40)

@@ -51,6 +51,21 @@ def test_fit_learns_and_logs_metrics_without_the_margin(rng):
     )
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_averaged_class_weights_are_on_the_sphere(rng, guarded):
+    images, labels = coloured_squares(rng)
+    sgd = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.9)
+    trainer = make_trainer(ksf.GuardedOptimizer(sgd) if guarded else sgd)
+    trainer.fit(images, labels, batch_size=16, epochs=2, verbose=0)
+    kernel = keras.ops.convert_to_numpy(trainer.head.kernel)
+    average = keras.ops.convert_to_numpy(
+        sgd._model_variables_moving_average[sgd._get_variable_index(trainer.head.kernel)]
+    )
+    lengths = np.linalg.norm(average, axis=0)
+    assert lengths.min() < 0.999, "a mean lies inside"
+    np.testing.assert_allclose(kernel, average / lengths, atol=1e-6)
+
+
 def test_class_weights_stay_on_the_sphere(rng):
     images, labels = coloured_squares(rng)
     trainer = make_trainer()

@@ -88,6 +88,18 @@ def test_a_fixed_scale_outlives_any_number_of_skipped_batches(rng):
     assert float(keras.ops.convert_to_numpy(optimizer.dynamic_scale)) == 1.0
 
 
+def test_weights_of_another_optimizers_file_load(rng, tmp_path):
+    images, labels = spoilt(rng, batches=2, bad=())
+    plain, guarded = make_trainer(), guarded_trainer()
+    fit(plain, images, labels)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    fit(guarded, images, labels)
+    with pytest.warns(UserWarning, match="optimizer's state is not loaded"):
+        guarded.load_weights(tmp_path / "plain.weights.h5")
+    for weight, expected in zip(weights_of(guarded), weights_of(plain)):
+        np.testing.assert_array_equal(weight, expected)
+
+
 @pytest.mark.parametrize("every", [1, 4])
 def test_stop_leaves_the_weights_before_the_bad_batch(rng, tmp_path, every):
     images, labels = spoilt(rng)

@@ -60,11 +60,13 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     assert first.returncode == 0, first.stderr[-3000:]
     assert "accuracy (10 folds)" in first.stdout
     assert "Next, train on MS1M" in first.stdout
-    second = run(*flags, "--steps=4")
+    second = run(*flags, "--steps=3")
     assert second.returncode == 0, second.stderr[-3000:]
     with open(tmp_path / "log.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"], "the second run goes on after the first"
+    saved = [json.loads(path.read_text())["step"] for path in sorted((tmp_path / "checkpoints").glob("*.json"))]
+    assert saved == [2, 3], "the last epoch ends with the last step"
     assert all(np.isfinite(float(row["loss"])) for row in rows)
     assert all(0 <= float(row["val_toy_accuracy"]) <= 1 for row in rows)
     model = keras.saving.load_model(tmp_path / "model.keras")
@@ -73,7 +75,7 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(embeddings), 1.0, rtol=1e-5)
     other = run(
         *flags,
-        "--steps=4",
+        "--steps=3",
         "--margin=1.5",
         "--feature_norm=soft",
         "--learning_rate=0.002",
@@ -83,7 +85,7 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     assert (
         "begun with --feature_norm='hard', --margin=1.4. Received: --feature_norm='soft', --margin=1.5." in other.stderr
     )
-    third = run(*flags, "--steps=4")
+    third = run(*flags, "--steps=3")
     assert third.returncode == 0, third.stderr[-3000:]
     again = keras.saving.load_model(tmp_path / "model.keras").predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0)
     np.testing.assert_allclose(again, embeddings, atol=1e-6, err_msg="a finished run gives its averaged weights again")
@@ -96,6 +98,9 @@ def test_wrong_flags_are_refused_in_a_line():
     result = run("--margin=0.5")
     assert result.returncode != 0
     assert "margin" in result.stderr
+    result = run("--sample_rate=0")
+    assert result.returncode != 0
+    assert "--sample_rate=0.0: must be above 0 and at most 1" in result.stderr
     result = run("--clip_norm=1", "--distribute=mirrored")
     assert result.returncode != 0
     assert "clips each replica" in result.stderr + result.stdout

@@ -5,5 +5,6 @@ from keras_sphereface.callbacks.embedding_statistics import EmbeddingStatistics
 from keras_sphereface.callbacks.margin_schedule import MarginSchedule
 from keras_sphereface.callbacks.nonfinite_guard import NonFiniteGuard
 from keras_sphereface.callbacks.pair_verification import PairVerification
+from keras_sphereface.callbacks.stop_after import StopAfter
 
-__all__ = ["Checkpoint", "EmbeddingStatistics", "MarginSchedule", "NonFiniteGuard", "PairVerification"]
+__all__ = ["Checkpoint", "EmbeddingStatistics", "MarginSchedule", "NonFiniteGuard", "PairVerification", "StopAfter"]

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
     import keras
 
-    from keras_sphereface.callbacks import PairVerification
+    from keras_sphereface.callbacks import PairVerification, StopAfter
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.devices import fastest_dtype_policy
     from keras_sphereface.evaluator import evaluate
@@ -89,16 +89,17 @@ def run(args: argparse.Namespace) -> None:
     trainer = _make_trainer(args, dataset.num_classes)
     length = args.steps_per_epoch or max(1, args.steps // EPOCHS)
     checkpoint = _make_checkpoint(args, dataset, length)
-    start, epochs = checkpoint.resume(trainer), -(-args.steps // length)
-    if start < epochs:
+    start = checkpoint.resume(trainer)
+    remaining = args.steps - checkpoint.step
+    if remaining > 0:
         view = dataset.batches if keras.backend.backend() == "tensorflow" else dataset.sequence
         trainer.fit(
-            view(args.batch_size, seed=args.seed, augment=args.augment, start_step=start * length),
+            view(args.batch_size, seed=args.seed, augment=args.augment, start_step=checkpoint.step),
             initial_epoch=start,
-            epochs=epochs,
+            epochs=start - (-remaining // length),
             steps_per_epoch=length,
             shuffle=False,  # the data set has its own order
-            callbacks=[*(PairVerification(one) for one in pairs), checkpoint],
+            callbacks=[*(PairVerification(one) for one in pairs), checkpoint, StopAfter(remaining)],
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
     model = trainer.embedder if args.dtype == "float32" else with_dtype(trainer.embedder, "float32")

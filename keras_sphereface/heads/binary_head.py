@@ -126,7 +126,7 @@ class BinaryHead(AngularHead):
         cosines, _ = self.cosines_and_norms(embeddings)
         if labels is None:
             return self.scale * self._adjust(cosines) + self.bias
-        labels, valid = check_labels(labels, self.num_classes)
+        labels, valid = check_labels(labels, self.num_classes, embeddings.shape[0])
         return ops.where(valid[:, None], self._logits(cosines, labels), float("nan"))
 
     def loss_and_statistics(
@@ -134,7 +134,7 @@ class BinaryHead(AngularHead):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The losses, and what is worth watching, from one pass; see `MarginHead.loss_and_statistics`."""
         embeddings = self.check_embeddings(embeddings)
-        labels, valid = check_labels(labels, self.num_classes)
+        labels, valid = check_labels(labels, self.num_classes, embeddings.shape[0])
         classes, labels = self.drawn_classes(labels, training)
         weights = None if classes is None else weights_of_drawn(classes, labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)

@@ -187,7 +187,7 @@ class BlockLogits:
 
     def __init__(self, cosines, magnitudes, others, bias, weights=None):
         self.cosines, self.magnitudes, self.weights = cosines, magnitudes, weights
-        self.nearest = ops.maximum(ops.max(cosines, axis=1), criteria.LOWEST)
+        self.nearest = ops.max(cosines, axis=1, initial=criteria.LOWEST)
         self.values = None
         if others is not None or bias is not None:
             self.values = kernels.compiled(lambda c: _logits_of_others(c, magnitudes, others, bias))(cosines)
@@ -196,7 +196,7 @@ class BlockLogits:
         """The largest logit of each example, or a little below any where there is none."""
         if self.values is None:
             return self.magnitudes * self.nearest
-        return ops.max(self.values, axis=1)
+        return ops.max(self.values, axis=1, initial=criteria.LOWEST)
 
     def weighted(self, values):
         """Values of shape `(batch, size)` times what their classes count."""

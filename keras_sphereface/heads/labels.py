@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+NARROW = ("int8", "uint8", "int16", "uint16")
 
-def check_labels(labels, num_classes):
+
+def check_labels(labels, num_classes, batch_size=None):
     """Checks labels, and returns them in a form that is safe to index with.
 
     Values that can be read now (eager execution) raise at once. Inside a traced TensorFlow graph an assertion raises
@@ -14,12 +16,13 @@ def check_labels(labels, num_classes):
     Args:
         labels: Integers of shape `(batch,)` or `(batch, 1)`.
         num_classes: The number of classes.
+        batch_size: The number of examples that the labels are for. Defaults to `None`, where it isn't known.
 
     Returns:
         `(labels, valid)`: int32 labels clipped to `[0, num_classes)`, and a boolean tensor, both of shape `(batch,)`.
 
     Raises:
-        ValueError: If the shape or the dtype is wrong, or a readable label is outside `[0, num_classes)`.
+        ValueError: If the shape, the number or the dtype is wrong, or a readable label is outside `[0, num_classes)`.
     """
     labels = ops.convert_to_tensor(labels)
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
@@ -28,9 +31,13 @@ def check_labels(labels, num_classes):
         raise ValueError(
             f"Labels must be class numbers of shape (batch,), not one-hot vectors. Received: shape {tuple(labels.shape)}"
         )
+    if None not in (batch_size, labels.shape[0]) and labels.shape[0] != batch_size:
+        raise ValueError(f"There must be a label for each of {batch_size} embeddings. Received: {labels.shape[0]} labels")
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if dtype == "bool" or "complex" in dtype:
         raise ValueError(f"Labels must be integer class numbers. Received: dtype {dtype}")
+    if dtype in NARROW:
+        labels = ops.cast(labels, "int32")  # the number of classes may be beyond the type's range
     numbers = ops.cast(labels, "int32")
     valid = ops.logical_and(labels >= 0, labels < num_classes)
     if "float" in dtype:

@@ -109,7 +109,7 @@ class MarginHead(AngularHead):
         cosines, norms = self.cosines_and_norms(embeddings)
         if labels is None:
             return _scaled(cosines, self.feature_norm.magnitude(norms, self.scale), self.bias)
-        labels, valid = check_labels(labels, self.num_classes)
+        labels, valid = check_labels(labels, self.num_classes, embeddings.shape[0])
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
         return self._logits(cosines, magnitudes, labels, self.bias)
 
@@ -130,7 +130,7 @@ class MarginHead(AngularHead):
             (degrees).
         """
         embeddings = self.check_embeddings(embeddings)
-        labels, valid = check_labels(labels, self.num_classes)
+        labels, valid = check_labels(labels, self.num_classes, embeddings.shape[0])
         kernel, bias, labels = self._classes(labels, training)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))

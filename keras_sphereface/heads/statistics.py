@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-from keras_sphereface.heads import kernels
+from keras_sphereface.heads import criteria, kernels
 
 
 def target_and_nearest(cosines, labels):
@@ -17,7 +17,7 @@ def target_and_nearest(cosines, labels):
     cosines = ops.stop_gradient(cosines)
     targets = kernels.take_targets(cosines, labels, all_inside=True)
     others = kernels.replace_targets(cosines, labels, targets - float("inf"), all_inside=True)
-    return targets, ops.max(others, axis=1)
+    return targets, ops.max(others, axis=1, initial=criteria.LOWEST)
 
 
 def batch_statistics(target_cosines, nearest, norms):

@@ -261,6 +261,39 @@ def test_bad_input_is_refused(name):
         head.loss(np.ones((2, DIM + 1)), np.array([0, 1]))
 
 
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize("name", ["ArcFace", "SphereFace2"])
+def test_no_example_has_no_loss(name, detach):
+    head, embeddings, labels = (
+        FACTORIES[name](CLASSES, detach=detach),
+        np.ones((0, DIM), "float32"),
+        np.ones(0, "int32"),
+    )
+    assert tuple(head.loss(embeddings, labels).shape) == (0,)
+    assert tuple(head(embeddings, labels).shape) == (0, CLASSES)
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "SphereFace2"])
+def test_there_is_a_label_for_each_embedding(name):
+    head = built(FACTORIES[name])
+    for method in (head, head.loss):
+        with pytest.raises(ValueError, match=r"a label for each of 3 embeddings\. Received: 1 labels"):
+            method(np.ones((3, DIM), "float32"), np.array([1]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"), [("uint8", 256), ("int8", 200), ("int8", 1000), ("uint16", 65_536), ("int16", 40_000)]
+)
+def test_labels_of_few_bits_may_have_more_classes_than_their_type(dtype, classes):
+    head = heads.ArcFace(classes, seed=1)
+    embeddings, labels = axis_data()
+    expected = numpy(head.loss(embeddings, labels))
+    np.testing.assert_array_equal(numpy(head.loss(embeddings, labels.astype(dtype))), expected)
+    if "u" not in dtype:
+        with pytest.raises(ValueError, match=r"Received: \[-1\]"):
+            head.loss(embeddings, np.array([0, 1, -1], dtype))
+
+
 def test_a_bad_label_inside_a_compiled_step_is_never_silent():
     head = built(heads.ArcFace)
     embeddings, labels = np.ones((2, DIM), "float32"), np.array([0, CLASSES], "int32")

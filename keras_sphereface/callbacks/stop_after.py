@@ -1,0 +1,40 @@
+"""The end of a training that is not the end of an epoch."""
+
+import keras
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Ends `fit` after a number of batches, also in the middle of an epoch, whose end the other callbacks still see.
+
+    Args:
+        batches: Number of batches of this `fit`, at least 1. With `steps_per_execution` the last few are done together.
+
+    Raises:
+        ValueError: For another number.
+
+    Example:
+    >>> stop = keras_sphereface.callbacks.StopAfter(100_000)
+    >>> trainer.fit(data, epochs=61, steps_per_epoch=1666, callbacks=[stop])  # the last epoch has 40 steps
+    """
+
+    def __init__(self, batches: int):
+        super().__init__()
+        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 1:
+            raise ValueError(f"`batches` must be an integer of at least 1. Received: batches={batches!r}")
+        self.batches = batches
+        self._before = self._in_epoch = 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Begins to count."""
+        self._before = self._in_epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Remembers how many batches came before."""
+        self._before, self._in_epoch = self._before + self._in_epoch, 0
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Says before the last batch that it is the last; looking at its end would wait for the accelerator."""
+        done = batch + getattr(self.model, "steps_per_execution", 1)
+        self._in_epoch = min(done, self.params.get("steps") or done)
+        if self._before + self._in_epoch >= self.batches:
+            self.model.stop_training = True
