@@ -141,8 +141,8 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         """Loads what `save_own_variables` saved; of another optimizer's file nothing, with a warning, as Keras's do."""
         if len(store.keys()) != len(self.own_variables):
             warnings.warn(
-                f"The optimizer's state is not loaded: expected {len(self.own_variables)} counters, received the file of another "
-                f"optimizer, with {len(store.keys())}. Training goes on with a new state",
+                f"The optimizer's state is not loaded: expected {len(self.own_variables)} counters, received "
+                f"{len(store.keys())}, of another optimizer. Training goes on with a new state",
                 stacklevel=2,
             )
             return

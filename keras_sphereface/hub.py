@@ -1,6 +1,7 @@
 """Pretrained models: embedded in the package, in files, and on the Hugging Face Hub."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import tempfile
@@ -8,10 +9,10 @@ from typing import Any
 
 import keras
 
-from keras_sphereface import hub_files, model_card, model_folder, presets, weights_file
+from keras_sphereface import hub_arguments, hub_files, model_card, model_folder, presets, weights_file
 from keras_sphereface.errors import did_you_mean
-from keras_sphereface.hub_files import HubError
-from keras_sphereface.precision import with_dtype
+from keras_sphereface.hub_errors import HubError
+from keras_sphereface.precision import float_policy, with_dtype
 from keras_sphereface.version import __version__
 
 HUB_SCHEME = "hf://"
@@ -65,9 +66,19 @@ def load_pretrained(
     >>> model = load_pretrained()
     >>> embeddings = model.predict(crops)
     """
-    hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "endpoint": endpoint}
+    hub = _checked_arguments(name, dtype, revision=revision, token=token, cache_dir=cache_dir, endpoint=endpoint)
     model = _load(name, hub)
     return model if dtype is None else with_dtype(model, dtype)
+
+
+def _checked_arguments(name, dtype, **hub):
+    """Refuses what cannot be meant, before anything is loaded; returns the Hub's options."""
+    is_path = isinstance(name, os.PathLike) or (isinstance(name, str) and name.strip())
+    if name is not None and not is_path:  # an empty name would be the folder in which the program runs
+        raise _unknown_name(name)
+    if dtype is not None:
+        float_policy(dtype)
+    return hub_arguments.checked_options(**hub)
 
 
 def _load(name, hub):
@@ -113,6 +124,8 @@ def _load_from_hub(repo_id, hub, sha256=None):
 
 def _load_local(name, revision):
     path = pathlib.Path(os.fspath(name))
+    if _is_too_long(path):
+        raise _unknown_name(name)
     if path.is_dir():
         _refuse_revision(revision, name)
         return model_folder.read(path)
@@ -122,6 +135,17 @@ def _load_local(name, revision):
     raise _no_model(name, path)
 
 
+def _is_too_long(path):
+    """Whether the system has no files of such long names: looking for them raises."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    except ValueError:  # a zero byte, or half a character: no file either, and looking for it does not raise
+        return False
+    return False
+
+
 def _no_model(name, path):
     """The error for what stands for no model, by what it was meant to be: another kind of file, a path, or a name."""
     if path.is_file():
@@ -129,17 +153,25 @@ def _no_model(name, path):
         return ValueError(f"{path}: expected a .keras file or a folder with a model, found another file. {advice}")
     text = os.fspath(name)
     is_repository = presets.REPO_ID.fullmatch(text) is not None
+    hint = hub_arguments.name_hint(text)
+    if hint and not isinstance(name, os.PathLike) and path.suffix not in FILE_ENDINGS:
+        return _unknown_name(name, hint)
     if path.suffix in FILE_ENDINGS or isinstance(name, os.PathLike) or (os.sep in text and not is_repository):
+        shown = text if text.isprintable() else hub_arguments.shown(text)
         return FileNotFoundError(
-            f"{text}: there is no such file or folder. Expected a .keras file, a folder with a model, a preset's name or "
+            f"{shown}: there is no such file or folder. Expected a .keras file, a folder with a model, a preset's name or "
             f"'{HUB_SCHEME}organization/repository'. Check the path"
         )
     hint = (
         f" For a repository on the Hub: '{HUB_SCHEME}{text}'" if is_repository else did_you_mean(text, presets.names())
     )
+    return _unknown_name(name, hint)
+
+
+def _unknown_name(name, hint=""):
     return ValueError(
         f"Expected the name of a preset, '{HUB_SCHEME}organization/repository', a folder or a .keras file. "
-        f"Received: name={name!r}. Known names: {', '.join(presets.names())}.{hint}"
+        f"Received: name={hub_arguments.shown(name)}. Known names: {', '.join(presets.names())}.{hint}"
     )
 
 
@@ -182,7 +214,8 @@ def push_to_hub(
     """Uploads a model to the Hugging Face Hub in one commit: weights, configuration, checksums and card.
 
     The repository is made if absent. `keras.saving.load_model("hf://organization/repository")` reads it, without this
-    package too. If the upload fails, the repository stays as it was.
+    package too if all layers have a counterpart in Keras, as those of all backbones here; the card says whether it does.
+    If the upload fails, the repository stays as it was.
 
     Args:
         model: A `FaceClassifier`, a backbone or an embedder.
@@ -190,7 +223,7 @@ def push_to_hub(
         card: A `model_card.Card` with data, licence and measured metrics. Defaults to `None`: a card that says that
             nothing is known of them.
         private: Whether a new repository is private. Defaults to `False`.
-        revision: Branch to commit to. Defaults to `None`, `main`.
+        revision: Branch to commit to; made from `main` if absent. Defaults to `None`, `main`.
         token: Hub token with write access. Defaults to `None`: the one of the environment or of the login.
         message: Commit message. Defaults to `None`, one that names the package's version.
         endpoint: URL of another Hub. Defaults to `None`.
@@ -199,16 +232,18 @@ def push_to_hub(
         A `Published` with the commit and the checksum: what a preset entry needs.
 
     Raises:
-        ValueError: If the repository's name or the model is of the wrong kind.
+        ValueError: If the repository's name, the model or another argument is of the wrong kind.
         HubError: If the Hub refuses.
 
     Example:
     >>> card = keras_sphereface.model_card.Card(data="my own photos", license="mit")
     >>> published = push_to_hub(trainer, "me/my-face-model", card)
     """
-    repo_id = repo_id.removeprefix(HUB_SCHEME)
-    hub_files.check_repo_id(repo_id)
-    card = card or model_card.Card()
+    repo_id = repo_id.removeprefix(HUB_SCHEME) if isinstance(repo_id, str) else repo_id
+    hub_arguments.check_repo_id(repo_id)
+    hub_arguments.checked_options(revision=revision, token=token, endpoint=endpoint)
+    _check_push(card, private, revision, message)
+    card = model_card.Card() if card is None else card
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         description = model_folder.write(model, folder, card.description_fields())
@@ -232,3 +267,19 @@ def push_to_hub(
             size=weights.stat().st_size,
             sha256=description["sha256"][weights.name],
         )
+
+
+def _check_push(card, private, revision, message):
+    """Refuses arguments that cannot be meant, before the model is written."""
+    if card is not None and not isinstance(card, model_card.Card):
+        raise ValueError(
+            f"card: expected a model_card.Card or None. Received: {hub_arguments.shown(card)}. Use Card(**fields)"
+        )
+    if not isinstance(private, bool):
+        raise ValueError(f"private: expected True or False. Received: {hub_arguments.shown(private)}")
+    if revision is not None and presets.COMMIT.fullmatch(revision):
+        raise ValueError(
+            f"revision: expected a branch to commit to. Received: the commit {revision}. Give the branch's name"
+        )
+    if message is not None and not isinstance(message, str):
+        raise ValueError(f"message: expected a text or None. Received: {hub_arguments.shown(message)}")

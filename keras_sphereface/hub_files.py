@@ -1,11 +1,11 @@
 """Files of a model repository on the Hugging Face Hub: download with checksums, upload in one commit."""
 
+import functools
 import pathlib
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from keras_sphereface import model_folder, presets
+from keras_sphereface import hub_arguments, hub_errors, model_folder, presets
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
@@ -15,18 +15,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4  # of one file; the client itself resumes a body that breaks off
 FIRST_WAIT = 0.5  # seconds before the second attempt, doubled each time
-_TEMPORARY = (408, 429)
 _SHA256_DIGITS = 64
-
-
-class HubError(OSError):
-    """The Hub did not give or take the files. The message says which, why, and what to do."""
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Raises `ValueError` unless this is `organization/repository` in the Hub's letters."""
-    if not presets.REPO_ID.fullmatch(repo_id) or ".." in repo_id or "--" in repo_id:
-        raise ValueError(f"Expected 'hf://organization/repository'. Received: {repo_id!r}")
 
 
 def download(
@@ -52,38 +41,61 @@ def download(
         Folder with the files of the commit.
 
     Raises:
-        ValueError: If `repo_id` is not a repository's name.
+        ValueError: If an argument is of the wrong kind, or `sha256` names a file that is not downloaded.
         HubError: If the Hub does not give them.
         FileFormatError: If a file is not the expected one even after a second download.
     """
-    check_repo_id(repo_id)
-    options = {"token": token, "cache_dir": cache_dir, "endpoint": endpoint}
+    hub_arguments.check_repo_id(repo_id)
+    options = hub_arguments.checked_options(revision, token, cache_dir, endpoint)
+    del options["revision"]
+    sha256 = sha256 or {}
+    if not set(sha256) <= set(model_folder.KERAS_FILES):
+        raise ValueError(
+            f"sha256: expected checksums of {', '.join(model_folder.KERAS_FILES)}, no other file is downloaded. "
+            f"Received: {hub_arguments.shown(sorted(sha256, key=repr))}"
+        )
     config = _download_file(repo_id, model_folder.CONFIG, revision, options)
     commit = config.parent.name  # snapshots/<commit>/config.json: the other files come from the same commit
-    description = _download_file(repo_id, model_folder.PRESET, commit, options, optional=True)
-    checksums = {name: None for name in model_folder.KERAS_FILES}
-    if description is not None:
-        checksums.update(model_folder.read_checksums(description))
-    for name, expected in checksums.items():
-        wanted = {expected, (sha256 or {}).get(name)} - {None}
-        _download_checked(repo_id, name, commit, options, wanted)
+    description = _download_checked(repo_id, model_folder.PRESET, commit, options, _read_checksums, optional=True) or {}
+    for name in model_folder.KERAS_FILES:
+        wanted = {description.get(name), sha256.get(name)} - {None}
+        _download_checked(repo_id, name, commit, options, functools.partial(_check_all, wanted=wanted))
     return config.parent
 
 
-def _download_checked(repo_id, name, commit, options, wanted):
-    """Downloads a file; one that is not the expected one is downloaded once more, then refused."""
+def _download_checked(repo_id, name, commit, options, check, optional=False):
+    """Downloads a file and returns `check(path, source)`; a file that it refuses is downloaded once more, then refused."""
     source = f"hf://{repo_id}/{name}"
-    path = _download_file(repo_id, name, commit, options)
+    path = _download_file(repo_id, name, commit, options, optional=optional)
+    if path is None:
+        return None
     try:
-        _check_all(path, wanted, source)
-    except FileFormatError:
-        if _offline():
+        return check(path, source)
+    except FileFormatError as refused:
+        if hub_errors.is_offline():
             raise
-        path = _download_file(repo_id, name, commit, {**options, "force_download": True})
-        _check_all(path, wanted, source)
+        try:
+            path = _download_file(repo_id, name, commit, {**options, "force_download": True})
+        except hub_errors.HubError:  # the file that is here is wrong whether or not there is another
+            raise refused from None
+        return check(path, source)
 
 
-def _check_all(path, wanted, source):
+def _read_checksums(path, source):
+    try:
+        checksums = model_folder.read_checksums(path)
+    except FileFormatError as error:
+        raise FileFormatError(str(error).replace(str(path), source, 1)) from error
+    for name, digest in checksums.items():
+        if not isinstance(digest, str) or not presets.SHA256.fullmatch(digest):
+            raise FileFormatError(
+                f"{source}: the sha256 of {name} is {hub_arguments.shown(digest)}, expected 64 hexadecimal digits. "
+                "Publish the model again"
+            )
+    return checksums
+
+
+def _check_all(path, source, wanted):
     stored_under = path.resolve().name  # the client names a large file of its cache by its SHA-256
     if len(stored_under) == _SHA256_DIGITS:
         wanted = wanted | {stored_under}
@@ -97,6 +109,9 @@ def _download_file(repo_id, name, revision, options, optional=False):
     from huggingface_hub import errors
 
     source = f"hf://{repo_id}/{name}" + (f" at {revision}" if revision else "")
+    if optional and _is_known_absent(repo_id, name, revision, options["cache_dir"]):
+        return None
+    refusals = (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError, ValueError, *hub_errors.transport_errors())
     for attempt in range(ATTEMPTS):
         try:
             path = huggingface_hub.hf_hub_download(
@@ -108,60 +123,43 @@ def _download_file(repo_id, name, revision, options, optional=False):
                 **options,
             )
             return pathlib.Path(path)
-        except errors.EntryNotFoundError as error:
-            is_absent = not isinstance(error, errors.LocalEntryNotFoundError)
-            if optional and (is_absent or _offline()):
+        except refusals as error:
+            has_retried = isinstance(error, errors.LocalEntryNotFoundError)  # the client itself, for half a minute
+            if (
+                attempt + 1 < ATTEMPTS
+                and not has_retried
+                and not hub_errors.is_offline()
+                and hub_errors.is_temporary(hub_errors.cause_of(error))
+            ):
+                time.sleep(FIRST_WAIT * 2**attempt)
+                continue
+            if optional and _may_be_absent(error, repo_id, revision, options["cache_dir"]):
                 return None
-            raise HubError(_explain(error, source)) from error
-        except (errors.HfHubHTTPError, OSError, *_transport_errors()) as error:
-            if attempt + 1 == ATTEMPTS or not _is_temporary(error):
-                raise HubError(_explain(error, source)) from error
-            time.sleep(FIRST_WAIT * 2**attempt)
+            raise hub_errors.HubError(hub_errors.explain(error, source)) from error
 
 
-def _offline():
-    from huggingface_hub import constants
+def _is_known_absent(repo_id, name, commit, cache_dir):
+    """Whether an earlier download found that this commit, which never changes, has no such file: needs no network."""
+    import huggingface_hub
 
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def _transport_errors():
-    """Base classes of the network errors of the HTTP libraries that versions of the Hub's client use."""
-    bases = (("httpx2", "HTTPError"), ("httpx", "HTTPError"), ("requests", "RequestException"))
-    return tuple(getattr(sys.modules[module], name) for module, name in bases if module in sys.modules)
+    found = huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=commit)
+    return found is huggingface_hub._CACHED_NO_EXIST
 
 
-def _status(error):
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _is_temporary(error):
-    status = _status(error)
-    if status is not None:
-        return status >= 500 or status in _TEMPORARY
-    return not isinstance(error, (PermissionError, FileNotFoundError, FileExistsError))
-
-
-def _explain(error, source):
-    """One line: what failed, and what to do."""
+def _may_be_absent(error, repo_id, commit, cache_dir):
+    """Whether to do without a file: the repository has none, or no network can tell and the model is in the cache."""
+    import huggingface_hub
     from huggingface_hub import errors
 
-    status = _status(error)
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{source}: no such revision. Give a branch, tag or commit of the repository"
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        if _offline():
-            return f"{source}: not in the cache, and HF_HUB_OFFLINE is set. Load it once with the network"
-        cause = str(error.__cause__ or error).strip().partition("\n")[0]
-        return f"{source}: the Hub could not be reached, and it is not in the cache ({cause}). Try again later"
-    if isinstance(error, errors.EntryNotFoundError):
-        return f"{source}: the repository has no such file. Expected a Keras model as push_to_hub writes it"
-    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 403):
-        return (
-            f"{source}: no such repository, or no access (HTTP {status}). Check the name; if it is private, pass token="
-        )
-    reason = str(error).strip().partition("\n")[0]
-    return f"{source}: {type(error).__name__}: {reason}. Try again later"
+    if not isinstance(error, errors.EntryNotFoundError):
+        return False
+    if not isinstance(error, errors.LocalEntryNotFoundError) or hub_errors.is_offline():
+        return True
+    cached = (
+        huggingface_hub.try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=commit)
+        for name in model_folder.KERAS_FILES
+    )
+    return all(isinstance(path, str) for path in cached)
 
 
 def upload(
@@ -179,7 +177,7 @@ def upload(
         files: Dictionary from the name in the repository to the path here.
         repo_id: `"organization/repository"`; made if absent.
         private: Whether a new repository is private. Defaults to `False`.
-        revision: Branch. Defaults to `None`, `main`.
+        revision: Branch; made from `main` if absent. Defaults to `None`, `main`.
         token: Hub token. Defaults to `None`.
         message: Commit message.
         endpoint: URL of the Hub. Defaults to `None`.
@@ -188,29 +186,27 @@ def upload(
         The client's `CommitInfo`; `oid` is the commit.
 
     Raises:
+        ValueError: If an argument is of the wrong kind.
         HubError: If the Hub refuses or cannot be reached.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
+    hub_arguments.check_repo_id(repo_id)
+    options = hub_arguments.checked_options(revision=revision, token=token, endpoint=endpoint)
     api = huggingface_hub.HfApi(
-        endpoint=endpoint, token=token, library_name="keras_sphereface", library_version=__version__
+        endpoint=options["endpoint"],
+        token=options["token"],
+        library_name="keras_sphereface",
+        library_version=__version__,
     )
     operations = [
         huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
     ]
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None and not revision.startswith("refs/"):  # the Hub itself makes those of pull requests
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
         return api.create_commit(repo_id, operations, commit_message=message, revision=revision)
-    except (errors.HfHubHTTPError, OSError, RuntimeError, *_transport_errors()) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        status = _status(cause)
-        if status in (401, 403):
-            raise HubError(
-                f"hf://{repo_id}: no right to write (HTTP {status}). Pass a token= with write access"
-            ) from error
-        reason = str(cause).strip().partition("\n")[0]
-        raise HubError(
-            f"hf://{repo_id}: the upload failed: {type(cause).__name__}: {reason}. The repository holds all of it or none. "
-            "Try again"
-        ) from error
+    except (errors.HfHubHTTPError, OSError, RuntimeError, ValueError, *hub_errors.transport_errors()) as error:
+        raise hub_errors.HubError(hub_errors.explain_upload(error, f"hf://{repo_id}")) from error

@@ -4,6 +4,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
+from keras_sphereface import presets
+from keras_sphereface.presets.overview import row
 from keras_sphereface.presets.overview import value as format_value
 
 if TYPE_CHECKING:
@@ -13,7 +15,8 @@ FILE = "README.md"
 TAGS = ("keras", "face-recognition", "face-verification", "sphereface", "keras-sphereface")
 PIPELINE = "image-feature-extraction"
 LIBRARY = "keras"
-METRIC_FIELDS = ("name", "dataset", "value", "unit", "command")
+TEXTS = ("description", "data", "license", "preprocessing", "intended_use", "limits")
+OPTIONAL_TEXTS = ("name", "speed")
 # Licence identifiers that the Hub's metadata knows, of those likely here; others are written as "other" with their name.
 KNOWN_LICENSES = frozenset(
     {
@@ -48,7 +51,8 @@ class Card:
         speed: A sentence with machine and figure. Defaults to none.
 
     Raises:
-        ValueError: If a metric lacks a field or its value is not a number.
+        ValueError: If a text is none, a metric or threshold lacks a field, or its numbers are not finite numbers. NumPy's
+            are taken, and kept as Python's.
     """
 
     name: str | None = None
@@ -66,17 +70,46 @@ class Card:
     speed: str | None = None
 
     def __post_init__(self):
-        for metric in self.metrics:
-            if set(metric) != set(METRIC_FIELDS) or not isinstance(metric["value"], (int, float)):
-                raise ValueError(f"A metric needs {', '.join(METRIC_FIELDS)}, `value` a number. Received: {metric}")
-        for threshold in self.thresholds:
-            if not {"far", "threshold"} <= set(threshold):
-                raise ValueError(f"A threshold needs `far` and `threshold`. Received: {threshold}")
+        for name in (*TEXTS, *OPTIONAL_TEXTS):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (value is None and name in OPTIONAL_TEXTS):
+                raise ValueError(
+                    f"{name}: expected a text. Received: {_shown(value)}. Leave it out if nothing is known"
+                )
+            object.__setattr__(self, name, None if value is None else str(value))  # NumPy's texts too
+        for name in ("metrics", "thresholds"):
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name}: expected a list of dictionaries. Received: {_shown(getattr(self, name))}")
+        object.__setattr__(self, "metrics", [_plain_metric(entry) for entry in self.metrics])
+        object.__setattr__(self, "thresholds", [_plain_threshold(entry) for entry in self.thresholds])
 
     def description_fields(self) -> dict:
         """The fields that also go into `preset.json`."""
         names = ("name", "description", "data", "license", "preprocessing", "metrics", "thresholds")
         return {name: getattr(self, name) for name in names}
+
+
+def _plain_metric(entry):
+    """A metric in Python's own types, which JSON and YAML can write."""
+    if not presets.is_metric(entry):
+        fields = ", ".join(presets.METRIC_FIELDS)
+        raise ValueError(
+            f"A metric needs {fields}: `value` a finite number, the others texts. Received: {_shown(entry)}"
+        )
+    return {key: float(entry[key]) if key == "value" else str(entry[key]) for key in entry}
+
+
+def _plain_threshold(entry):
+    if not presets.is_threshold(entry):
+        raise ValueError(
+            "A threshold needs `far` and `threshold`, and may have `tar`: finite numbers, and nothing else. "
+            f"Received: {_shown(entry)}"
+        )
+    return {key: float(value) for key, value in entry.items()}
+
+
+def _shown(value):
+    return " ".join(repr(value).split())
 
 
 def from_preset(preset: "Preset") -> Card:
@@ -117,15 +150,20 @@ def metadata(card: Card, repo_id: str) -> dict:
         fields["license"] = license_id
     else:
         fields["license"] = "other"
-        fields["license_name"] = re.sub(r"[^a-z0-9.]+", "-", license_id).strip("-")[:60]
+        fields["license_name"] = _slug(license_id, r"[^a-z0-9.]+", "-")[:60] or "other"
     if card.metrics:
         fields["metrics"] = sorted({_metric_type(metric) for metric in card.metrics})
         fields["model-index"] = [{"name": card.name or repo_id.partition("/")[2], "results": _results(card.metrics)}]
     return fields
 
 
+def _slug(text, others, joint):
+    """The Latin letters and digits of a text, in lower case; empty if it has none: the Hub refuses an empty field."""
+    return re.sub(others, joint, text.lower()).strip(joint)
+
+
 def _metric_type(metric):
-    return re.sub(r"[^a-z0-9]+", "_", metric["name"].lower()).strip("_")
+    return _slug(metric["name"], r"[^a-z0-9]+", "_") or "metric"
 
 
 def _results(metrics):
@@ -138,7 +176,7 @@ def _results(metrics):
     return [
         {
             "task": {"type": PIPELINE, "name": "Face verification"},
-            "dataset": {"name": dataset, "type": re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")},
+            "dataset": {"name": dataset, "type": _slug(dataset, r"[^a-z0-9]+", "-") or "dataset"},
             "metrics": entries,
         }
         for dataset, entries in datasets.items()
@@ -173,7 +211,8 @@ def _body(card, repo_id, description):
     yield "```python\nimport keras_sphereface as ksf\n"
     yield f'model = ksf.load_pretrained("hf://{repo_id}")  # revision="<commit>" pins it'
     yield "embeddings = model.predict(crops)\ncosines = embeddings @ embeddings.T\n```\n"
-    yield f'Without this package: `keras.saving.load_model("hf://{repo_id}")`.\n'
+    if description.get("keras_alone"):
+        yield f'Without this package: `keras.saving.load_model("hf://{repo_id}")`.\n'
     yield f"## Preprocessing\n\n{card.preprocessing}\n"
     yield f"## Data and terms\n\n{card.data}\n\nLicence of the weights: {card.license}\n"
     yield f"## Intended use\n\n{card.intended_use}\n"
@@ -182,7 +221,7 @@ def _body(card, repo_id, description):
     if card.metrics:
         yield "| data set | metric | value | by |\n| --- | --- | --- | --- |"
         for metric in card.metrics:
-            yield f"| {metric['dataset']} | {metric['name']} | {format_value(metric)} | `{metric['command']}` |"
+            yield row((metric["dataset"], metric["name"], format_value(metric), f"`{metric['command']}`"))
         yield ""
     else:
         yield "Nothing was measured by the publisher.\n"
@@ -190,10 +229,10 @@ def _body(card, repo_id, description):
         yield "## Thresholds\n\n| FAR | cosine threshold | TAR |\n| --- | --- | --- |"
         for entry in card.thresholds:
             tar = f"{entry['tar']:g} %" if "tar" in entry else ""
-            yield f"| {entry['far']:g} | {entry['threshold']:g} | {tar} |"
+            yield row((f"{entry['far']:g}", f"{entry['threshold']:g}", tar))
         yield ""
     if card.speed:
         yield f"## Speed\n\n{card.speed}\n"
     yield "## Files\n\n| file | sha256 |\n| --- | --- |"
     for name, digest in description["sha256"].items():
-        yield f"| {name} | `{digest}` |"
+        yield row((name, f"`{digest}`"))

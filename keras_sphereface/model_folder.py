@@ -28,6 +28,8 @@ KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
 PRESET_FORMAT = 1
 _HASH_BLOCK = 1 << 20
 
+_REASON_LENGTH = 500  # of Keras's own errors, some of which list the values of a weight
+
 # Keras stores without compression; text shrinks to a twentieth at most, weights hardly at all.
 _EXPANSION, _SMALL = 20, 1 << 20
 
@@ -116,13 +118,46 @@ def inline(model: "keras.Model") -> "keras.Model":
 
     if not is_functional(model):
         return model
+    if model.compiled:  # cloning would compile again, which fails for losses that Keras does not know
+        model = keras.Model(model.input, model.output, name=model.name)
     flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
     is_folded = any(is_functional(operation) or is_marker(operation) for operation in flat.operations)
     return inline(flat) if is_folded else flat
 
 
+def with_keras_layers(model: "keras.Model") -> "keras.Model":
+    """Puts Keras's own layers in the place of this package's that compute the same and only train faster.
+
+    Args:
+        model: A functional `keras.Model` without models inside, as of `inline`; others come back as they are.
+
+    Returns:
+        A `keras.Model` of the same embeddings that Keras alone can load, if no other layer is this package's.
+    """
+    import keras
+
+    from keras_sphereface.backbones import layers
+
+    originals = {
+        layers.BatchNormalization: keras.layers.BatchNormalization,
+        layers.PReLU: keras.layers.PReLU,
+    }
+    own = [layer for layer in model.layers if type(layer) in originals]
+    if not own or not is_functional(model):
+        return model
+
+    def replace(layer):
+        original = originals.get(type(layer))
+        return layer if original is None else original.from_config(layer.get_config())
+
+    plain = keras.models.clone_model(model, clone_function=replace)
+    for layer in own:
+        plain.get_layer(layer.name).set_weights(layer.get_weights())
+    return plain
+
+
 def write(model: "keras.Model", folder: Path, description: dict | None = None) -> dict:
-    """Writes a model as a folder.
+    """Writes a model as a folder: layers and weights, not how it was compiled.
 
     Args:
         model: As in `as_embedder`.
@@ -130,20 +165,24 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
         description: Dictionary to keep in `preset.json`, e.g. `name`, `data`, `license`, `metrics`. Defaults to `None`.
 
     Returns:
-        The content of `preset.json`, a dictionary; `sha256` has the files' checksums.
+        The content of `preset.json`, a dictionary; `sha256` has the files' checksums, `keras_alone` says whether
+        `keras.saving.load_model` reads the folder without this package.
 
     Raises:
-        FileFormatError: If the model has layers that `read` would refuse.
+        FileFormatError: If the model has layers or weights that `read` would refuse.
     """
     import keras
 
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = inline(as_embedder(model))
+    flat = with_keras_layers(inline(as_embedder(model)))
+    weights_file.check_finite(flat, flat.name)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:  # Keras cannot write where it has written before
         fresh = pathlib.Path(fresh)
         keras.saving.save_model(flat, fresh, zipped=False)
-        safe_config.check(json.loads((fresh / CONFIG).read_text(encoding="utf-8")), flat.name)
+        config = _parse(flat.name, (fresh / CONFIG).read_bytes())
+        safe_config.check(config, flat.name)
+        (fresh / CONFIG).write_text(json.dumps(config), encoding="utf-8")
         for name in KERAS_FILES:
             (fresh / name).replace(folder / name)
     preset = {
@@ -153,6 +192,7 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
         "image_size": list(flat.input_shape[1:3]),
         "embedding_dim": flat.output_shape[-1],
         "parameters": flat.count_params(),
+        "keras_alone": not safe_config.needs_package(config),
         **(description or {}),
         "sha256": {name: sha256(folder / name) for name in KERAS_FILES},
     }
@@ -199,7 +239,7 @@ def read(folder: Path, source: str | None = None) -> "keras.Model":
         The embedder, a `keras.Model`, not compiled.
 
     Raises:
-        FileFormatError: If a file is missing, broken, changed, or names code.
+        FileFormatError: If a file is missing, broken, changed, or names code, or a weight is not finite.
     """
     folder = pathlib.Path(folder)
     source = source or str(folder)
@@ -212,7 +252,7 @@ def read(folder: Path, source: str | None = None) -> "keras.Model":
     config = _parse(f"{source}/{CONFIG}", (folder / CONFIG).read_bytes())
     safe_config.check(config, f"{source}/{CONFIG}")
     model_size.check(config, weights_file.check_hdf5(folder / WEIGHTS), source)
-    return _load(folder, source)
+    return _load(folder / WEIGHTS, config, source)
 
 
 def read_keras_file(path: Path) -> "keras.Model":
@@ -225,7 +265,7 @@ def read_keras_file(path: Path) -> "keras.Model":
         The embedder, a `keras.Model`, not compiled.
 
     Raises:
-        FileFormatError: If the file is broken, claims more content than it holds, or names code.
+        FileFormatError: If the file is broken, claims more content than it holds, or names code, or a weight is not finite.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -256,22 +296,37 @@ def _extract(archive, folder, path):
 
 def _parse(source, content):
     try:
-        return json.loads(content)
+        return json.loads(content, object_hook=safe_config.without_compilation)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{source}: not JSON ({error}). Get the file again") from error
 
 
-def _load(path, source):
+def _load(weights, config, source):
+    """Has Keras read a folder that holds nothing but what was checked: the configuration as parsed, and the weights."""
     import keras
 
+    with tempfile.TemporaryDirectory() as checked:
+        checked = pathlib.Path(checked)
+        _link(weights, checked / WEIGHTS)
+        try:
+            (checked / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+            model = keras.saving.load_model(checked, compile=False, safe_mode=True)
+        except Exception as error:  # Keras has no error of its own for broken files, and h5py's are many
+            reason = " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
+            raise FileFormatError(
+                f"{source}: Keras could not load the whole model ({reason}). Save it again"
+            ) from error
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # Keras has no error of its own for broken files, and h5py's are many
-        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise FileFormatError(
-            f"{source}: Keras could not load the whole model ({first_line}). Save it again"
-        ) from error
-    try:
-        return as_embedder(model)
+        embedder = as_embedder(model)
     except ValueError as error:
         raise FileFormatError(f"{source}: {error}") from error
+    weights_file.check_finite(embedder, source)
+    return embedder
+
+
+def _link(source, target):
+    """Makes a large file appear in another folder; a copy where the system has no links or does not allow them."""
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,5 +1,6 @@
 """Refuses model configurations that ask for more weights than their file has, before any memory is taken."""
 
+import copy
 import math
 import threading
 
@@ -10,7 +11,7 @@ def check(config: dict, values: int, source: str) -> None:
     """Compares the number of weights that a configuration asks for with what the weights' file holds.
 
     Args:
-        config: The configuration of a model, which `safe_config.check` has passed.
+        config: The configuration of a model, which `safe_config.check` has passed; how it was compiled is left out.
         values: Number of values in the file.
         source: What to call it in errors.
 
@@ -46,6 +47,7 @@ def _count(config):
     """Number of weights of a configuration, which is built without making any."""
     import keras
 
+    own = copy.deepcopy({**config, "compile_config": None})  # Keras empties the dictionaries that it reads
     with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(config)
+        model = keras.saving.deserialize_keras_object(own)
         return sum(math.prod(variable.shape) for variable in model.weights)

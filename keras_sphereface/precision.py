@@ -8,6 +8,47 @@ if TYPE_CHECKING:
     import keras
 
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def float_policy(dtype: Any) -> "keras.DTypePolicy":
+    """The dtype policy of a name, one in which an embedder can compute.
+
+    Args:
+        dtype: Dtype policy or its name, e.g. `"bfloat16"`, `"mixed_bfloat16"`.
+
+    Returns:
+        The `keras.DTypePolicy`.
+
+    Raises:
+        ValueError: If Keras has no such policy, or it does not compute and keep weights in one of `FLOATS`: an embedder of
+            integers, complex numbers or quantized weights is none.
+
+    Example:
+    >>> float_policy("mixed_bfloat16").variable_dtype
+    'float32'
+    """
+    import keras
+
+    quantized = (keras.dtype_policies.QuantizedDTypePolicy, keras.dtype_policies.DTypePolicyMap)
+    try:
+        policy = keras.dtype_policies.get(dtype)
+        is_float = {policy.compute_dtype, policy.variable_dtype} <= set(FLOATS) and not isinstance(policy, quantized)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise _no_float(dtype) from error
+    if not is_float:
+        raise _no_float(dtype)
+    return policy
+
+
+def _no_float(dtype):
+    received = " ".join(repr(dtype).split())
+    return ValueError(
+        f"Expected dtype as a dtype policy of {', '.join(FLOATS)}, e.g. 'bfloat16' or 'mixed_bfloat16'. "
+        f"Received: dtype={received}"
+    )
+
+
 def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     """Copies an embedder so that it computes in another precision.
 
@@ -22,7 +63,8 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
         A functional `keras.Model` with weights of its own, not compiled.
 
     Raises:
-        ValueError: If Keras has no such policy, or the model is not functional, e.g. an exported one.
+        ValueError: If it is not a policy of floating-point numbers (see `float_policy`), or the model is not functional,
+            e.g. an exported one.
 
     Example:
     >>> embedder = build_embedder(keras_sphereface.backbones.SFNet4(embedding_dim=64))
@@ -31,12 +73,7 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     """
     import keras
 
-    try:
-        policy = keras.dtype_policies.get(dtype)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Expected dtype as a dtype policy, e.g. 'bfloat16' or 'float32'. Received: dtype={dtype!r}"
-        ) from error
+    policy = float_policy(dtype)
     if not is_functional(model):
         raise ValueError(
             f"Only functional Keras models compute in another dtype. Received: a {type(model).__name__} with "

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from typing import Any
 
 from keras_sphereface.errors import FileFormatError
@@ -33,8 +34,37 @@ REFUSED_LAYERS = frozenset(
     }
 )
 DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"})
+# Data classes that become an array of their `dtype`: of a text's or a structure's, a few letters would fill the memory.
+_ARRAYS = frozenset({"__tensor__", "__numpy__"})
+_NUMBERS = re.compile(r"u?int\d+|float\d+(_\w+)?|bfloat16|bool")
 OWN_PACKAGE = "keras_sphereface"
 _OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_sphereface.classifier")
+
+
+def without_compilation(node: dict) -> dict:
+    """Leaves out how an object was compiled, because models are read to be used and Keras would build optimizer and losses.
+
+    It is the `object_hook` of `json.loads`, which gives it all dictionaries from the inside out: those of inner models too.
+
+    Args:
+        node: A dictionary of a configuration.
+
+    Returns:
+        A dictionary without `compile_config`, if it names a class. In others it means nothing to Keras and stays, to be
+        checked like the rest.
+
+    Example:
+    >>> without_compilation({"class_name": "Sequential", "config": {}, "compile_config": {"optimizer": "sgd"}})
+    {'class_name': 'Sequential', 'config': {}}
+    """
+    if "class_name" not in node:
+        return node
+    return {key: value for key, value in node.items() if key != "compile_config"}
+
+
+def needs_package(config: Any) -> bool:
+    """Whether a configuration names classes of this package, without which Keras alone cannot build it."""
+    return any(str(node.get("module")).partition(".")[0] == OWN_PACKAGE for node in _classes(config))
 
 
 def check(config: Any, source: str) -> None:
@@ -52,16 +82,18 @@ def check(config: Any, source: str) -> None:
     """
     if not isinstance(config, dict) or "class_name" not in config:
         raise FileFormatError(f"{source}: expected the configuration of a Keras model, a dictionary with `class_name`")
-    _walk({key: value for key, value in config.items() if key != "compile_config"}, source)
+    for node in _classes(config):
+        _check_class(node, source)
 
 
-def _walk(node, source):
+def _classes(node):
+    """All dictionaries in a configuration that name a class."""
     pending = [node]  # no recursion: a nested file must not exhaust the stack
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
             if "class_name" in node:
-                _check_class(node, source)
+                yield node
             pending.extend(node.values())
         elif isinstance(node, list):
             pending.extend(node)
@@ -70,12 +102,24 @@ def _walk(node, source):
 def _check_class(node, source):
     name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
     if module is None and isinstance(name, str) and name in DATA_CLASSES:
+        if name in _ARRAYS:
+            _check_array(node, source)
         return
     known = isinstance(name, str) and isinstance(module, str) and _known(name, module, registered)
     if not known:
         raise FileFormatError(
             f"{source}: refused to build {name!r} of module {module!r}: only Keras's own layers that run no code from a "
             "file, and this package's classes, are loaded. If you trust the model, load it with keras.saving.load_model"
+        )
+
+
+def _check_array(node, source):
+    config = node.get("config")
+    dtype = config.get("dtype") if isinstance(config, dict) else None
+    if not isinstance(dtype, str) or not _NUMBERS.fullmatch(dtype):
+        raise FileFormatError(
+            f"{source}: refused to build an array of dtype {str(dtype)[:50]!r}, expected numbers, e.g. 'float32'. "
+            "Do not use this file"
         )
 
 

@@ -133,7 +133,7 @@ def _read_arrays(path):
                 "Update keras_sphereface, or write the file with keras_sphereface.weights_file.write"
             )
         try:
-            index = [(str(name), tuple(shape)) for name, shape in json.loads(bytes(file["index"][()]))]
+            index = [(str(name), _as_shape(shape)) for name, shape in json.loads(bytes(file["index"][()]))]
             values = np.asarray(file["values"], dtype="float32")
             ends = np.cumsum([math.prod(shape) for _, shape in index])
         except (*BROKEN_HDF5, RecursionError) as error:
@@ -148,11 +148,35 @@ def _read_arrays(path):
     return {name: part.reshape(shape) for (name, shape), part in zip(index, parts)}
 
 
+def _as_shape(sizes):
+    """What `index` has for a shape as a tuple; a size that is true, 2.0 or below zero would only fail much later."""
+    if not isinstance(sizes, list) or not all(type(size) is int and size >= 0 for size in sizes):
+        raise ValueError(f"shape {sizes!r}, expected a list of integers from 0")
+    return tuple(sizes)
+
+
 def _format_of(path, file):
     try:
         return int(file.attrs.get("format", 0))
     except BROKEN_HDF5 as error:
         raise FileFormatError(f"{path}: the attribute `format` is broken ({error}). Get the file again") from error
+
+
+def check_finite(model: "keras.Model", source: str) -> None:
+    """Refuses models whose embeddings would be NaN without a word.
+
+    Args:
+        model: A `keras.Model`.
+        source: What to call it in errors.
+
+    Raises:
+        FileFormatError: If a weight is not finite.
+    """
+    for variable in model.weights:
+        if not np.isfinite(_to_numpy(variable)).all():
+            raise FileFormatError(
+                f"{source}: the weight {variable.path} holds values that are not finite. Get the file again, or train again"
+            )
 
 
 def check_hdf5(path: Path) -> int:

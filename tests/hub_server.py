@@ -22,9 +22,12 @@ class HubServer:
     """
 
     def __init__(self):
-        self.repos = {}  # repo_id -> {"private", "refs": {name: commit}, "commits": {commit: {name: bytes}}}
+        # repo_id -> {"private", "refs": {name: commit}, "commits": {commit: {name: bytes}}}, and "answers" (status, code)
+        # where it answers so in the place of all files
+        self.repos = {}
         self.large = {}  # sha256 -> bytes
         self.faults = []
+        self.card_problems = []  # what the check of a card's metadata says
         self.log = []  # (method, path, Range header)
         self._httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._httpd.daemon_threads = True
@@ -117,8 +120,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.wfile.write(content)
 
-    def _json(self, value, status=200, code=None):
-        headers = {"Content-Type": "application/json"}
+    def _json(self, value, status=200, code=None, headers=None):
+        headers = {"Content-Type": "application/json", **(headers or {})}
         if code:
             headers["X-Error-Code"] = code
         self._send(json.dumps(value).encode(), status, headers)
@@ -142,11 +145,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return commit
 
     def resolve(self, repo_id, revision, name):
+        if answers := self.hub.repos.get(repo_id, {}).get("answers"):
+            self._json({"error": "no file"}, *answers)
+            return
         if (repo := self._repo(repo_id)) is None or (commit := self._commit_id(repo, revision)) is None:
             return
         content = repo["commits"][commit].get(name)
         if content is None:
-            self._json({"error": "Entry not found"}, 404, "EntryNotFound")
+            self._json({"error": "Entry not found"}, 404, "EntryNotFound", {"X-Repo-Commit": commit})
             return
         is_large = name.endswith(".h5")
         etag = _sha256(content) if is_large else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -193,11 +199,35 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json({"url": f"{self.hub.url}/{repo_id}", "id": repo_id})
 
     def validate_card(self):
-        is_card = json.loads(self.body)["content"].startswith("---\nlibrary_name: keras\n")
-        self._json({"errors": [] if is_card else [{"message": "no metadata"}], "warnings": []}, 200 if is_card else 400)
+        card = json.loads(self.body)["content"]
+        problems = [] if card.startswith("---\nlibrary_name: keras\n") else ["no metadata"]
+        problems += [f"{field} must not be empty" for field in re.findall(r"^[ -]*(\w+): ''$", card, re.MULTILINE)]
+        problems += self.hub.card_problems
+        errors = [{"message": problem} for problem in problems]
+        self._json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def branch(self, repo_id, revision):
+        """Makes a branch; one that exists is refused, as by the Hub."""
+        if not self._is_authorized:
+            self._json({"error": "Invalid credentials in Authorization header"}, 401)
+            return
+        if (repo := self._repo(repo_id)) is None:
+            return
+        if revision in repo["refs"]:
+            self._json({"error": "Reference already exists"}, 409)
+            return
+        repo["refs"][revision] = repo["refs"]["main"]
+        self._json({})
+
+    def _has_branch(self, repo, revision):
+        """Whether one can commit to it; if not, after an answer like the Hub's. A new repository has an empty `main`."""
+        if revision in repo["refs"]:
+            return True
+        self._json({"error": f"Invalid rev id: {revision}"}, 404, "RevisionNotFound")
+        return False
 
     def preupload(self, repo_id, revision):
-        if self._repo(repo_id) is None:
+        if (repo := self._repo(repo_id)) is None or not self._has_branch(repo, revision):
             return
         files = json.loads(self.body)["files"]
         modes = [
@@ -228,6 +258,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not self._is_authorized:
             self._json({"error": "Invalid credentials in Authorization header"}, 401)
             return
+        if (repo := self._repo(repo_id)) is None or not self._has_branch(repo, revision):
+            return
         files = {}
         for line in self.body.splitlines():
             item = json.loads(line)
@@ -247,6 +279,7 @@ _ROUTES = (
     (("GET",), rf"/api/models/{_ID}", "info"),
     (("GET",), rf"/api/models/{_ID}/revision/(?P<revision>[^/]+)", "info"),
     (("GET",), rf"/api/models/{_ID}/tree/(?P<revision>[^/]+)", "tree"),
+    (("POST",), rf"/api/models/{_ID}/branch/(?P<revision>[^/]+)", "branch"),
     (("POST",), rf"/api/models/{_ID}/preupload/(?P<revision>[^/]+)", "preupload"),
     (("POST",), rf"/api/models/{_ID}/commit/(?P<revision>[^/]+)", "post_commit"),
     (("POST",), rf"/{_ID}\.git/info/lfs/objects/batch", "batch"),

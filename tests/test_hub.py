@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hub_server import TOKEN, HubServer
 
-from keras_sphereface import backbones, hub, hub_files, model_card, model_folder
+from keras_sphereface import backbones, hub, hub_files, model_card, model_folder, presets
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hub import HubError, load_pretrained, push_to_hub
@@ -107,6 +108,15 @@ def test_a_repository_that_keras_made(server, load, published, expected):
         load()
 
 
+def test_a_repository_that_keras_made_of_a_compiled_model(server, load, backbone, expected, tmp_path):
+    model = build_embedder(backbone)
+    model.compile("sgd", "mse")
+    keras.saving.save_model(model, tmp_path / "m", zipped=False)
+    server.create(REPO)
+    server.commit(REPO, {name: (tmp_path / "m" / name).read_bytes() for name in model_folder.KERAS_FILES})
+    np.testing.assert_allclose(load().predict(IMAGES, verbose=0), expected, atol=1e-6)
+
+
 def test_a_revision_pins_the_files(server, load, published, backbone, expected):
     other = backbones.SFNet4(channels=(4, 4, 8, 8), embedding_dim=8, input_shape=(32, 32, 3))
     other.set_weights([value + 0.1 for value in other.get_weights()])
@@ -193,6 +203,249 @@ def test_a_dead_server_with_cache(server, load, published):
     load()
     server.close()
     assert load(revision=published.revision).output_shape == (None, 8)
+
+
+def die(server):
+    """No server any more, and no connection that was kept."""
+    import huggingface_hub
+
+    server.close()
+    huggingface_hub.close_session()
+
+
+def cached(tmp_path, name):
+    """The file that holds this one in the cache."""
+    (path,) = (tmp_path / "cache").glob(f"models--*/snapshots/*/{name}")
+    return path.resolve()
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_dead_server_with_a_repository_that_keras_made(server, load, published, monkeypatch, pinned):
+    from huggingface_hub import file_download
+
+    revision = server.commit(REPO, {}, deleted=["preset.json"]) if pinned else None
+    server.commit(REPO, {}, deleted=["preset.json"])
+    load(revision=revision)
+    die(server)
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: pytest.fail("waited for what is known"))
+    assert load(revision=revision).output_shape == (None, 8)
+
+
+def test_a_dead_server_with_a_cache_that_another_program_filled(server, load, published, tmp_path):
+    """It has the model, but not whether the repository has a description."""
+    server.commit(REPO, {}, deleted=["preset.json"])
+    load()
+    (marker,) = (tmp_path / "cache").glob("models--*/.no_exist/*/preset.json")
+    marker.unlink()
+    die(server)
+    assert load().output_shape == (None, 8)
+
+
+def test_without_a_network_the_description_is_not_done_without_for_files_yet_to_come(server, load, published):
+    server.faults += [("HEAD", "preset.json", 503)] * 100
+    with pytest.raises(HubError, match=r"preset\.json.*could not be reached"):
+        load()
+
+
+def test_a_dead_server_and_damaged_weights_in_the_cache(server, load, published, tmp_path):
+    load()
+    weights = cached(tmp_path, "model.weights.h5")
+    weights.write_bytes(weights.read_bytes()[:-10])
+    die(server)
+    with pytest.raises(FileFormatError, match=rf"^hf://{REPO}/model\.weights\.h5: sha256 is"):
+        load(revision=published.revision)
+
+
+@pytest.mark.parametrize("content", [b'{"trunc', b"[]", b"\xff"])
+def test_a_damaged_description_in_the_cache_is_downloaded_again(server, load, published, tmp_path, content):
+    load()
+    description = cached(tmp_path, "preset.json")
+    description.write_bytes(content)
+    assert load().output_shape == (None, 8)
+    cached(tmp_path, "preset.json").write_bytes(content)
+    die(server)
+    with pytest.raises(FileFormatError, match=rf"^hf://{REPO}/preset\.json: not a preset") as caught:
+        load(revision=published.revision)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("digest", [[], {}, None, 5, "A" * 64, "0" * 63])
+def test_checksums_that_are_none_are_refused(server, load, published, digest):
+    preset = json.loads(server.files(REPO)["preset.json"])
+    preset["sha256"]["config.json"] = digest
+    server.commit(REPO, {"preset.json": json.dumps(preset).encode()})
+    with pytest.raises(FileFormatError, match=rf"^hf://{REPO}/preset\.json: the sha256 of config\.json is .*64"):
+        load()
+
+
+def test_white_space_around_a_token_is_none_of_it(server, load, backbone, published):
+    assert load(token=" ").output_shape == (None, 8)
+    server.repos[REPO]["private"] = True
+    assert load(token=f"{TOKEN}\n").output_shape == (None, 8)
+    push_to_hub(backbone, REPO, token=f" {TOKEN}\r\n", endpoint=server.url)
+
+
+@pytest.mark.parametrize("token", ["hf_secr\u00e9t", "hf_sec ret", "hf_secret\nX: y", b"hf_secret", 5])
+def test_no_error_shows_the_token(server, load, backbone, token):
+    calls = (
+        lambda: load(token=token),
+        lambda: push_to_hub(backbone, REPO, token=token, endpoint=server.url),
+        lambda: hub_files.download(REPO, token=token, endpoint=server.url),
+        lambda: hub_files.upload({}, REPO, token=token, endpoint=server.url),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"^token: expected printable ASCII[^\n]*$") as caught:
+            call()
+        assert "sec" not in str(caught.value)
+    assert server.log == []
+
+
+@pytest.mark.parametrize(
+    "name", [123, 1.5, True, [], {}, b"x", np.zeros((30, 3)), "", " ", "a" * 5000, "\ud800", "a\0b"]
+)
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(ValueError, match=r"^Expected the name of a preset[^\n]*Received: name=") as caught:
+        load_pretrained(name)
+    assert len(str(caught.value)) < 500
+    if isinstance(name, str) and len(name) > 1000:
+        with pytest.raises(ValueError, match="Expected the name of a preset"):
+            load_pretrained(pathlib.Path(name))
+
+
+def test_a_path_with_a_line_end_is_told_on_one_line():
+    with pytest.raises(FileNotFoundError, match=r"^'a/b\\nc/d': there is no such file[^\n]*$"):
+        load_pretrained("a/b\nc/d")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("hf://me/faces@v1", "'hf://me/faces', revision='v1'"),
+        ("me/faces@main", "'hf://me/faces', revision='main'"),
+        ("https://hub.example.org/me/faces", "'hf://me/faces'"),
+        ("https://hub.example.org/me/faces/tree/dev", "'hf://me/faces', revision='dev'"),
+        ("HF://me/faces", "'hf://me/faces'"),
+        ("hf:/me/faces", "'hf://me/faces'"),
+    ],
+)
+def test_misspelt_names_of_repositories_are_told_how_to_write_them(backbone, name, hint):
+    with pytest.raises(ValueError, match=rf"Hint: .*{hint}$"):
+        load_pretrained(name)
+    with pytest.raises(ValueError, match=rf"Hint: .*{hint}$"):
+        push_to_hub(backbone, name)
+
+
+WRONG_OPTIONS = [
+    *(("revision", value) for value in (123, True, b"main", "", " ", "main\n")),
+    *(
+        ("endpoint", value)
+        for value in ("http://[::1", "nonsense", "", "ftp://a", "http://a b", "http://a:x", 123, b"http://a")
+    ),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), [*WRONG_OPTIONS, ("cache_dir", 123), ("cache_dir", "")])
+def test_wrong_options_of_the_hub_are_named(backbone, option, value):
+    for name in (f"hf://{REPO}", None):
+        with pytest.raises(ValueError, match=rf"^{option}: expected [^\n]*Received: "):
+            load_pretrained(name, **{option: value})
+    if option != "cache_dir":
+        with pytest.raises(ValueError, match=rf"^{option}: expected "):
+            push_to_hub(backbone, REPO, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("card", {"data": "x"}),
+        ("card", {}),
+        ("private", "no"),
+        ("message", 5),
+        ("revision", "0" * 40),
+    ],
+)
+def test_wrong_arguments_of_an_upload_are_named(server, backbone, option, value):
+    with pytest.raises(ValueError, match=rf"^{option}: expected "):
+        push_to_hub(backbone, REPO, token=TOKEN, endpoint=server.url, **{option: value})
+    assert server.log == []
+
+
+@pytest.mark.parametrize("repo_id", [None, pathlib.Path(REPO), 5, b"a/b"])
+def test_what_is_no_repository_is_refused_before_an_upload(backbone, repo_id):
+    with pytest.raises(ValueError, match="organization/repository"):
+        push_to_hub(backbone, repo_id)
+
+
+def test_an_upload_to_a_new_branch_makes_it_from_main(server, load, changed, published):
+    result = push_to_hub(changed, REPO, token=TOKEN, revision="dev", endpoint=server.url)
+    assert server.repos[REPO]["refs"] == {"main": published.revision, "dev": result.revision}
+    assert load(revision="dev").output_shape == (None, 8)
+    again = push_to_hub(changed, REPO, token=TOKEN, revision="dev", message="again", endpoint=server.url)
+    assert server.repos[REPO]["refs"]["dev"] == again.revision
+    push_to_hub(changed, "faces/other", token=TOKEN, revision="dev", endpoint=server.url)
+    with pytest.raises(HubError, match=r"hf://.*upload failed"):  # of a pull request, which the Hub itself makes
+        push_to_hub(changed, REPO, token=TOKEN, revision="refs/pr/1", endpoint=server.url)
+
+
+def test_a_card_that_the_hub_refuses_is_one_line(server, backbone):
+    server.card_problems += ["license_name is odd", "so is the rest"]
+    message = (
+        r"^hf://faces/tiny: the upload was refused: [^\n]*license_name is odd - so is the rest\. Correct the card$"
+    )
+    with pytest.raises(HubError, match=message):
+        push_to_hub(backbone, REPO, token=TOKEN, endpoint=server.url)
+    assert server.repos[REPO]["commits"] == {}
+
+
+def test_a_card_in_other_letters_is_taken(server, backbone):
+    metric = {
+        "name": "\u7cbe\u5ea6",
+        "dataset": "\u9854",
+        "value": 100 * np.mean([0.9, 0.8]),
+        "unit": "%",
+        "command": "x | y",
+    }
+    card = model_card.Card(license="\u5c02\u7528", metrics=[metric])
+    push_to_hub(backbone, REPO, card, token=TOKEN, endpoint=server.url)
+    assert "\u5c02\u7528" in server.files(REPO)["README.md"].decode()
+
+
+def test_a_cache_that_cannot_be_used_is_told_so(server, published, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    with pytest.raises(HubError, match=r"the cache cannot be used .*cache_dir="):
+        load_pretrained(f"hf://{REPO}", endpoint=server.url, cache_dir=file)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(HubError, match=r"Permission denied.*cache_dir=$"):
+        load_pretrained(f"hf://{REPO}", endpoint=server.url, cache_dir=tmp_path)
+
+
+def test_the_token_of_a_login_that_is_not_there(server, load, backbone, published, monkeypatch):
+    from huggingface_hub.utils import _headers
+
+    monkeypatch.setattr(_headers, "get_token", lambda: None)
+    with pytest.raises(HubError, match=r"token=True.*Log in"):
+        load(token=True)
+    with pytest.raises(HubError, match=r"token=True.*Log in"):
+        push_to_hub(backbone, REPO, token=True, endpoint=server.url)
+
+
+def test_what_the_reader_may_not_see_is_told_apart(server, load, published):
+    server.repos[REPO]["answers"] = (403, "GatedRepo")
+    with pytest.raises(HubError, match=r"gated \(HTTP 403\)\. Accept the terms"):
+        load()
+    server.repos[REPO]["answers"] = (403, None)
+    with pytest.raises(HubError, match=r"no access \(HTTP 403\)"):
+        load()
+    server.repos[REPO]["answers"] = (200, None)  # a network's login page
+    with pytest.raises(HubError, match="what answered is not the Hub"):
+        load()
 
 
 @pytest.mark.parametrize("failing", [("PUT", "/large/", 400), ("POST", "/commit/", 400), ("POST", "/preupload/", 403)])
@@ -379,14 +632,16 @@ def preset_entry(published):
 
 
 def test_a_published_preset_is_pinned_by_commit_and_checksum(server, load, published, monkeypatch):
-    from keras_sphereface import presets
-
     entry = preset_entry(published)
     monkeypatch.setattr(presets, "table", lambda: {"toy": presets.from_dict(entry)})
     assert load("toy").output_shape == (None, 8)
     monkeypatch.setattr(presets, "table", lambda: {"toy": presets.from_dict({**entry, "sha256": "0" * 64})})
     with pytest.raises(FileFormatError, match="expected 0000"):
         load("toy")
+    with pytest.raises(FileFormatError, match=r"must be 'model\.weights\.h5'"):  # of others, no checksum is looked up
+        presets.from_dict({**entry, "file": "weights.h5"})
+    with pytest.raises(ValueError, match=r"^sha256: .*'weights\.h5'"):
+        hub_files.download(REPO, endpoint=server.url, sha256={"weights.h5": "0" * 64})
 
 
 def test_two_processes_at_once(server, published, expected, tmp_path):

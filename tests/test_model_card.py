@@ -1,3 +1,6 @@
+import json
+
+import numpy as np
 import pytest
 import yaml
 
@@ -81,15 +84,76 @@ def test_thresholds_and_speed():
     assert "## Speed\n\nFast." in body
 
 
-@pytest.mark.parametrize("metric", [{"name": "accuracy"}, {**METRICS[0], "value": "98.5"}])
+def test_numbers_of_numpy_are_taken():
+    """As a mean of accuracies gives them."""
+    card = Card(
+        license=np.str_("mit"),
+        metrics=[{**METRICS[0], "value": 100 * np.mean([1.0, 0.5])}, {**METRICS[1], "value": np.float32(0.5)}],
+        thresholds=[{"far": np.float32(0.5), "threshold": np.float64(0.25), "tar": np.int64(97)}],
+    )
+    fields, body = front_matter(model_card.render(card, "me/faces", DESCRIPTION))
+    assert [entry["value"] for entry in fields["model-index"][0]["results"][0]["metrics"]] == [75.0, 0.5]
+    assert "| 0.5 | 0.25 | 97 % |" in body
+    assert json.loads(json.dumps(card.description_fields()))["thresholds"] == [
+        {"far": 0.5, "threshold": 0.25, "tar": 97}
+    ]
+
+
+def test_cells_of_tables_are_escaped():
+    metric = {**METRICS[0], "dataset": "a | b", "name": "c\nd", "command": "measure | it"}
+    _, body = front_matter(model_card.render(Card(metrics=[metric]), "me/faces", DESCRIPTION))
+    assert "| a \\| b | c d | 98.5 % | `measure \\| it` |" in body
+
+
+def test_names_without_latin_letters_leave_no_field_empty():
+    metric = {**METRICS[0], "name": "\u7cbe\u5ea6", "dataset": "\u9854"}
+    fields = model_card.metadata(Card(license="\u5c02\u7528", metrics=[metric]), "me/faces")
+    assert (fields["license"], fields["license_name"], fields["metrics"]) == ("other", "other", ["metric"])
+    (result,) = fields["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "\u9854", "type": "dataset"}
+    assert result["metrics"][0]["type"] == "metric"
+
+
+@pytest.mark.parametrize("name", ["license", "data", "limits", "speed", "name"])
+@pytest.mark.parametrize("value", [None, 5, ["mit"]])
+def test_texts_are_checked(name, value):
+    if value is None and name in ("speed", "name"):
+        assert Card(**{name: None})
+        return
+    with pytest.raises(ValueError, match=rf"^{name}: expected a text\. Received: "):
+        Card(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["metrics", "thresholds"])
+@pytest.mark.parametrize("value", [None, {}, "x"])
+def test_lists_are_checked(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a list"):
+        Card(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"name": "accuracy"},
+        *({**METRICS[0], "value": value} for value in ("98.5", True, float("nan"), float("inf"), 10**400, None)),
+        {**METRICS[0], "value": np.zeros((2, 2))},
+        {**METRICS[0], "unit": None},
+        "accuracy",
+    ],
+)
 def test_metrics_are_checked(metric):
-    with pytest.raises(ValueError, match="A metric needs"):
+    with pytest.raises(ValueError, match=r"^A metric needs[^\n]*$"):
         Card(metrics=[metric])
 
 
-def test_a_threshold_is_checked():
+@pytest.mark.parametrize(
+    "change", [{"far": "x"}, {"tar": None}, {"threshold": float("nan")}, {"threshold": True}, {"more": 1}]
+)
+def test_thresholds_are_checked(change):
     with pytest.raises(ValueError, match="`far` and `threshold`"):
         Card(thresholds=[{"far": 0.01}])
+    with pytest.raises(ValueError, match="`far` and `threshold`"):
+        Card(thresholds=[{"far": 0.01, "threshold": 0.3, **change}])
 
 
 def test_a_preset_has_a_card():

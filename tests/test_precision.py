@@ -6,7 +6,7 @@ import pytest
 
 import keras_sphereface as ksf
 from keras_sphereface.cli import main
-from keras_sphereface.precision import with_dtype
+from keras_sphereface.precision import FLOATS, float_policy, with_dtype
 
 pytestmark = pytest.mark.core
 IMAGES = np.random.default_rng(5).integers(0, 256, (4, 112, 112, 3)).astype("uint8")
@@ -84,6 +84,35 @@ def test_a_copy_is_saved_loaded_and_in_a_folder(default, tmp_path):
     again = ksf.load_pretrained(tmp_path / "model.keras")
     assert again.get_layer("stem_conv").compute_dtype == "bfloat16"
     np.testing.assert_array_equal(embed(again), embed(copy))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", np.float16, keras.DTypePolicy("bfloat16")])
+def test_policies_of_floats_are_taken(dtype):
+    assert float_policy(dtype).compute_dtype in FLOATS
+
+
+OTHER_POLICIES = [
+    *(
+        "uint8",
+        "int32",
+        "int8",
+        "bool",
+        "string",
+        "complex64",
+        "int8_from_float32",
+        "float8_from_float32",
+        "mixed_int8",
+        "",
+    ),
+    *([], {"class_name": "Lambda"}),
+    *(keras.DTypePolicy("int32"), keras.dtype_policies.DTypePolicyMap()),
+]
+
+
+@pytest.mark.parametrize("dtype", OTHER_POLICIES, ids=str)
+def test_policies_of_other_numbers_are_refused(dtype):
+    with pytest.raises(ValueError, match=r"^Expected dtype as a dtype policy of float16, [^\n]*Received: dtype="):
+        ksf.load_pretrained(dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat17", 16, "float"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from keras_sphereface import backbones, data, evaluate, load_pretrained, presets, weights_file
+from keras_sphereface import backbones, data, evaluate, load_pretrained, model_folder, presets, weights_file
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.presets import overview
@@ -32,6 +32,10 @@ ENTRY = {
     "speed": "One image in a second.",
     "metrics": [{"name": "accuracy", "dataset": "toys", "value": 51.25, "unit": "%", "command": "measure | it"}],
 }
+
+
+# Lacks the one name of a weight file that is downloaded.
+PUBLISHED = {"status": "published", "default": False, "hub_id": "a/b", "revision": "0" * 40}
 
 
 @pytest.fixture
@@ -187,6 +191,22 @@ def test_revision_of_an_embedded_preset_is_an_error(toy):
         {"status": "planned", "obtain": "train", "default": False},
         {"status": "published", "default": False},
         {"status": "published", "default": False, "hub_id": "a/b", "revision": "main"},
+        PUBLISHED,
+        {**PUBLISHED, "file": "model.weights.h5", "size": -5},
+        {"size": 0},
+        {"size": True},
+        {"preprocessing": {}},
+        {"preprocessing": {"text": None}},
+        {"metrics": [{**ENTRY["metrics"][0], "value": "x"}]},
+        {"metrics": [{**ENTRY["metrics"][0], "value": float("nan")}]},
+        {"metrics": [{**ENTRY["metrics"][0], "value": 10**400}]},
+        {"metrics": [{**ENTRY["metrics"][0], "name": None}]},
+        {"metrics": ["accuracy"]},
+        {"thresholds": [{}]},
+        {"thresholds": [{"far": 0.01, "threshold": "x"}]},
+        {"thresholds": [{"far": 0.01, "threshold": 0.3, "tar": None}]},
+        {"thresholds": [{"far": 0.01, "threshold": 0.3, "more": 1}]},
+        {1: 2, "a": 3},
         {"metrics": [{"name": "accuracy", "value": 99}]},
     ],
 )
@@ -194,6 +214,15 @@ def test_broken_entries_are_refused(change):
     presets.from_dict(ENTRY)
     with pytest.raises(FileFormatError, match="Correct the entry"):
         presets.from_dict({**ENTRY, **change})
+
+
+def test_a_published_entry_is_taken():
+    preset = presets.from_dict({**ENTRY, **PUBLISHED, "file": presets.HUB_FILE})
+    assert preset.file == model_folder.WEIGHTS
+
+
+def test_a_row_of_a_table_is_one_line():
+    assert overview.row(["a | b", "c\nd", 5]) == "| a \\| b | c d | 5 |"
 
 
 def test_overview_has_every_preset_and_escapes_cells(toy):

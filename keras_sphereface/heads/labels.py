@@ -32,7 +32,9 @@ def check_labels(labels, num_classes, batch_size=None):
             f"Labels must be class numbers of shape (batch,), not one-hot vectors. Received: shape {tuple(labels.shape)}"
         )
     if None not in (batch_size, labels.shape[0]) and labels.shape[0] != batch_size:
-        raise ValueError(f"There must be a label for each of {batch_size} embeddings. Received: {labels.shape[0]} labels")
+        raise ValueError(
+            f"There must be a label for each of {batch_size} embeddings. Received: {labels.shape[0]} labels"
+        )
     dtype = keras.backend.standardize_dtype(labels.dtype)
     if dtype == "bool" or "complex" in dtype:
         raise ValueError(f"Labels must be integer class numbers. Received: dtype {dtype}")

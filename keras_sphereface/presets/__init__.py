@@ -6,8 +6,11 @@
 import dataclasses
 import functools
 import json
+import math
+import numbers
 import pathlib
 import re
+from typing import Any
 
 from keras_sphereface.errors import FileFormatError, did_you_mean
 from keras_sphereface.hints import Path
@@ -18,6 +21,8 @@ STATUSES = ("embedded", "published", "planned")
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_FILE = "model.weights.h5"  # the one weight file of a repository that is downloaded, and so can be checked
+METRIC_FIELDS = ("name", "dataset", "value", "unit", "command")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -39,7 +44,7 @@ class Preset:
         default: Whether `load_pretrained()` returns it; one embedded preset has it. Defaults to `False`.
         embedding_dim: Length of an embedding. Defaults to `512`.
         parameters: Number of parameters, or `None`.
-        file: Name of the weight file. Embedded: under `keras_sphereface/weights/`. Published: in the repository.
+        file: Name of the weight file. Embedded: under `keras_sphereface/weights/`. Published: `"model.weights.h5"`.
         size: Its bytes.
         sha256: Its SHA-256, hexadecimal.
         hub_id: `"organization/repository"`, for published ones.
@@ -119,7 +124,7 @@ def from_dict(entry: dict, source: Path = "preset") -> Preset:
     }
     if not isinstance(entry, dict):
         raise FileFormatError(f"{source}: expected a dictionary, found {type(entry).__name__}. Correct the entry")
-    unknown, missing = sorted(set(entry) - set(fields)), sorted(required - set(entry))
+    unknown, missing = sorted(set(entry) - set(fields), key=repr), sorted(required - set(entry))
     if unknown or missing:
         raise FileFormatError(f"{source}: unknown fields {unknown}, missing fields {missing}. Correct the entry")
     for name, value in entry.items():
@@ -142,8 +147,9 @@ def _problems(preset):
     if preset.file is not None and not FILE_NAME.fullmatch(preset.file):
         yield f"`file` must be a plain file name. Received: {preset.file!r}"
     if preset.status in ("embedded", "published"):
-        if preset.file is None or not isinstance(preset.size, int) or not SHA256.fullmatch(preset.sha256 or ""):
-            yield f"{preset.status} presets need `file`, `size` and `sha256`"
+        has_size = is_number(preset.size) and preset.size > 0
+        if preset.file is None or not has_size or not SHA256.fullmatch(preset.sha256 or ""):
+            yield f"{preset.status} presets need `file`, `size` in bytes and `sha256`. Received: size={preset.size!r}"
     elif not preset.obtain:
         yield "planned presets need `obtain`, the command that makes the weights"
     elif preset.metrics or preset.sha256:
@@ -151,11 +157,42 @@ def _problems(preset):
     is_pinned = REPO_ID.fullmatch(preset.hub_id or "") and COMMIT.fullmatch(preset.revision or "")
     if preset.status == "published" and not is_pinned:
         yield "published presets need `hub_id` and the commit as `revision`, 40 hexadecimal digits"
+    if preset.status == "published" and preset.file != HUB_FILE:
+        yield f"`file` of a published preset must be {HUB_FILE!r}, the one that is checked. Received: {preset.file!r}"
+    if not isinstance(preset.preprocessing.get("text"), str):
+        yield f"`preprocessing` needs `text`. Received: {preset.preprocessing!r}"
     for metric in preset.metrics:
-        if not isinstance(metric, dict) or set(metric) != {"name", "dataset", "value", "unit", "command"}:
-            yield f"a metric needs name, dataset, value, unit, command. Received: {metric!r}"
+        if not is_metric(metric):
+            yield f"a metric needs {', '.join(METRIC_FIELDS)}, `value` a finite number. Received: {metric!r}"
+    for entry in preset.thresholds:
+        if not is_threshold(entry):
+            yield f"a threshold needs `far` and `threshold`, may have `tar`, finite numbers all. Received: {entry!r}"
     if preset.default and preset.status != "embedded":
         yield "the default must be embedded"
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite real number, of Python or NumPy; `True` and `False` are none."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond floats
+        return False
+
+
+def is_metric(entry: Any) -> bool:
+    """Whether this is a dictionary of exactly `METRIC_FIELDS`: `value` a finite number, the others texts."""
+    if not isinstance(entry, dict) or set(entry) != set(METRIC_FIELDS):
+        return False
+    return is_number(entry["value"]) and all(isinstance(entry[key], str) for key in METRIC_FIELDS if key != "value")
+
+
+def is_threshold(entry: Any) -> bool:
+    """Whether this is a dictionary of the finite numbers `far`, `threshold` and perhaps `tar`."""
+    if not isinstance(entry, dict) or not {"far", "threshold"} <= set(entry) <= {"far", "threshold", "tar"}:
+        return False
+    return all(is_number(value) for value in entry.values())
 
 
 @functools.cache

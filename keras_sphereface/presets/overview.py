@@ -1,5 +1,7 @@
 """The table of all presets as Markdown."""
 
+from collections.abc import Iterable
+
 from keras_sphereface import presets
 
 HEADER = """\
@@ -31,12 +33,13 @@ def render() -> str:
         Markdown, ending in a newline.
     """
     entries = presets.table().values()
-    rows = [_row(_COLUMNS), _row(["---"] * len(_COLUMNS)), *(_row(_cells(preset)) for preset in entries)]
+    rows = [row(_COLUMNS), row(["---"] * len(_COLUMNS)), *(row(_cells(preset)) for preset in entries)]
     return HEADER + "\n" + "\n".join(rows) + "\n" + "".join(_section(preset) for preset in entries)
 
 
-def _row(cells):
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def row(cells: Iterable[object]) -> str:
+    """A row of a Markdown table; bars and line ends within a cell would end it, so they are escaped."""
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cells(preset):
@@ -77,6 +80,6 @@ def _section(preset):
         lines += [f"- to make it: `{preset.obtain}`, then `keras-sphereface publish`"]
     lines += [f"- {note}" for note in preset.notes]
     if preset.metrics:
-        lines += ["", _row(("measured on", "metric", "value", "by")), _row(["---"] * 4)]
-        lines += [_row((m["dataset"], m["name"], value(m), f"`{m['command']}`")) for m in preset.metrics]
+        lines += ["", row(("measured on", "metric", "value", "by")), row(["---"] * 4)]
+        lines += [row((m["dataset"], m["name"], value(m), f"`{m['command']}`")) for m in preset.metrics]
     return "\n".join(lines) + "\n"

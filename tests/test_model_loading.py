@@ -1,0 +1,307 @@
+"""Models as people save them: compiled, trained, for Keras alone; and files that are wrong in one place."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from keras_sphereface import (
+    FaceClassifier,
+    Recognizer,
+    backbones,
+    heads,
+    load_pretrained,
+    model_card,
+    model_folder,
+    safe_config,
+    weights_file,
+)
+from keras_sphereface.embedder import build_embedder
+from keras_sphereface.errors import FileFormatError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(3, 32, 32, 3), dtype="uint8")
+SMALL = {"embedding_dim": 8, "input_shape": (32, 32, 3)}
+# Real networks, small: one with every own layer of this package, one of each kind without.
+BACKBONES = {
+    "iresnet18": {"channels": (4, 8, 8, 12)},
+    "mobilefacenet": {"width": 0.125, "bottlenecks": ((2, 64, 2, 2), (4, 128, 1, 2))},
+    "patch_sfnet": {"units": (1, 1, 1)},
+    "sfnet4": {"channels": (4, 4, 8, 8), "batch_norm": True},
+}
+
+
+def backbone(name="tiny"):
+    return backbones.SFNet((0, 0, 0, 0), channels=(4, 4, 8, 8), name=name, **SMALL)
+
+
+def embeddings(model, images=IMAGES):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def own_loss(y_true, y_pred):
+    return keras.ops.mean(y_true - y_pred)
+
+
+class OwnOptimizer(keras.optimizers.SGD):
+    pass
+
+
+COMPILED = {
+    "optimizer and loss": lambda model: model.compile("sgd", "mse"),
+    "no arguments": lambda model: model.compile(),
+    "own loss": lambda model: model.compile("sgd", own_loss),
+    "own optimizer": lambda model: model.compile(OwnOptimizer(), "mse"),
+}
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Writes a model folder, has its configuration or its first weight changed, and returns its path."""
+
+    def call(config=lambda content: None, weight=lambda array: array):
+        folder = tmp_path / "m"
+        model_folder.write(backbone(), folder)
+        (folder / "preset.json").unlink()
+        content = json.loads((folder / "config.json").read_text())
+        config(content)
+        (folder / "config.json").write_text(json.dumps(content))
+        with h5py.File(folder / "model.weights.h5", "a") as file:
+            variables = file["layers/conv2d/vars"]
+            value = weight(variables["0"][()])
+            del variables["0"]
+            variables["0"] = value
+        return folder
+
+    return call
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("kind", COMPILED)
+@pytest.mark.parametrize("form", ["m.keras", "folder"])
+def test_compiled_models(kind, form, tmp_path):
+    model = build_embedder(backbone())
+    COMPILED[kind](model)
+    keras.saving.save_model(model, tmp_path / form, zipped=form.endswith(".keras"))
+    loaded = load_pretrained(tmp_path / form)
+    assert not loaded.compiled
+    np.testing.assert_allclose(embeddings(loaded), embeddings(model), atol=1e-6)
+
+
+def test_a_trained_classifier(tmp_path):
+    """With the optimizer's state in the file."""
+    trainer = FaceClassifier(backbone(), heads.SphereFaceR(5))
+    trainer.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+    trainer.fit(IMAGES, np.array([0, 1, 2]), verbose=0)
+    trainer.save(tmp_path / "t.keras")
+    expected = embeddings(trainer.embedder)
+    np.testing.assert_allclose(embeddings(load_pretrained(tmp_path / "t.keras")), expected, atol=1e-6)
+
+
+def test_a_recognizer_of_a_compiled_model(tmp_path, rng):
+    crops = rng.integers(0, 256, size=(2, 112, 112, 3), dtype="uint8")
+    model = build_embedder(backbones.SFNet((0, 0, 0, 0), channels=(4, 4, 8, 8), embedding_dim=8))
+    model.compile("sgd", "mse")
+    model.save(tmp_path / "m.keras")
+    found = Recognizer(tmp_path / "m.keras", detector=None, flip="none").embed(list(crops))
+    np.testing.assert_allclose(found, embeddings(model, crops), atol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: FaceClassifier(inner, heads.SphereFaceR(5)), build_embedder])
+@pytest.mark.parametrize("kind", ["optimizer and loss", "own optimizer"])
+@pytest.mark.parametrize("form", ["m.keras", "folder"])
+def test_compiled_models_inside(wrap, kind, form, tmp_path):
+    inner = backbone()
+    COMPILED[kind](inner)
+    keras.saving.save_model(wrap(inner), tmp_path / form, zipped=form.endswith(".keras"))
+    expected = embeddings(build_embedder(inner))
+    before = content(tmp_path)
+    np.testing.assert_allclose(embeddings(load_pretrained(tmp_path / form)), expected, atol=1e-6)
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", COMPILED)
+def test_how_a_model_was_compiled_is_not_published(kind, tmp_path):
+    """Keras would look up what others do not have."""
+    model = build_embedder(backbone())
+    COMPILED[kind](model)
+    model_folder.write(model, tmp_path)
+    assert "compile_config" not in (tmp_path / "config.json").read_text()
+    with h5py.File(tmp_path / "model.weights.h5") as file:
+        assert "optimizer" not in file
+    np.testing.assert_allclose(embeddings(keras.saving.load_model(tmp_path)), embeddings(model), atol=1e-6)
+
+
+def test_nothing_of_how_a_model_was_compiled_is_looked_up(changed):
+    """Neither of the model itself nor of one inside it."""
+    built = []
+
+    @keras.saving.register_keras_serializable(package="elsewhere")
+    class Trap(keras.metrics.Mean):
+        def __init__(self, **kwargs):
+            built.append(self)
+            super().__init__(**kwargs)
+
+    trap = keras.saving.serialize_keras_object(Trap())
+    built.clear()
+
+    def add(config):
+        config["compile_config"] = {"optimizer": "sgd", "loss": "mse", "metrics": [trap]}
+        config["config"]["layers"][1]["compile_config"] = {"optimizer": trap}
+
+    assert load_pretrained(changed(add)).output_shape == (None, 8)
+    assert built == []
+
+
+def test_code_beside_the_word_compile_config_is_refused(changed):
+    """Only where Keras would compile is it left out; elsewhere it is a key like others."""
+
+    def add(config):
+        config["config"]["extra"] = {"compile_config": {"class_name": "system", "module": "os", "config": {}}}
+
+    with pytest.raises(FileFormatError, match="refused to build 'system' of module 'os'"):
+        load_pretrained(changed(add))
+
+
+def test_keras_alone_reads_all_backbones(tmp_path):
+    """In a process of its own, without this package; batch statistics and slopes are not those of new layers."""
+    expected = {}
+    random = np.random.default_rng(1)
+    for name, arguments in BACKBONES.items():
+        model = backbones.get(name, **SMALL, **arguments)
+        model.set_weights([value + random.uniform(0, 0.1, value.shape) for value in model.get_weights()])
+        assert model_folder.write(model, tmp_path / name)["keras_alone"]
+        expected[name] = embeddings(build_embedder(model))
+        np.testing.assert_allclose(embeddings(load_pretrained(tmp_path / name)), expected[name], atol=1e-6)
+    np.save(tmp_path / "images.npy", IMAGES)
+    program = (
+        "import sys, keras, numpy as np\n"
+        "images = np.load('images.npy')\n"
+        f"for name in {list(BACKBONES)}:\n"
+        "    model = keras.saving.load_model(name)\n"
+        "    np.save(name + '.npy', keras.ops.convert_to_numpy(model(images, training=False)))\n"
+        "assert 'keras_sphereface' not in sys.modules\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment, timeout=300)
+    for name in BACKBONES:
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), expected[name], atol=1e-6, err_msg=name)
+
+
+def test_writing_leaves_the_model_as_it_is(tmp_path):
+    """Training goes on with this package's layers, whose kernels are faster."""
+    model = backbones.get("iresnet18", **SMALL, **BACKBONES["iresnet18"])
+    model_folder.write(model, tmp_path)
+    own = [layer for layer in model.layers if type(layer).__module__.startswith("keras_sphereface")]
+    assert {type(layer).__name__ for layer in own} == {"BatchNormalization", "PReLU"}
+
+
+def test_the_card_promises_keras_alone_only_where_that_is_so(tmp_path):
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Flatten()(images)
+    for outputs, alone in [(keras.layers.Dense(4)(x), True), (heads.SphereFaceR(4)(keras.layers.Dense(3)(x)), False)]:
+        description = model_folder.write(keras.Model(images, outputs), tmp_path)
+        assert description["keras_alone"] == alone
+        text = model_card.render(model_card.Card(), "me/faces", description)
+        assert ('Without this package: `keras.saving.load_model("hf://me/faces")`' in text) == alone
+
+
+def scale_of(**array):
+    def change(config):
+        config["config"]["layers"][1]["config"]["scale"] = {"class_name": array.pop("kind"), "config": array}
+
+    return change
+
+
+@pytest.mark.parametrize("kind", ["__numpy__", "__tensor__"])
+@pytest.mark.parametrize("dtype", ["U500000000", "S9", "V900000000", "object", "complex64", "O", "f4,U9", None, [], {}])
+def test_arrays_of_other_things_than_numbers_are_refused(changed, kind, dtype):
+    """A text of 500 million letters is 2 GB, of which the file has one."""
+    with pytest.raises(FileFormatError, match=r"refused to build an array of dtype .* expected numbers"):
+        load_pretrained(changed(scale_of(kind=kind, value="a", dtype=dtype)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64", "bool", "bfloat16", "float8_e4m3fn"])
+def test_arrays_of_numbers_are_checked_by_keras(dtype):
+    array = {"class_name": "__numpy__", "config": {"value": [1], "dtype": dtype}}
+    safe_config.check({"class_name": "Model", "module": "keras", "config": array}, "config.json")
+
+
+def test_a_layer_with_an_array(tmp_path):
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(np.array([1.0, 0.5, 0.25]))(images)
+    model = build_embedder(keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(x))))
+    model.save(tmp_path / "m.keras")
+    assert "__numpy__" in json.dumps(keras.saving.serialize_keras_object(model))
+    np.testing.assert_allclose(embeddings(load_pretrained(tmp_path / "m.keras")), embeddings(model), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ([-2, -3], 6),
+        ([2.0, 3.0], 6),
+        ([True, 6], 6),
+        ([[6]], 6),
+        ([-1, -1], 1),
+        (["6"], 6),
+        ("6", 6),
+        (6, 6),
+        (None, 1),
+    ],
+)
+def test_shapes_in_the_index_are_lists_of_sizes(tmp_path, shape, count):
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["format"] = weights_file.FORMAT_VERSION
+        file["index"] = np.frombuffer(json.dumps([["a", shape]]).encode(), np.uint8)
+        file["values"] = np.zeros(count, "float32")
+    with pytest.raises(FileFormatError, match=r"m\.h5: `index` or `values` is broken \(shape .* Get the file again"):
+        weights_file.read(backbone(), tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(changed, tmp_path, value):
+    def spoil(array):
+        array[0, 0, 0, 0] = value
+        return array
+
+    folder = changed(weight=spoil)
+    with pytest.raises(FileFormatError, match=r"m: the weight .*/kernel holds values that are not finite"):
+        load_pretrained(folder)
+    model = build_embedder(backbone("spoiled"))
+    model.save(tmp_path / "good.keras")
+    assert load_pretrained(tmp_path / "good.keras").name == "spoiled_embedder"
+    model.set_weights([spoil(array) if array.ndim == 4 else array for array in model.get_weights()])
+    model.save(tmp_path / "bad.keras")
+    with pytest.raises(FileFormatError, match=r"bad\.keras: the weight .* not finite"):
+        load_pretrained(tmp_path / "bad.keras")
+    with pytest.raises(FileFormatError, match=r"spoiled_embedder: the weight .* not finite.* train again"):
+        model_folder.write(model, tmp_path / "published")
+    assert not (tmp_path / "published" / "config.json").exists()
+
+
+def test_a_wrong_shape_is_told_with_both_shapes(changed):
+    folder = changed(weight=lambda array: np.pad(array, [(0, 0), (0, 0), (0, 0), (0, 1)]))
+    with pytest.raises(FileFormatError, match=r"could not load the whole model.*3, 3, 3, 4\D.*3, 3, 3, 5\D") as info:
+        load_pretrained(folder)
+    assert "\n" not in str(info.value)
+    assert len(str(info.value)) < 1000
+
+
+def test_where_links_are_not_allowed_weights_are_copied(changed, monkeypatch):
+    folder = changed()
+    expected = embeddings(load_pretrained(folder))
+
+    def refuse(self, target):
+        raise OSError("a required privilege is not held by the client")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    np.testing.assert_allclose(embeddings(load_pretrained(folder)), expected, atol=1e-6)
