@@ -72,7 +72,7 @@ def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataPar
 
     Args:
         auto_shard_dataset: Whether Keras hands each process its part of a `tf.data.Dataset` of whole batches. `False` where
-            the data are a `local_part`. Defaults to `True`.
+            the data have this process's rows alone, `local_rows` or `local_part`. Defaults to `True`.
 
     Returns:
         The distribution, for `keras.distribution.set_distribution`.
@@ -133,9 +133,21 @@ def local_rows(batch_size: int) -> slice:
 
     Returns:
         A slice; all rows where every process needs them.
+
+    Raises:
+        ValueError: If there are several processes, but no distribution is set (Keras sets it for the thread alone).
+
+    Example:
+    >>> keras.distribution.set_distribution(keras_sphereface.distribution.data_parallel(auto_shard_dataset=False))
+    >>> trainer.fit(dataset.batches(512, rows=keras_sphereface.distribution.local_rows), steps_per_epoch=100)
     """
     current = keras.distribution.distribution()
     if current is None:
+        if _num_processes() > 1:
+            raise ValueError(
+                "Expected a distribution, by which several processes share a batch: call "
+                f"keras.distribution.set_distribution first, in this thread. Received: None, {_num_processes()} processes"
+            )
         return slice(0, batch_size)
     sharding = current.get_data_layout((batch_size,)).backend_layout
     places = [rows.indices(batch_size) for (rows,) in sharding.addressable_devices_indices_map((batch_size,)).values()]
@@ -145,21 +157,25 @@ def local_rows(batch_size: int) -> slice:
 def local_part(data: keras.utils.PyDataset) -> keras.utils.PyDataset:
     """A `keras.utils.PyDataset` with this process's rows of the whole batches of another: several processes without tf.data.
 
+    Of a `FaceDataset.sequence`, only those rows are read.
+
     Args:
         data: A `keras.utils.PyDataset`, e.g. `dataset.sequence(batch_size)`, the same in all processes.
 
     Returns:
-        A `keras.utils.PyDataset`; the distribution must have `auto_shard_dataset=False`.
+        A `keras.utils.PyDataset`; the distribution must be set, with `auto_shard_dataset=False`.
 
     Example:
     >>> keras.distribution.set_distribution(keras_sphereface.distribution.data_parallel(auto_shard_dataset=False))
     >>> trainer.fit(keras_sphereface.distribution.local_part(dataset.sequence(512)), steps_per_epoch=100, shuffle=False)
     """
-    return _LocalPart(data)
+    from keras_sphereface.data.sequence import FaceSequence
+
+    return data.with_rows(local_rows) if isinstance(data, FaceSequence) else _LocalPart(data)
 
 
 class _LocalPart(keras.utils.PyDataset):
-    """See `local_part`."""
+    """See `local_part`: for data that can only give whole batches."""
 
     def __init__(self, data):
         super().__init__(workers=1)  # Those of `data` read ahead, in its order.
@@ -194,6 +210,14 @@ def head_layout(mesh: keras.distribution.DeviceMesh, head: str = r"[^/]*head[^/]
     layout = keras.distribution.LayoutMap(mesh)
     layout[rf"(^|.*/){head}/kernel$"] = (None, CLASS)
     return layout
+
+
+def _num_processes():
+    if keras.backend.backend() != "jax":
+        return 1
+    import jax
+
+    return jax.process_count()
 
 
 def _require_jax(name):

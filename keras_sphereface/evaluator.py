@@ -98,7 +98,7 @@ def embed_images(
     fused, first = None, 0
     with tqdm(total=pairs.num_images, desc=f"embedding {pairs.name}", unit="image", disable=None) as bar:
         for images in pairs.images(batch_size):
-            images = images if size is None else center_crop(images, size)
+            images = center_crop(images, size)
             names = pairs.names[first : first + len(images)]
             parts = [embed_batch(model, side, batch_size, names, first) for side in _sides(images, flip)]
             block = fuse(parts[0], parts[-1], flip)
@@ -113,12 +113,14 @@ def embed_images(
     return fused
 
 
-def center_crop(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns the middle of `(n, h, w, 3)` images; an odd rest leaves one row or column more at the end.
+def center_crop(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """Returns the middle of `(n, h, w, 3)` images; an odd rest leaves one row or column more at the end. `None` takes all.
 
     Raises:
         ValueError: If the images are smaller than `size`.
     """
+    if size is None:
+        return images
     rest = [have - want for have, want in zip(images.shape[1:3], size)]
     if min(rest) < 0:
         raise ValueError(f"Expected images of at least {tuple(size)}. Received: images of {images.shape[1:3]}")

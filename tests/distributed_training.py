@@ -4,7 +4,8 @@
     python distributed_training.py FOLDER --process=0 --address=127.0.0.1:PORT WAY...  and with --process=1, in two
 
 A way is `one` (device), `data` or `class` (parallel), with the number of classes: `class:8`. `one_sampled` and
-`class_sampled` draw classes; `data_local` and `class_local` take their parts of the batches without tf.data.
+`class_sampled` draw classes; `data_local` and `class_local` take their parts of the batches without tf.data. With `faces`
+for it, as in `data_faces`, a data set is read by `sequence`, and with `faces_tf` by `batches`: each process its own rows.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 
 import keras_sphereface as ksf
 
-DIM, BATCH, STEPS = 8, 8, 6
+DIM, BATCH, STEPS, SIDE = 8, 8, 6, 4
 
 
 class Batches(keras.utils.PyDataset):
@@ -33,21 +34,49 @@ class Batches(keras.utils.PyDataset):
         return tuple(array[index * BATCH : (index + 1) * BATCH] for array in self.arrays)
 
 
+class Pictures:
+    """The source of a data set, which notes how many pictures are read at a time."""
+
+    name, class_names, image_size, num_images = "pictures", None, (SIDE, SIDE), BATCH * STEPS
+
+    def __init__(self, num_classes):
+        rng = np.random.default_rng(0)
+        self.num_classes, self.sizes = num_classes, set()
+        self._images = rng.integers(0, 256, (self.num_images, SIDE, SIDE, 3), np.uint8)
+        self._labels = rng.integers(0, num_classes, self.num_images)
+
+    def read_arrays(self, records):
+        self.sizes.add(len(records))
+        return self._images[records], self._labels[records]
+
+
+def fit_faces(trainer, source, by_tf_data, **arguments):
+    """Trains on this process's rows of a data set's batches."""
+    dataset = ksf.data.FaceDataset(source)
+    data = dataset.batches if by_tf_data else dataset.sequence
+    data = data(BATCH, augment="flip", repeat=False, rows=ksf.distribution.local_rows)
+    trainer.fit(data, shuffle=False, **arguments)
+
+
+def make_distribution(way, num_classes):
+    """What the first word of a way names."""
+    kind, _, rest = way.partition("_")
+    shares_out = rest in ("", "sampled")  # Keras does, not the data set
+    return {
+        "one": lambda: None,
+        "data": lambda: ksf.distribution.data_parallel(auto_shard_dataset=shares_out),
+        "class": lambda: ksf.distribution.class_parallel(num_classes, auto_shard_dataset=shares_out),
+    }[kind]()
+
+
 def train(way, num_classes, folder):
     """Trains, saves and loads; returns the losses."""
-    distribution = {
-        "one": lambda: None,
-        "one_sampled": lambda: None,
-        "data": ksf.distribution.data_parallel,
-        "class": lambda: ksf.distribution.class_parallel(num_classes),
-        "class_sampled": lambda: ksf.distribution.class_parallel(num_classes),
-        "data_local": lambda: ksf.distribution.data_parallel(auto_shard_dataset=False),
-        "class_local": lambda: ksf.distribution.class_parallel(num_classes, auto_shard_dataset=False),
-    }[way]()
-    keras.distribution.set_distribution(distribution)
+    keras.distribution.set_distribution(make_distribution(way, num_classes))
     keras.utils.set_random_seed(7)
-    inputs = keras.Input((DIM,))
-    backbone = keras.Model(inputs, keras.layers.Dense(DIM, activation="tanh")(inputs))
+    with_faces = "faces" in way
+    inputs = keras.Input((SIDE, SIDE, 3) if with_faces else (DIM,))
+    features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)) if with_faces else inputs
+    backbone = keras.Model(inputs, keras.layers.Dense(DIM, activation="tanh")(features))
     sampling = {"sample_rate": 0.5, "seed": 3} if way.endswith("sampled") else {}
     trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(num_classes, scale=8.0, **sampling))
     trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01)))
@@ -58,7 +87,10 @@ def train(way, num_classes, folder):
     each = keras.callbacks.LambdaCallback(on_train_batch_end=lambda step, logs: losses.append(float(logs["loss"])))
     checkpoint = ksf.callbacks.Checkpoint(folder / f"{way}{num_classes}")
     arguments = {"epochs": 2, "verbose": 0, "callbacks": [each, checkpoint]}
-    if way.endswith("local"):
+    source = Pictures(num_classes)
+    if with_faces:
+        fit_faces(trainer, source, way.endswith("tf"), **arguments)
+    elif way.endswith("local"):
         trainer.fit(ksf.distribution.local_part(Batches(images, labels)), shuffle=False, **arguments)
     elif keras.distribution.distribution() is not None and keras.distribution.distribution().num_processes > 1:
         import tensorflow as tf  # Keras hands each process its part of a tf.data set.
@@ -69,6 +101,7 @@ def train(way, num_classes, folder):
         trainer.fit(images, labels, batch_size=BATCH, shuffle=False, **arguments)
     return {
         "losses": losses,
+        "rows": sorted(source.sizes),
         "kernel": str(trainer.head.kernel.value.sharding.shard_shape(trainer.head.kernel.shape)),
         "checkpoint": checksum(checkpoint.paths()),
         "embedder": saved(trainer, folder / f"{way}{num_classes}.keras", images),

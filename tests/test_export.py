@@ -1,10 +1,11 @@
 import json
+import sys
 
 import keras
 import numpy as np
 import pytest
 
-from keras_sphereface import backbones, data, export, load_pretrained
+from keras_sphereface import backbones, data, errors, export, load_pretrained
 from keras_sphereface.cli import main
 from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.embedder import build_embedder
@@ -50,6 +51,13 @@ def pairs(images):
     return PairSet.from_arrays(images, left, right, mated=left % 2 == 0, name="toy")
 
 
+@pytest.fixture
+def many_pairs(images):
+    """As many nonmated pairs as FAR 0.01 needs, too few for FAR 0.001."""
+    left, right = np.triu_indices(len(images), k=1)
+    return PairSet.from_arrays(images, left, right, mated=np.arange(len(left)) % 2 == 0, name="toy")
+
+
 @pytest.mark.parametrize("architecture", ["mobilefacenet", "sfnet", "iresnet"])
 def test_onnx_gives_the_same_embeddings(tmp_path, images, rng, architecture):
     model = scramble(small(architecture), rng)
@@ -90,20 +98,71 @@ def test_onnx_float16_halves_the_file(tmp_path):
     assert half.size < 0.65 * full.size
 
 
-def test_onnx_int8_with_calibration_and_pairs(tmp_path, images, pairs, rng):
+def test_onnx_int8_with_calibration_and_pairs(tmp_path, images, many_pairs, rng):
     model = scramble(small("iresnet"), rng)
-    report = export.export(model, tmp_path / "q.onnx", "onnx", "int8", calibration_images=images, pairs=pairs)
+    report = export.export(model, tmp_path / "q.onnx", "onnx", "int8", calibration_images=images, pairs=many_pairs)
     assert 0.9 < report.smallest_cosine < 0.9999999  # it is quantized, and still close
-    assert [row["far"] for row in report.tar] == [1e-2, 1e-3]
-    assert "TAR at FAR 0.01 on toy (23 pairs)" in str(report)
+    assert [row["far"] for row in report.tar] == [1e-2]
+    assert (report.num_mated, report.num_nonmated) == (138, 138)
+    assert "TAR at FAR 0.01 on toy (276 pairs)" in str(report)
+    assert report.notes == ["TAR at FAR 0.001 is left out: it needs at least 1000 nonmated pairs, there are 138"]
+    assert report.notes[0] in str(report)
+
+
+def test_rates_that_pairs_can_tell():
+    from keras_sphereface.export.comparison import _resolved
+
+    assert _resolved(1100, 1100) == ([1e-2, 1e-3], [])  # a view of LFW
+    assert _resolved(1, 100)[0] == [1e-2]
+    assert _resolved(1, 99)[0] == []
+
+
+@pytest.mark.parametrize("kind", ["mated", "nonmated"])
+def test_pairs_of_one_kind(tmp_path, images, kind, capsys):
+    """As in InsightFace's own small_lfw.bin: the embeddings are compared, and TAR at FAR is not defined."""
+    flags = np.full(23, kind == "mated")
+    data.write_bin(tmp_path / "p.bin", PairSet.from_arrays(images, np.arange(23), np.arange(1, 24), mated=flags))
+    build_embedder(small("sfnet")).save(tmp_path / "m.keras")
+    out = tmp_path / "m.onnx"
+    assert main(["export", str(tmp_path / "m.keras"), str(out), "--pairs", str(tmp_path / "p.bin")]) == 0
+    assert f"TAR at FAR is not defined: all 23 pairs are {kind}" in capsys.readouterr().out
+    report = json.loads((tmp_path / "m.onnx.json").read_text())
+    assert (report["tar"], report["num_images"], report["images"]) == ([], 24, "pairs")
+
+
+def test_the_middle_of_larger_images(tmp_path, rng, capsys):
+    """A 40x32 network takes the middle columns of 40x40 images, of pairs and of calibration images."""
+    model = build_embedder(backbones.SFNet((1, 0, 0, 0), channels=(8,) * 4, embedding_dim=16, input_shape=(40, 32, 3)))
+    images = rng.integers(0, 256, (6, 40, 40, 3)).astype("uint8")
+    pairs = PairSet.from_arrays(images, [0, 1, 2], [3, 4, 5], mated=[True, False, False], name="wide")
+    path = tmp_path / "m.onnx"
+    for wrong in ({"pairs": pairs}, {"calibration_images": images}):
+        with pytest.raises(ValueError, match=r"\(n, 40, 32, 3\).*images\.shape=.*crop='center'"):
+            export.export(model, path, "onnx", **wrong)
+    smaller = PairSet.from_arrays(images[:, :20], [0], [1], mated=[True])
+    with pytest.raises(ValueError, match="at least"):
+        export.export(model, path, "onnx", pairs=smaller, crop="center")
+    assert not path.exists()  # nothing is written before the sizes are known to fit
+    report = export.export(model, path, "onnx", "int8", calibration_images=images, pairs=pairs, crop="center")
+    cut = PairSet.from_arrays(images[:, :, 4:36], pairs.left, pairs.right, pairs.mated)
+    by_hand = export.export(
+        model, tmp_path / "h.onnx", "onnx", "int8", calibration_images=images[:, :, 4:36], pairs=cut
+    )
+    assert report.largest_difference == by_hand.largest_difference
+    model.save(tmp_path / "m.keras")
+    data.write_bin(tmp_path / "p.bin", pairs)
+    arguments = ["export", str(tmp_path / "m.keras"), str(path), "--pairs", str(tmp_path / "p.bin")]
+    assert main(arguments) == 1
+    assert "Expected images of p (n, 40, 32, 3)" in capsys.readouterr().err
+    assert main([*arguments, "--crop", "center"]) == 0
 
 
 def test_tar_is_counted_at_each_models_own_threshold(pairs):
-    from keras_sphereface.export.exporter import _true_accept_rates
+    from keras_sphereface.export.comparison import _true_accept_rates
 
     angles = np.linspace(0, 3, 24) ** 2  # each neighbour is farther than the one before
     embeddings = np.stack([np.cos(angles / 9), np.sin(angles / 9)], axis=1)
-    rates = _true_accept_rates(embeddings, -embeddings, pairs)
+    rates = _true_accept_rates(embeddings, -embeddings, pairs, [1e-2])
     # Mated pairs 0, 2, ..., 22 and nonmated 1, 3, ..., 21: only pair 0 is closer than nonmated pair 1.
     assert rates[0] == {"far": 1e-2, "keras": pytest.approx(1 / 12), "exported": pytest.approx(1 / 12)}
 
@@ -120,12 +179,84 @@ def test_saved_model(tmp_path, images, precision):
 
 @on_tensorflow
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_litert(tmp_path, images, pairs, rng, precision):
+def test_litert(tmp_path, images, many_pairs, rng, precision):
     model = scramble(small("mobilefacenet"), rng)
-    report = export.export(model, tmp_path / "m.tflite", "litert", precision, calibration_images=images, pairs=pairs)
+    report = export.export(
+        model, tmp_path / "m.tflite", "litert", precision, calibration_images=images, pairs=many_pairs
+    )
     assert report.smallest_cosine > {"float32": 0.99999, "float16": 0.9999, "int8": 0.9}[precision]
-    assert len(report.tar) == 2
+    assert len(report.tar) == 1
     assert export.load(tmp_path / "m.tflite", "litert")(images[:1]).shape == (1, 16)
+
+
+@on_tensorflow
+def test_statistics_beyond_float16_are_kept(tmp_path):
+    """float16 ends at 65504: a variance of 1e5 would become infinity."""
+    model = small("iresnet")
+    last = model.get_layer("bn2")
+    last.moving_variance.assign(np.full(last.moving_variance.shape, 1e5))
+    last.gamma.assign(np.full(last.gamma.shape, 300.0))
+    assert export.export(model, tmp_path / "saved", "saved_model", "float16").smallest_cosine > 0.999
+
+
+def test_onnx_of_sequential_models(tmp_path):
+    inner = keras.Sequential([keras.Input(SIZE), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3)])
+    outer = keras.Sequential([inner, keras.layers.PReLU(), keras.layers.Flatten(), keras.layers.Dense(8)])
+    outer.build((None, *SIZE))
+    assert export.export(outer, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+    inputs = keras.Input(SIZE)
+    around = keras.Model(inputs, keras.layers.Dense(4)(keras.Model(x := keras.Input(SIZE), outer(x))(inputs)))
+    around.compile("sgd", loss="mse")
+    assert export.export(around, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+    outer.add(keras.layers.UnitNormalization())  # an embedder already
+    assert export.export(outer, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+
+
+def test_a_model_of_any_size_is_refused(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    outputs = keras.layers.Dense(8)(keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ValueError, match=r"fixed input size. Received: input_shape=\(None, None, None, 3\)"):
+        export.export(keras.Model(inputs, outputs), tmp_path / "m.onnx", "onnx")
+
+
+def test_a_missing_runtime_is_named_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(errors.MissingDependencyError, match="onnxruntime"):
+        export.export(small("sfnet"), tmp_path / "m.onnx", "onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "format", "message"),
+    [
+        (".", "saved_model", "must be a new folder"),
+        ("..", "saved_model", "must be a new folder"),
+        ("full", "saved_model", "must be a new folder"),
+        ("file", "saved_model", "must be a folder"),
+        ("m.keras", "saved_model", "a folder without an ending"),
+        ("full.onnx", "onnx", "must be a file"),
+    ],
+)
+def test_paths_are_checked(tmp_path, monkeypatch, path, format, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("full", "full.onnx"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "letter.txt").write_text("hello")
+    (tmp_path / "file").write_text("hello")
+    with pytest.raises(ValueError, match=f"{message}.*Received: path='{path}'"):
+        export.export(small("sfnet"), path, format)
+    assert {name.name for name in tmp_path.iterdir()} == {"full", "full.onnx", "file"}
+
+
+@on_tensorflow
+def test_a_saved_model_may_have_a_dot_and_is_written_over(tmp_path, capsys):
+    build_embedder(small("sfnet")).save(tmp_path / "m.keras")
+    arguments = ["export", str(tmp_path / "m.keras"), str(tmp_path / "v1.0")]
+    assert main(arguments) == 1
+    assert "Unknown ending '.0'" in capsys.readouterr().err
+    for _ in range(2):
+        assert main([*arguments, "--format", "saved_model"]) == 0
+    assert (tmp_path / "v1.0.json").is_file()
 
 
 def test_a_wrong_file_is_an_error(tmp_path, monkeypatch):
@@ -158,6 +289,7 @@ def test_a_reshape_to_another_shape_is_refused(tmp_path):
         ({"path": "m.onnx", "format": "onnx", "precision": "int8"}, "calibration_images"),
         ({"path": "m", "format": "saved_model", "precision": "int8"}, "no int8"),
         ({"path": "m.tflite", "format": "onnx"}, "m.tflite"),
+        ({"path": "m.onnx", "format": "onnx", "crop": "middle"}, "crop='middle'"),
     ],
 )
 def test_arguments_are_checked(tmp_path, arguments, message):
@@ -169,6 +301,39 @@ def test_arguments_are_checked(tmp_path, arguments, message):
 def test_calibration_images_of_another_size(tmp_path):
     with pytest.raises(ValueError, match=r"images\.shape"):
         export.export(small("sfnet"), tmp_path / "m.onnx", "onnx", "int8", calibration_images=np.zeros((2, 8, 8, 3)))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((2, *SIZE), np.nan), "finite"),
+        (np.full((2, *SIZE), "x"), "finite numbers"),
+        (np.full((2, *SIZE), 0.5), r"images\.max\(\)=0\.5"),
+        (np.zeros((0, *SIZE)), r"images\.shape"),
+    ],
+)
+def test_calibration_images_are_checked(tmp_path, images, message):
+    with pytest.raises(ValueError, match=message):
+        export.export(small("sfnet"), tmp_path / "m.onnx", "onnx", "int8", calibration_images=images)
+
+
+def test_the_commands_calibration_images(tmp_path, capsys):
+    from keras_sphereface.cli.export import read_images
+    from keras_sphereface.data.images import encode_png
+
+    with pytest.raises(ValueError, match="does not exist"):
+        read_images(tmp_path / "nowhere", 2)
+    for number, side in enumerate((8, 8, 9, 10)):
+        (tmp_path / f"{number}.png").write_bytes(encode_png(np.zeros((side, 8, 3), np.uint8)))
+    with pytest.raises(ValueError, match="is a file"):
+        read_images(tmp_path / "0.png", 2)
+    assert read_images(tmp_path, 1).shape == (1, 8, 8, 3)
+    with pytest.raises(ValueError, match=r"2\.png has the shape \(9, 8, 3\), .*0\.png has \(8, 8, 3\)"):
+        read_images(tmp_path, 4)
+    for count in ("0", "-1"):
+        with pytest.raises(SystemExit):
+            main(["export", "m.keras", "m.onnx", "--num-calibration", count])
+        assert "at least 1" in capsys.readouterr().err
 
 
 def test_command_line(tmp_path, images, capsys):

@@ -5,6 +5,7 @@ Example:
 """
 
 import argparse
+import os
 import pathlib
 
 from keras_sphereface.cli import options
@@ -68,7 +69,29 @@ def _check_paths(args):
     for option, path, suffix in [("--output", args.output, MODEL_SUFFIX), ("--head", args.head, HEAD_SUFFIX)]:
         if path and not path.endswith(suffix):
             raise ValueError(f"{option} must end in {suffix}. Received: {path}")
-    for path in filter(None, [args.output, args.head, args.report]):
+    if args.head and args.no_head:
+        raise ValueError(
+            f"--no-head passes over what --head writes. Received: --no-head --head {args.head}: leave one away"
+        )
+    written = {"--output": args.output, "--head": args.head, "--report": args.report}
+    used = {_identity(args.checkpoint): "the checkpoint"}
+    for option, path in written.items():
+        if not path:
+            continue
+        if pathlib.Path(path).is_dir():
+            raise ValueError(f"{option} must be a file. Received: {path}, a folder: add a file's name")
         folder = pathlib.Path(path).absolute().parent
         if not folder.is_dir():
             raise ValueError(f"The folder {folder} does not exist: make it first, or choose another for {path}.")
+        other = used.setdefault(_identity(path), option)
+        if other != option:
+            raise ValueError(f"{option} would overwrite {other}. Received: {path}: choose another name")
+
+
+def _identity(path):
+    """What two names of one file share, through links as well."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return pathlib.Path(path).resolve()
+    return status.st_dev, status.st_ino

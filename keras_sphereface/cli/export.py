@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("saved_model", "onnx", "litert"), help="default: by the path's ending")
     parser.add_argument("--precision", choices=("float32", "float16", "int8"), default="float32")
     parser.add_argument("--calibration", type=pathlib.Path, help="folder of aligned images, needed for int8")
-    parser.add_argument("--num-calibration", type=int, default=200, help="images to take (default: 200)")
+    parser.add_argument("--num-calibration", type=options.positive, default=200, help="images to take (default: 200)")
     parser.add_argument("--pairs", type=pathlib.Path, help=".bin file of pairs: measures the loss of TAR at FAR")
+    parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
     options.add_json(parser)
 
 
@@ -34,27 +35,44 @@ def run(args: argparse.Namespace) -> None:
     format_of_suffix = {".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
     format = args.format or format_of_suffix.get(args.path.suffix)
     if format is None:
-        raise ValueError(f"Unknown ending {args.path.suffix!r} of {args.path}. Use .onnx, .tflite or a folder")
+        raise ValueError(
+            f"Unknown ending {args.path.suffix!r} of {args.path}. Use .onnx, .tflite or a folder, or name it with --format"
+        )
     images = read_images(args.calibration, args.num_calibration) if args.calibration else None
     pairs = None
     if args.pairs:
         from keras_sphereface import data
 
         pairs = data.read_bin(args.pairs)
-    report = export.export(hub.load_pretrained(args.model), args.path, format, args.precision, images, pairs)
+    model = hub.load_pretrained(args.model)
+    report = export.export(model, args.path, format, args.precision, images, pairs, args.crop)
     report.save(args.path.with_name(args.path.name + ".json"))
     options.show(args, report.to_dict(), report)
 
 
 def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":
-    """Reads `count` images spread evenly over a folder and those inside it."""
+    """Reads `count` images spread evenly over a folder and those inside it.
+
+    Raises:
+        ValueError: If there is no such folder, it has no images, or they differ in size; the message names the first.
+    """
     import numpy as np
 
     from keras_sphereface.data.images import read_image
 
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {what}. Expected a folder of aligned crops")
     endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
     if not paths:
         raise ValueError(f"{folder} has no images. Expected aligned crops ending in {', '.join(sorted(endings))}")
     chosen = np.unique(np.linspace(0, len(paths) - 1, num=min(count, len(paths))).astype(int))
-    return np.stack([read_image(paths[index]) for index in chosen])
+    images = [read_image(paths[index]) for index in chosen]
+    for index, image in zip(chosen, images):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"{paths[index]} has the shape {image.shape}, {paths[chosen[0]]} has {images[0].shape}. "
+                "Expected aligned crops of one size"
+            )
+    return np.stack(images)

@@ -3,8 +3,11 @@
 import collections.abc
 import dataclasses
 import hashlib
+import os
 import pickle
 import re
+import textwrap
+import zipfile
 from collections.abc import Iterable
 
 import numpy as np
@@ -28,9 +31,14 @@ OTHER_ENTRIES = (
     "state_lr_scheduler",
 )
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
+BACKBONE_PREFIX, HEAD_PREFIX = "backbone", "head"  # of the names in the state dict of a module that holds both
 PARALLEL_PREFIX = "module."  # left by DistributedDataParallel
 _BLOCK = 1 << 20  # bytes read at a time for the hash
 _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
+# PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
+# An archive beyond this is made to fill the memory of whoever opens it.
+_MOST_UNPACKED = 4  # bytes of entries per byte of the file
+_ZIP_START = b"PK\x03\x04"
 _LISTED = 10  # names that an error message lists before it only counts
 
 
@@ -53,11 +61,12 @@ class Checkpoint:
     ignored: tuple
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, include_head: bool = True) -> Checkpoint:
     """Reads a checkpoint file.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file, in PyTorch's zip or older format.
+        include_head: Whether to read the head. Defaults to `True`; else its entry is among `ignored`, whatever it holds.
 
     Returns:
         A `Checkpoint`.
@@ -66,7 +75,7 @@ def read(path: Path) -> Checkpoint:
         FileFormatError: If the file is no checkpoint, holds pickled code, or has entries that are not known.
     """
     payload = _load(path)
-    backbone, head, ignored = _split(payload, path)
+    backbone, head, ignored = _split(payload, path, include_head)
     return Checkpoint(
         path=str(path),
         sha256=_sha256(path),
@@ -88,6 +97,7 @@ def _load(path):
     with open(path, "rb"):  # a missing or unreadable file is the operating system's error, not a format's
         pass
     try:
+        _check_archive(path)
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever the reader stumbles over, the file is at fault
         raise errors.FileFormatError(
@@ -96,23 +106,53 @@ def _load(path):
         ) from error
 
 
+def _check_archive(path):
+    """Refuses, before anything is unpacked, an archive far larger in memory than on disk, and PyTorch's other kind."""
+    with open(path, "rb") as file:
+        if file.read(len(_ZIP_START)) != _ZIP_START:  # by which PyTorch tells its formats apart, too
+            return
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    unpacked, packed = sum(sizes.values()), os.path.getsize(path)
+    if unpacked > _MOST_UNPACKED * packed:
+        raise ValueError(f"its {packed:,} bytes would unpack to {unpacked:,}, PyTorch's own files are not packed")
+    if any(name.endswith("/constants.pkl") for name in sizes):  # PyTorch would warn, and open it another way
+        raise ValueError("it is a TorchScript archive, which holds code")
+
+
 def _reason(error):
     """One line on why PyTorch refused. Its own text on forbidden objects is long and advises to allow them."""
     if isinstance(error, pickle.UnpicklingError):
         name = re.search(r"GLOBAL (\S+)", str(error))
         return f"it refers to {name.group(1)}" if name else "its pickle is damaged or holds more than tensors"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:_REASON_LENGTH]
+    text = str(error).strip()
+    if "weights_only" in text:  # advice to load it unsafely
+        old = "legacy .tar" in text
+        return "it is a legacy .tar archive, of PyTorch 0.1" if old else "PyTorch does not open it as plain tensors"
+    lines = text.splitlines() or [type(error).__name__]
+    return textwrap.shorten(lines[0], _REASON_LENGTH, placeholder=" ...")
 
 
-def _split(payload, path):
+def _split(payload, path, include_head):
     """Returns the backbone's state dict, the head's, and the names of the entries left aside."""
     entries, ignored = _mapping(payload, path), []
     if isinstance(entries.get(NESTING_ENTRY), collections.abc.Mapping):
         ignored += _check_others(entries, {NESTING_ENTRY}, path)
-        entries = _mapping(entries[NESTING_ENTRY], path)
-    if not any(isinstance(value, collections.abc.Mapping) for value in entries.values()):
-        return *_split_prefixes(entries), ignored
+        entries = _mapping(entries[NESTING_ENTRY], path, NESTING_ENTRY)
+    state, heads = entries, {}
+    if any(isinstance(value, collections.abc.Mapping) for value in entries.values()):
+        state, heads, others = _split_entries(entries, path)
+        ignored += others
+    backbone, prefixed = _split_prefixes(state)
+    if prefixed:
+        heads[f"{HEAD_PREFIX}.*"] = prefixed
+    if not include_head:
+        return backbone, {}, [*ignored, *heads]
+    return backbone, _head(heads, path), ignored
+
+
+def _split_entries(entries, path):
+    """Of a trainer's file the backbone's state dict, the heads as they are by their entries, and the other names."""
     backbones = [name for name in BACKBONE_ENTRIES if name in entries]
     heads = [name for name in HEAD_ENTRIES if name in entries]
     if len(backbones) != 1 or len(heads) > 1:
@@ -120,18 +160,36 @@ def _split(payload, path):
             f"{path}: has the entries {listing(map(str, entries))}; expected a state dict, or exactly one of "
             f"{', '.join(BACKBONE_ENTRIES)} (and at most one of {', '.join(HEAD_ENTRIES)})."
         )
-    ignored += _check_others(entries, {*backbones, *heads}, path)
-    head = _mapping(entries[heads[0]], path) if heads else {}
-    return _unwrap(_mapping(entries[backbones[0]], path)), _unwrap(head), ignored
+    others = _check_others(entries, {*backbones, *heads}, path)
+    return _mapping(entries[backbones[0]], path, backbones[0]), {name: entries[name] for name in heads}, others
 
 
-def _mapping(value, path):
-    if not isinstance(value, collections.abc.Mapping) or not value:
+def _head(heads, path):
+    """The one head's state dict; empty where the file has none."""
+    filled = {name: value for name, value in heads.items() if not _is_empty(value)}
+    if len(filled) > 1:
         raise errors.FileFormatError(
-            f"{path}: holds a {type(value).__name__}, expected a non-empty state dict (names to tensors)."
+            f"{path}: has two heads, {' and '.join(filled)}, expected one. "
+            "Pass `include_head=False` to convert the backbone alone."
+        )
+    return next((_unwrap(_mapping(value, path, name)) for name, value in filled.items()), {})
+
+
+def _is_empty(value):
+    return isinstance(value, collections.abc.Mapping) and not value
+
+
+def _mapping(value, path, entry=None):
+    """Checks that a value is a state dict; `entry` names it in the message where it is not the whole file."""
+    place = path if entry is None else f"{path}: the entry {entry!r}"
+    separator = ":" if entry is None else ""
+    if not isinstance(value, collections.abc.Mapping) or not value:
+        found = "nothing" if _is_empty(value) else f"a {type(value).__name__}"
+        raise errors.FileFormatError(
+            f"{place}{separator} holds {found}, expected a non-empty state dict (names to tensors)."
         )
     if any(not isinstance(name, str) for name in value):
-        raise errors.FileFormatError(f"{path}: has names that are not strings, expected a state dict.")
+        raise errors.FileFormatError(f"{place}{separator} has names that are not strings, expected a state dict.")
     return value
 
 
@@ -155,13 +213,13 @@ def _unwrap(state):
 def _split_prefixes(state):
     """Splits the state dict of a module that holds `backbone` and `head`; any other is a backbone's as it is."""
     state = _unwrap(state)
-    parts = {"backbone": {}, "head": {}}
+    parts = {BACKBONE_PREFIX: {}, HEAD_PREFIX: {}}
     for name, value in state.items():
         prefix, _, rest = name.partition(".")
         if prefix not in parts or not rest:
             return state, {}
         parts[prefix][rest] = value
-    return _unwrap(parts["backbone"]), _unwrap(parts["head"])
+    return _unwrap(parts[BACKBONE_PREFIX]), _unwrap(parts[HEAD_PREFIX])
 
 
 def _arrays(state, path):
@@ -172,12 +230,23 @@ def _array(name, value, path):
     torch = errors.require("torch", "convert")
     if not isinstance(value, torch.Tensor):
         raise errors.FileFormatError(f"{path}: {name!r} is a {type(value).__name__}, expected a tensor.")
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise errors.FileFormatError(f"{path}: {name!r} is sparse, quantized or complex, expected a dense real tensor.")
+    if not _is_dense(value):
+        raise errors.FileFormatError(
+            f"{path}: {name!r} is sparse, quantized, complex, nested, without data, or larger than its data, expected a "
+            "dense real tensor."
+        )
     array = value.detach().to(torch.float32).numpy()
     if not np.isfinite(array).all():
         raise errors.FileFormatError(f"{path}: {name!r} has values that are not finite (NaN or infinity).")
     return array
+
+
+def _is_dense(value):
+    """Whether a tensor is real numbers that the file has one by one: an expanded one repeats few as often as it says."""
+    torch = errors.require("torch", "convert")
+    if value.is_nested or value.is_meta or value.layout != torch.strided or value.is_quantized or value.is_complex():
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _sha256(path):

@@ -1,5 +1,6 @@
 """`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -52,7 +53,7 @@ def convert(
     Raises:
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
             of another shape or not finite; it names them.
-        ValueError: If the architecture is unknown.
+        ValueError: If the architecture is unknown, or `image_mean` or `image_std` is not finite.
         MissingDependencyError: If PyTorch is not installed.
 
     Example:
@@ -60,14 +61,16 @@ def convert(
     >>> print(model.conversion_report)  # doctest: +SKIP
     """
     known = table.get(architecture)
-    content = checkpoint.read(path)
+    for argument, value in {"image_mean": image_mean, "image_std": image_std}.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value}")
+    content = checkpoint.read(path, include_head)
     tensors = table.canonical_names(known, content.backbone)
-    head = content.head if include_head else {}
     backbone = table.build(
         known, tensors, path, input_shape=input_shape, image_mean=image_mean, image_std=image_std, name=architecture
     )
     mapping.assign(backbone, tensors, path)
-    weights = head_weights(head, backbone.embedding_dim, path, head_layout)
+    weights = head_weights(content.head, backbone.embedding_dim, path, head_layout)
     report = _report(backbone, architecture, known, content, tensors, weights)
     if not report.max_relative_difference <= PARITY_TOLERANCE:
         raise errors.FileFormatError(
@@ -88,6 +91,8 @@ def _report(backbone, name, architecture, content, tensors, weights):
         units=config.get("units"),
         block_order=config.get("block_order"),
     )
+    if not np.isfinite(original).all():
+        raise errors.FileFormatError(f"{content.path}: PyTorch's own embeddings are not finite: {_cause(tensors)}.")
     converted = ops.convert_to_numpy(backbone(images, training=False))
     difference = float(np.abs(converted - original).max())
     counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
@@ -107,6 +112,14 @@ def _report(backbone, name, architecture, content, tensors, weights):
         ignored=(*content.ignored, *([f"{counters} counters *{mapping.COUNTER}"] if counters else [])),
         head_weights=weights,
     )
+
+
+def _cause(tensors):
+    """Why a network whose weights are finite gives NaN or infinity."""
+    negative = [name for name, value in tensors.items() if name.endswith(".running_var") and (value < 0).any()]
+    if negative:
+        return f"variances below zero in {checkpoint.listing(negative)}. The file is damaged, get it again"
+    return "its weights overflow float32. Look at the training, or at image_mean and image_std"
 
 
 def _plain(config):

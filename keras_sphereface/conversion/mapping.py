@@ -96,14 +96,15 @@ def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) 
 
     Args:
         backbone: The backbone.
-        tensors: Tensor names to arrays; batch normalization's counters are passed over.
+        tensors: Tensor names to arrays; the counters of batch normalizations that the backbone has are passed over.
         source: Where they come from, for error messages.
 
     Raises:
         FileFormatError: If tensors are missing, unknown, or of another shape; it names them.
     """
     expected = slots(backbone)
-    tensors = {name: value for name, value in tensors.items() if not name.endswith(COUNTER)}
+    counters = {name.removesuffix(".running_var") + COUNTER for name in expected if name.endswith(".running_var")}
+    tensors = {name: value for name, value in tensors.items() if name not in counters}
     wrong_shapes = [
         f"{name} (has {tuple(tensors[name].shape)}, expected {slot.shape})"
         for name, slot in expected.items()

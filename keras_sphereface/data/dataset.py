@@ -1,7 +1,7 @@
 """A set of labelled face images, and its views for training."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +103,7 @@ class FaceDataset:
         repeat: bool = True,
         shuffle: bool = True,
         workers: int | None = None,
+        rows: Callable[[int], slice] | None = None,
     ) -> "tf.data.Dataset":
         """The images as a `tf.data.Dataset`.
 
@@ -118,9 +119,14 @@ class FaceDataset:
             drop_remainder: If `True`, all batches are full and the stream runs on across the end of an epoch; if `False`,
                 each epoch ends with a smaller batch. Defaults to `True`.
             repeat: If `True`, the data set is endless (`fit` then needs `steps_per_epoch`). If `False`, each pass over it
-                has `steps_per_epoch(batch_size)` batches, and the next pass goes on where it ended. Defaults to `True`.
+                has `steps_per_epoch(batch_size)` batches, and the next pass goes on where it ended; one that was broken
+                off begins anew. Before the first epoch Keras takes batches and drops them: two at most on JAX and PyTorch,
+                four under `tf.distribute`. An epoch must have more than that, or `sequence` be used. Defaults to `True`.
             shuffle: If `False`, the images come in their own order. Defaults to `True`.
             workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16, and one more.
+            rows: Function from the number of images of a batch to the slice of them that this process reads, e.g.
+                `keras_sphereface.distribution.local_rows`. It is asked at once, and the images are those of the whole
+                batch. Defaults to `None`, all.
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: uint8 `(batch, height, width, 3)`, RGB, and int32 `(batch,)`.
@@ -130,7 +136,8 @@ class FaceDataset:
         """
         from keras_sphereface.data.tensorflow_view import as_tf_data
 
-        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, loaders.TensorFlowBackend)
+        backend = loaders.TensorFlowBackend
+        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
         return as_tf_data(loader, self.image_size, start_step, repeat, workers or _cores() + 1)
 
     def sequence(
@@ -143,11 +150,12 @@ class FaceDataset:
         repeat: bool = True,
         shuffle: bool = True,
         workers: int | None = None,
+        rows: Callable[[int], slice] | None = None,
     ) -> "FaceSequence":
         """The images as a `keras.utils.PyDataset`, without TensorFlow: Pillow decodes and NumPy augments.
 
         Order, augmentation and arguments as in `batches`. With `repeat=False`, pass `shuffle=False` to `fit`, which
-        would reorder the batches once more.
+        would reorder the batches once more; an epoch may be as short as one batch.
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`.
@@ -157,13 +165,16 @@ class FaceDataset:
         """
         from keras_sphereface.data.sequence import FaceSequence
 
-        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, loaders.NumpyBackend)
+        backend = loaders.NumpyBackend
+        loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
         return FaceSequence(loader, start_step, repeat, workers or _cores())
 
-    def _loader(self, batch_size, seed, augment, start_step, drop_remainder, shuffle, backend):
+    def _loader(self, batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows):
         if start_step < 0:
             raise ValueError(f"start_step must be 0 or larger. Received: start_step={start_step!r}")
-        return loaders.make_loader(self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend)
+        return loaders.make_loader(
+            self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend, rows
+        )
 
 
 def from_recordio(

@@ -38,6 +38,11 @@ class Steps:
         start = step * self.batch_size
         return epoch * self.num_images + start, min(self.batch_size, self.num_images - start)
 
+    @property
+    def sizes(self):
+        """The numbers of images that a batch may have."""
+        return {self.positions(step)[1] for step in (0, self.per_epoch - 1)}
+
 
 class BatchLoader:
     """Reads, decodes and augments the batch of a step.
@@ -52,15 +57,33 @@ class BatchLoader:
         bad: A `BadRecords`.
         backend: Object with `load(list of bytes, augmentation, parameters) -> augmented images or None`, and
             `augment(augmentation, parameters, images)`.
+        rows: Function from the number of images of a batch to the slice of them that is read, decoded and augmented; they
+            are as in the whole batch. Defaults to `None`, all.
+
+    Raises:
+        ValueError: If `rows` gives no consecutive rows.
     """
 
-    def __init__(self, source, order, steps, augmentation, bad, backend):
+    def __init__(self, source, order, steps, augmentation, bad, backend, rows=None):
         self.source, self.order, self.steps = source, order, steps
         self.augmentation, self.bad, self.backend = augmentation, bad, backend
+        # Asked here: the threads that load batches do not know the caller's `keras.distribution`.
+        self._parts = {size: _part(rows, size) for size in steps.sizes}
+
+    def with_rows(self, rows):
+        """The same loader for a part of each batch; `rows` as above."""
+        return BatchLoader(self.source, self.order, self.steps, self.augmentation, self.bad, self.backend, rows)
+
+    @property
+    def num_rows(self):
+        """Number of images that are loaded of each batch, or `None` if an epoch's last batch may be smaller."""
+        return len(self._parts[self.steps.batch_size]) if self.steps.drop_remainder else None
 
     def __call__(self, step):
         """Returns `(images, labels)` of a step: uint8 `(n, h, w, 3)` and int32 `(n,)`."""
         first, count = self.steps.positions(int(step))
+        part = self._parts[count]
+        first, count = first + part.start, len(part)  # An image's augmentation depends on its position alone.
         records = self.order.records(first, count)
         how = self.augmentation, augmentations.draw(self.augmentation, self.order.seed, first, count)
         if hasattr(self.source, "read_arrays"):
@@ -120,6 +143,16 @@ class BatchLoader:
         raise FileFormatError(f"{self.bad.name}: no image can be decoded. Restore the data.")
 
 
+def _part(rows, size):
+    """The chosen rows of a batch of `size` images, a `range`."""
+    part = range(size) if rows is None else range(size)[rows(size)]
+    if part.step != 1 or not part:
+        raise ValueError(
+            f"rows must give a slice of consecutive rows, at least one. Received: rows({size})={rows(size)!r}"
+        )
+    return part
+
+
 class NumpyBackend:
     """Decoding by Pillow and augmentation by NumPy, for backends without TensorFlow."""
 
@@ -176,8 +209,8 @@ class TensorFlowBackend:
         )
 
 
-def make_loader(source, batch_size, seed, augment, bad, drop_remainder, shuffle, backend):
+def make_loader(source, batch_size, seed, augment, bad, drop_remainder, shuffle, backend, rows=None):
     """Checks a user's arguments and builds the `BatchLoader`; `backend` is `NumpyBackend` or `TensorFlowBackend`."""
     steps = Steps(source.num_images, batch_size, drop_remainder)
     order = EpochOrder(source.num_images, seed, shuffle)
-    return BatchLoader(source, order, steps, augmentations.get(augment), bad, backend(source.image_size))
+    return BatchLoader(source, order, steps, augmentations.get(augment), bad, backend(source.image_size), rows)

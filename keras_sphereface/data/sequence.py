@@ -14,17 +14,34 @@ class FaceSequence(keras.utils.PyDataset):
     Args:
         loader: A `BatchLoader`.
         start_step: Step of the first batch.
-        repeat: Whether the sequence is endless, for `fit(..., steps_per_epoch=...)`; else each pass is one epoch.
+        repeat: Whether the sequence is endless, for `fit(..., steps_per_epoch=...)`; else each pass is one epoch, and one
+            that was broken off begins anew.
         workers: Number of threads.
     """
 
     def __init__(self, loader, start_step=0, repeat=True, workers=2):
         super().__init__(workers=1)
-        self._loader, self._start, self._repeat = loader, start_step, repeat
+        self._loader, self._start, self._repeat, self._threads = loader, start_step, repeat, workers
+        self._is_over = False  # The pass's last batch was handed out.
+        self._is_new_reader = False  # A `fit` or `evaluate` has begun, but not its first epoch.
         self._ahead = 2 * max(1, workers)
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="faces")
         self._pending = {}
         self._lock = threading.Lock()
+
+    @property
+    def workers(self):
+        """Keras's own threads: one. What it asks first, once in each `fit` and `evaluate`."""
+        self._is_new_reader = True
+        return super().workers
+
+    @workers.setter
+    def workers(self, value):
+        self._workers = value
+
+    def with_rows(self, rows):
+        """The same batches, of which only some rows are read; `rows` as in `BatchLoader`."""
+        return FaceSequence(self._loader.with_rows(rows), self._start, self._repeat, self._threads)
 
     def __len__(self):
         """Steps of an epoch, also where the sequence is endless."""
@@ -47,9 +64,15 @@ class FaceSequence(keras.utils.PyDataset):
                 if number not in self._pending:
                     self._pending[number] = self._pool.submit(self._loader, number)
             batch = self._pending.pop(step)
-        return batch.result()
+        result = batch.result()
+        self._is_over = self._is_over or index == len(self) - 1
+        return result
 
     def on_epoch_end(self):
-        """Moves on to the next epoch, unless the sequence is endless."""
-        if not self._repeat:
+        """Moves on to the next epoch if this one's last batch was handed out, unless the sequence is endless.
+
+        Keras also ends an epoch before the first, when it has looked at some batches: of a short epoch, at all.
+        """
+        if self._is_over and not self._is_new_reader and not self._repeat:
             self._start += len(self)
+        self._is_over = self._is_new_reader = False

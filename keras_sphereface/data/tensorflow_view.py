@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+_READY = 2  # batches that wait to be asked for
+
 
 def as_tf_data(loader, image_size, start_step, repeat, workers):
     """Turns a `BatchLoader` into a `tf.data.Dataset`.
@@ -16,34 +18,49 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
     Returns:
         A `tf.data.Dataset` of `(images, labels)`.
     """
-    per_epoch = loader.steps.per_epoch
-    if repeat:
-        steps = tf.data.Dataset.counter(start=start_step)
-    else:
-        steps = tf.data.Dataset.from_generator(
-            _Passes(start_step, per_epoch), output_signature=tf.TensorSpec((), tf.int64)
-        )
-        steps = steps.apply(tf.data.experimental.assert_cardinality(per_epoch))
-    batch = loader.steps.batch_size if loader.steps.drop_remainder else None
+    count = loader.num_rows
+    parallel = {"num_parallel_calls": workers, "deterministic": True}
 
     def load(step):
         images, labels = tf.py_function(loader, [step], [tf.uint8, tf.int32])
-        return tf.ensure_shape(images, (batch, *image_size, 3)), tf.ensure_shape(labels, (batch,))
+        return tf.ensure_shape(images, (count, *image_size, 3)), tf.ensure_shape(labels, (count,))
 
     options = tf.data.Options()
     # The functions that decode run on TensorFlow's own threads; the threads that wait for them must be others.
     options.threading.private_threadpool_size = workers + 1
-    data = steps.map(load, num_parallel_calls=workers, deterministic=True)
-    return data.prefetch(2).with_options(options)
+    if repeat:
+        data = tf.data.Dataset.counter(start=start_step).map(load, **parallel).prefetch(_READY)
+    else:
+        passes = _Passes(start_step, loader.steps.per_epoch)
+        options.experimental_optimization.inject_prefetch = False  # It would ask for batches before the reader does.
+        data = passes.steps().map(lambda step: (step, *load(step)), **parallel).prefetch(_READY).map(passes.hand_out)
+    return data.with_options(options)
 
 
 class _Passes:
-    """Step numbers, one epoch a call."""
+    """Step numbers, one epoch a pass: the next epoch only once the last batch of one was handed out.
+
+    To begin a pass is not enough: Keras looks at a batch before the first epoch. Nor are the step numbers used up: tf.data
+    reads ahead, all of a short epoch.
+    """
 
     def __init__(self, start, per_epoch):
-        self._next, self._per_epoch = start, per_epoch
+        self._first, self._per_epoch = start, per_epoch
 
-    def __call__(self):
-        first = self._next
-        self._next += self._per_epoch
-        yield from range(first, first + self._per_epoch)
+    def steps(self):
+        """The numbers as a `tf.data.Dataset`."""
+        steps = tf.data.Dataset.from_generator(self._of_pass, output_signature=tf.TensorSpec((), tf.int64))
+        return steps.apply(tf.data.experimental.assert_cardinality(self._per_epoch))
+
+    def hand_out(self, step, images, labels):
+        """The batch of a step, of which note is taken when it leaves the data set."""
+        with tf.control_dependencies([tf.py_function(self._note, [step], tf.int64)]):
+            return tf.identity(images), tf.identity(labels)
+
+    def _of_pass(self):
+        yield from range(self._first, self._first + self._per_epoch)
+
+    def _note(self, step):
+        if int(step) == self._first + self._per_epoch - 1:
+            self._first = int(step) + 1
+        return step

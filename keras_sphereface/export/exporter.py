@@ -1,8 +1,6 @@
 """Export with a check: the written file is loaded by its own runtime and compared with the Keras model."""
 
-import dataclasses
 import importlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.evaluator import center_crop
+from keras_sphereface.export.comparison import ExportReport, compare
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -21,70 +21,16 @@ FORMATS = {
     "litert": "keras_sphereface.export.litert",
 }
 PRECISIONS = ("float32", "float16", "int8")
+_KERAS_SUFFIXES = (".keras", ".h5")  # endings of files of a model: no names for a SavedModel's folder
 SUFFIXES = {"saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
 # Smallest cosine to the Keras model's embedding that is still the same model. float32 differs by the order of sums,
 # float16 by the rounding of weights; what int8 costs depends on the model and is measured, not judged.
 LEAST_COSINE = {"float32": 0.99999, "float16": 0.999, "int8": 0.0}
-FARS = (1e-2, 1e-3)
-NUM_CHECKED = 32
-BATCH_SIZE = 32
-_SEED = 0
+CROPS = (None, "center")
 
 
 class ExportError(RuntimeError):
     """The written file does not give the model's embeddings. The message has the figures."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What was written, and how it compares with the Keras model.
-
-    Args:
-        path: The file or folder.
-        format: `"saved_model"`, `"onnx"` or `"litert"`.
-        precision: `"float32"`, `"float16"` or `"int8"`.
-        size: Bytes on disk.
-        num_images: Number of images compared.
-        images: Where they come from: `"pairs"`, `"calibration"` or `"synthetic"`.
-        largest_difference: Largest absolute difference of an embedding's number.
-        smallest_cosine: Smallest cosine between the two embeddings of an image.
-        tar: List of dictionaries `far`, `keras`, `exported`: true accept rates, 0..1, at the lowest threshold that keeps
-            this false accept rate, each model at its own threshold. Empty without pairs.
-        pairs: Name and number of the pairs, or `None`.
-    """
-
-    path: str
-    format: str
-    precision: str
-    size: int
-    num_images: int
-    images: str
-    largest_difference: float
-    smallest_cosine: float
-    tar: list
-    pairs: str | None = None
-
-    def __str__(self):
-        lines = [
-            f"{self.path}: {self.format}, {self.precision}, {self.size:,} bytes",
-            f"embeddings of {self.num_images} {self.images} images: largest difference {self.largest_difference:.3g}, "
-            f"smallest cosine {self.smallest_cosine:.6f}",
-        ]
-        for row in self.tar:
-            loss = 100 * (row["keras"] - row["exported"])
-            lines.append(
-                f"TAR at FAR {row['far']:g} on {self.pairs}: {100 * row['keras']:.2f} % in Keras, "
-                f"{100 * row['exported']:.2f} % exported, loss {loss:.2f}"
-            )
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict:
-        """The fields as plain Python values."""
-        return dataclasses.asdict(self)
-
-    def save(self, path: Path) -> None:
-        """Writes the fields as JSON."""
-        pathlib.Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def export(
@@ -94,6 +40,7 @@ def export(
     precision: str = "float32",
     calibration_images: ArrayLike | None = None,
     pairs: Any = None,
+    crop: str | None = None,
 ) -> ExportReport:
     """Writes a model for another runtime, reads the file again and compares.
 
@@ -109,29 +56,36 @@ def export(
         calibration_images: `(n, height, width, 3)` RGB 0..255, a hundred or more of what the model will see; needed for
             int8. Defaults to `None`.
         pairs: A `PairSet` on which the loss of TAR at FAR is measured. Defaults to `None`.
+        crop: `"center"`: of calibration images and pairs the middle is taken, in the size of the model's input, as in
+            `evaluate` (112x96 models take the columns 8..104 of 112x112 images). Defaults to `None`: images as they are.
 
     Returns:
         An `ExportReport`.
 
     Raises:
-        ValueError: If an argument is unknown or missing, or the path has the wrong ending.
+        ValueError: If an argument is unknown or missing, the path has the wrong ending, or images have another size than
+            the model's input. Nothing is written then.
         ExportError: If the file's embeddings are not the model's. The file is left for study.
 
     Example:
     >>> report = export(keras_sphereface.load_pretrained(), "face.onnx", format="onnx")
     >>> print(report)
     """
-    from keras_sphereface.model_folder import as_embedder, inline
+    from keras_sphereface.model_folder import as_embedder
 
     path = pathlib.Path(path)
-    _check_arguments(path, format, precision, calibration_images)
-    embedder = _in_float32(inline(as_embedder(model)))
+    _check_arguments(path, format, precision, calibration_images, crop)
+    embedder = _in_float32(_unfolded(as_embedder(model)))
+    shape = _fixed_shape(embedder)
+    size = None if crop is None else shape[:2]
     if calibration_images is not None:
-        calibration_images = _check_images(calibration_images, embedder.input_shape[1:])
+        calibration_images = _check_images(calibration_images, shape, size)
+    if pairs is not None:
+        _check_pairs(pairs, shape, size)
     path.parent.mkdir(parents=True, exist_ok=True)
     importlib.import_module(FORMATS[format]).write(embedder, path, precision, calibration_images)
     exported = load(path, format)
-    report = _compare(embedder, exported, path, format, precision, calibration_images, pairs)
+    report = compare(embedder, exported, path, format, precision, calibration_images, pairs, size)
     least = _least_cosine(embedder, precision)
     if not report.smallest_cosine >= least:  # also when it is not a number
         raise ExportError(
@@ -139,6 +93,34 @@ def export(
             f"at least {least}. Do not use this file"
         )
     return report
+
+
+def _unfolded(model):
+    """The same model without models inside, where they are functional or `keras.Sequential`."""
+    import keras
+
+    from keras_sphereface.model_folder import inline, is_functional
+
+    def as_functional(layer):
+        if not isinstance(layer, keras.Sequential):
+            return layer
+        return keras.Model(layer.inputs[0], layer.outputs[0], name=layer.name)
+
+    model = inline(as_functional(model))
+    if not is_functional(model) or not any(isinstance(layer, keras.Sequential) for layer in model.layers):
+        return model
+    return _unfolded(keras.models.clone_model(model, clone_function=as_functional))
+
+
+def _fixed_shape(embedder):
+    """`(height, width, 3)` of the input."""
+    shape = tuple(embedder.input_shape[1:])
+    if None in shape:
+        raise ValueError(
+            f"Expected a model with a fixed input size. Received: input_shape={embedder.input_shape}. Call it on "
+            "keras.Input((112, 112, 3)) and export keras.Model of the two"
+        )
+    return shape
 
 
 def _in_float32(embedder):
@@ -177,90 +159,72 @@ def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: run(np.asarray(images, dtype="float32"))
 
 
-def _check_arguments(path, format, precision, calibration_images):
+def _check_arguments(path, format, precision, calibration_images, crop):
     if format not in FORMATS:
         raise ValueError(f"Unknown format. Received: format={format!r}. Known: {', '.join(FORMATS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision. Received: precision={precision!r}. Known: {', '.join(PRECISIONS)}")
+    if crop not in CROPS:
+        raise ValueError(f"Unknown crop. Received: crop={crop!r}. Known: {', '.join(map(repr, CROPS))}")
     if precision == "int8" and format == "saved_model":
         raise ValueError("SavedModel has no int8. Received: precision='int8'. Use format='onnx' or 'litert'")
     if precision == "int8" and calibration_images is None:
         raise ValueError(
             "int8 needs `calibration_images`, a hundred or more of what the model will see. Received: None"
         )
-    if path.suffix != SUFFIXES[format]:
-        expected = SUFFIXES[format] or "a folder without an ending"
+    _check_path(path, format)
+
+
+def _check_path(path, format):
+    """Refuses a path that the format cannot take, or where it would mix with other files."""
+    expected = SUFFIXES[format] or "a folder without an ending"
+    others = {*SUFFIXES.values(), *_KERAS_SUFFIXES} - {""}
+    fits = path.suffix == SUFFIXES[format] if SUFFIXES[format] else path.suffix not in others
+    if not fits:
         raise ValueError(f"The path for {format} must be {expected!r}. Received: path={str(path)!r}")
+    if SUFFIXES[format]:
+        if path.is_dir():
+            raise ValueError(f"The path for {format} must be a file. Received: path={str(path)!r}, a folder")
+        return
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"The path for {format} must be a folder. Received: path={str(path)!r}, a file")
+    is_mixed = path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file()
+    if path.name in ("", "..") or is_mixed:
+        raise ValueError(
+            f"The path for {format} must be a new folder, or one with a SavedModel to write over. "
+            f"Received: path={str(path)!r}. Add a name for the new folder"
+        )
 
 
-def _check_images(images, shape):
+def _check_images(images, shape, size):
+    """The calibration images, their middle where a `size` is given."""
     images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != tuple(shape) or not len(images):
+    if images.ndim != 4 or not len(images):
         raise ValueError(f"Expected images (n, {', '.join(map(str, shape))}). Received: images.shape={images.shape}")
+    images = _check_size(center_crop(images, size), shape, "calibration images")
+    if images.dtype.kind not in "uif" or not np.isfinite(images).all():
+        raise ValueError(
+            f"Expected finite numbers as calibration images. Received: NaN, infinity or dtype={images.dtype}"
+        )
+    if images.dtype.kind == "f" and images.max() <= 1:
+        raise ValueError(
+            f"Expected calibration images of 0..255. Received: images.max()={images.max():g}, of images scaled to 1. "
+            "Scaling is inside the model: pass the images as they are read"
+        )
     return images
 
 
-def _compare(embedder, exported, path, format, precision, calibration_images, pairs):
-    """Runs both models on the best images at hand and makes the report."""
-    tar = []
-    if pairs is not None:
-        reference, found = _embed_pairs(embedder, exported, pairs)
-        tar = _true_accept_rates(reference, found, pairs)
-    elif calibration_images is not None:
-        images = calibration_images[:NUM_CHECKED]
-        reference, found = _embed(embedder, images), exported(images)
-    else:
-        images = _synthetic_images(embedder.input_shape[1:])
-        reference, found = _embed(embedder, images), exported(images)
-    reference, found = reference.astype("float64"), found.astype("float64")
-    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
-    return ExportReport(
-        path=str(path),
-        format=format,
-        precision=precision,
-        size=_size(path),
-        num_images=len(reference),
-        images="pairs" if pairs is not None else "synthetic" if calibration_images is None else "calibration",
-        largest_difference=float(np.abs(reference - found).max()),
-        smallest_cosine=float(((reference * found).sum(axis=1) / norms).min()),
-        tar=tar,
-        pairs=None if pairs is None else f"{pairs.name or 'pairs'} ({len(pairs)} pairs)",
-    )
+def _check_pairs(pairs, shape, size):
+    """Looks at the first image before anything is written; `pairs.images` compares the others with it."""
+    if not len(pairs):
+        raise ValueError(f"Expected at least one pair. Received: pairs={pairs!r}")
+    _check_size(center_crop(pairs.image(0)[None], size), shape, f"images of {pairs.name or 'pairs'}")
 
 
-def _embed(embedder, images):
-    return np.asarray(embedder.predict(np.asarray(images, "float32"), batch_size=BATCH_SIZE, verbose=0))
-
-
-def _embed_pairs(embedder, exported, pairs):
-    from tqdm import tqdm
-
-    blocks = tqdm(
-        pairs.images(BATCH_SIZE), total=-(-pairs.num_images // BATCH_SIZE), desc="comparing", disable=None, leave=False
-    )
-    both = [(_embed(embedder, images), exported(images)) for images in blocks]
-    return tuple(np.concatenate(side) for side in zip(*both))
-
-
-def _true_accept_rates(reference, found, pairs):
-    from keras_sphereface.evaluation import operating_point, pair_scores
-
-    def rate(embeddings, far):
-        scores = pair_scores(embeddings, pairs.left, pairs.right)
-        return operating_point(np.sort(scores[pairs.mated]), np.sort(scores[~pairs.mated]), far).tar
-
-    return [{"far": far, "keras": rate(reference, far), "exported": rate(found, far)} for far in FARS]
-
-
-def _synthetic_images(shape):
-    """Smooth random images: noise alone would be a poor stand-in for photos."""
-    rng = np.random.default_rng(_SEED)
-    coarse = rng.uniform(0, 255, size=(8, 8, 8, shape[-1]))
-    rows, columns = (np.arange(size) * 8 // size for size in shape[:2])
-    return (coarse[:, rows][:, :, columns] + rng.normal(0, 4, size=(8, *shape))).clip(0, 255).astype("float32")
-
-
-def _size(path):
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return path.stat().st_size
+def _check_size(images, shape, what):
+    if images.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"Expected {what} (n, {', '.join(map(str, shape))}), the model's input. Received: images.shape={images.shape}"
+            ". Align the images to this size, or take their middle with crop='center'"
+        )
+    return images

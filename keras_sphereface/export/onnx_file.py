@@ -36,10 +36,10 @@ def write(
         calibration_images: For int8: `(n, h, w, 3)`, of which at most 500 are used.
     """
     require("onnx", "export")
+    require("onnxruntime", "export")  # reads the file again; missing, it should be missed before anything is written
     if precision != "int8":
         _save(build(model, half=precision == "float16"), path)
         return
-    require("onnxruntime", "export")
     with tempfile.TemporaryDirectory() as folder:
         plain = pathlib.Path(folder) / "float32.onnx"
         _save(build(model), plain)

@@ -21,7 +21,7 @@ def write(
     Args:
         model: The embedder.
         path: Folder.
-        precision: `"float32"`, or `"float16"`: the stored weights, cast when the model runs.
+        precision: `"float32"`, or `"float16"`: the stored kernels, cast when the model runs.
         calibration_images: Not used.
     """
     tf = constants.tensorflow()
@@ -40,7 +40,8 @@ def write(
 
 
 def _stored(value, dtype):
-    return value.astype(dtype) if dtype and value.dtype.kind == "f" else value
+    """A weight as it is written. Vectors stay: they are few numbers, and variances go beyond float16's 65504."""
+    return value.astype(dtype) if dtype and value.dtype.kind == "f" and value.ndim > 1 else value
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:

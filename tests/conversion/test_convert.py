@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import tarfile
+import zipfile
 
 import backbone_cases
 import numpy as np
@@ -253,6 +255,25 @@ def test_heads_that_cannot_be_told(head, message, state, path):
     assert convert(file, architecture="sfnet", include_head=False).conversion_report.head_weights == {}
 
 
+def test_only_counters_of_known_modules_are_passed_over(state, path):
+    with pytest.raises(errors.FileFormatError, match=r"unknown tensors: layer1\.0\.bn1\.num_batches_tracked"):
+        convert(save(path, {**state, "layer1.0.bn1.num_batches_tracked": torch.tensor(7)}), architecture="sfnet")
+
+
+def test_networks_that_pytorch_cannot_compute(path):
+    state = tensors_of(sfnet(batch_norm=True))
+    state["layer2.0.bn1.running_var"] -= 100
+    with pytest.raises(errors.FileFormatError, match=r"own embeddings .* below zero in layer2\.0\.bn1\.running_var"):
+        convert(save(path, state), architecture="sfnet")
+    state = tensors_of(sfnet())
+    state["fc.weight"] = torch.full_like(state["fc.weight"], 3e38)
+    with pytest.raises(errors.FileFormatError, match=r"own embeddings .* overflow float32"):
+        convert(save(path, state), architecture="sfnet")
+    for argument in ("image_mean", "image_std"):
+        with pytest.raises(ValueError, match=f"Received: {argument}=nan"):
+            convert(path, architecture="sfnet", **{argument: float("nan")})
+
+
 def test_missing_unknown_and_misshapen_tensors_are_named(state, path):
     del state["layer2.1.conv2.bias"]
     state["layer9.surprise"] = torch.zeros(1)
@@ -324,7 +345,7 @@ def test_pickled_code_is_not_run(tmp_path, state):
         (torch.zeros(3), "holds a Tensor"),
         ([torch.zeros(3)], "holds a list"),
         ({}, "non-empty state dict"),
-        ({"backbone": {}}, "non-empty state dict"),
+        ({"backbone": {}}, "the entry 'backbone' holds nothing, expected a non-empty state dict"),
         ({1: torch.zeros(3)}, "names that are not strings"),
         ({"fc.weight": "text"}, "'fc.weight' is a str"),
         ({"weights": {"a": torch.zeros(1)}}, "has the entries weights; expected"),
@@ -333,6 +354,8 @@ def test_pickled_code_is_not_run(tmp_path, state):
         ({"fc.weight": torch.tensor([[1.0, float("nan")]])}, "'fc.weight' has values that are not finite"),
         ({"fc.weight": torch.eye(3).to_sparse()}, "'fc.weight' is sparse"),
         ({"fc.weight": torch.zeros(2, 2, dtype=torch.complex64)}, "complex"),
+        ({"fc.weight": torch.zeros(2, 2, device="meta")}, "without data"),
+        ({"fc.weight": torch.zeros(1).expand(1 << 42)}, "larger than its data"),
         ({"layer1.0.conv1.weight": torch.zeros(3)}, r"'layer1.0.conv1.weight' has the shape \(3,\)"),
         ({"layer1.0.conv1.weight": torch.zeros(0, 3, 3, 3)}, "positive sizes"),
     ],
@@ -343,12 +366,82 @@ def test_files_that_are_no_state_dict(content, message, path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_named(path):
+    nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+    with pytest.raises(errors.FileFormatError, match=r"'fc\.weight' is sparse.*nested"):
+        convert(save(path, {"fc.weight": nested}), architecture="sfnet")
+
+
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02.", b"PK\x03\x04broken zip"])
 def test_bytes_that_are_no_checkpoint(content, path):
     path.write_bytes(content)
     with pytest.raises(errors.FileFormatError, match="no PyTorch checkpoint") as error:
         convert(path, architecture="sfnet")
     assert "\n" not in str(error.value)
+
+
+def test_a_packed_archive_is_not_unpacked_to_many_times_its_size(state, path, tmp_path):
+    save(tmp_path / "plain.pth", {**state, "fc.bias": torch.zeros(1 << 20)})
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(errors.FileFormatError, match=r"bytes would unpack to 4,\d+,\d+"):
+        convert(path, architecture="sfnet")
+
+
+def test_a_packed_archive_of_real_weights_is_read(state, path, tmp_path):
+    expected = embeddings_after(tmp_path / "plain.pth", state)
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    model = convert(path, architecture="sfnet")
+    np.testing.assert_array_equal(embed(model, backbone_cases.images((112, 112, 3))), expected)
+
+
+def test_other_archives_of_pytorch_get_no_advice_to_load_them_unsafely(path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    script = path.read_bytes()
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    for content, kind in ((script, "TorchScript"), (path.read_bytes(), r"legacy \.tar")):
+        path.write_bytes(content)
+        with pytest.raises(errors.FileFormatError, match=f"it is a {kind} archive") as error:
+            convert(path, architecture="sfnet")
+        assert "weights_only" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({}, None),
+        ({"w": torch.full((5, 9), float("nan"))}, "'w' has values that are not finite"),
+        (torch.zeros(5, 9), "the entry 'head' holds a Tensor"),
+        ({"w": torch.zeros(1, device="meta")}, "without data"),
+    ],
+)
+def test_without_its_head_a_file_is_read_whatever_the_head_holds(head, message, state, path):
+    file = save(path, {"backbone": state, "head": head})
+    report = convert(file, architecture="sfnet", include_head=False).conversion_report
+    assert (report.head_weights, report.ignored[0]) == ({}, "head")
+    if message is None:
+        assert convert(file, architecture="sfnet").conversion_report.head_weights == {}
+        return
+    with pytest.raises(errors.FileFormatError, match=message):
+        convert(file, architecture="sfnet")
+
+
+def test_prefixes_inside_an_entry(state, path):
+    """A whole classifier's state dict under `state_dict`, as Lightning writes it."""
+    content = {**{f"module.backbone.{k}": v for k, v in state.items()}, "module.head.w": torch.ones(5, 9)}
+    report = convert(save(path, {"epoch": 2, "state_dict": content}), architecture="sfnet").conversion_report
+    assert report.head_weights["kernel"].shape == (5, 9)
+    report = convert(path, architecture="sfnet", include_head=False).conversion_report
+    assert (report.head_weights, report.ignored[:2]) == ({}, ("epoch", "head.*"))
+    both = save(path, {"state_dict": content, "head": {"w": torch.ones(5, 9)}})
+    with pytest.raises(errors.FileFormatError, match=r"two heads, head and head\.\*, expected one"):
+        convert(both, architecture="sfnet")
 
 
 def test_truncated_file(state, path):
@@ -416,4 +509,30 @@ def test_command_line_errors_are_one_line(arguments, message, state, path, tmp_p
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
+    assert not (tmp_path / "m.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--report", "{tmp}/m.keras"], "--report would overwrite --output"),
+        (["--report", "{tmp}/checkpoint.pth"], "--report would overwrite the checkpoint"),
+        (["--report", "{tmp}/folder/../link.pth"], "--report would overwrite the checkpoint"),
+        (["--head", "{tmp}/h.npz", "--report", "{tmp}/folder/../h.npz"], "--report would overwrite --head"),
+        (["--report", "{tmp}/folder"], "--report must be a file"),
+        (["--head", "{tmp}/folder.npz"], "--head must be a file"),
+        (["--head", "{tmp}/h.npz", "--no-head"], "leave one away"),
+    ],
+)
+def test_command_line_keeps_what_is_there(arguments, message, state, path, tmp_path, capsys):
+    """Two outputs of one name, or the checkpoint's own, are refused before anything is written."""
+    file = save(path, {"backbone": state, "head": {"w": torch.ones(5, 9)}})
+    before = path.read_bytes()
+    (tmp_path / "link.pth").symlink_to(path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.npz").mkdir()
+    fixed = ["convert", file, "--architecture", "sfnet", "--output", str(tmp_path / "m.keras")]
+    assert cli.main([*fixed, *(argument.format(tmp=tmp_path) for argument in arguments)]) == 1
+    assert message in capsys.readouterr().err
+    assert path.read_bytes() == before
     assert not (tmp_path / "m.keras").exists()
