@@ -109,7 +109,9 @@ OTHER_POLICIES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", OTHER_POLICIES, ids=str)
+@pytest.mark.parametrize(
+    "dtype", OTHER_POLICIES, ids=lambda dtype: dtype if isinstance(dtype, str) else type(dtype).__name__
+)
 def test_policies_of_other_numbers_are_refused(dtype):
     with pytest.raises(ValueError, match=r"^Expected dtype as a dtype policy of float16, [^\n]*Received: dtype="):
         ksf.load_pretrained(dtype=dtype)
