@@ -208,23 +208,24 @@ def make_distribution(num_classes):
     """What --distribute names, of `keras.distribution`."""
     # Each process reads its own rows of a batch, so that Keras must not share them out.
     if FLAGS.distribute == "data_parallel":
-        return ksf.distribution.data_parallel(auto_shard_dataset=False)
-    try:
-        return ksf.distribution.class_parallel(num_classes, auto_shard_dataset=False)
-    except ValueError as error:
-        raise app.UsageError(f"--distribute=class_parallel: {error} (--num_classes)") from error
+        distribution = ksf.distribution.data_parallel(auto_shard_dataset=False)
+    else:
+        try:
+            distribution = ksf.distribution.class_parallel(num_classes, auto_shard_dataset=False)
+        except ValueError as error:
+            raise app.UsageError(f"--distribute=class_parallel: {error} (--num_classes)") from error
+    parts, *ways = distribution.device_mesh.shape
+    logging.info("Each batch is divided over %d devices, the head over %d.", parts, *(ways or [1]))
+    if FLAGS.batch_size % parts:
+        raise app.UsageError(f"--batch_size must be a multiple of the {parts} devices that share it out. "
+                             f"Received: {FLAGS.batch_size}")  # fmt: skip
+    return distribution
 
 
 def make_trainer_distributed(num_classes):
     """The same under the strategy that --distribute names."""
     if FLAGS.distribute in PARALLEL:
-        distribution = make_distribution(num_classes)
-        parts, *ways = distribution.device_mesh.shape
-        logging.info("Each batch is divided over %d devices, the head over %d.", parts, *(ways or [1]))
-        if FLAGS.batch_size % parts:
-            raise app.UsageError(f"--batch_size must be a multiple of the {parts} devices that share it out. "
-                                 f"Received: {FLAGS.batch_size}")  # fmt: skip
-        keras.distribution.set_distribution(distribution)
+        keras.distribution.set_distribution(make_distribution(num_classes))
     if FLAGS.distribute != "mirrored":
         return make_trainer(num_classes)
     import tensorflow as tf

@@ -55,7 +55,7 @@ def _tensorflow():
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return all(one.get("compute_capability", (0, 0))[0] >= BFLOAT16_GENERATION for one in details)
-    return bool(BFLOAT16_FLAGS & cpu_flags())
+    return cpu_has_bfloat16()
 
 
 def _torch():
@@ -73,6 +73,11 @@ def _jax():
         return devices[0].platform == "tpu"
     generations = [str(getattr(one, "compute_capability", "")).partition(".")[0] for one in devices]  # of "8.0"
     return all(number.isdigit() and int(number) >= BFLOAT16_GENERATION for number in generations)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16; one that does not takes much longer than for float32."""
+    return bool(BFLOAT16_FLAGS & cpu_flags())
 
 
 def cpu_flags() -> set[str]:

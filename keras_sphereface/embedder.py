@@ -22,3 +22,28 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
     images = keras.Input(backbone.input_shape[1:], name="images")
     embeddings = keras.layers.UnitNormalization(axis=-1, dtype="float32", name="unit_length")(backbone(images))
     return keras.Model(images, embeddings, name=name or f"{backbone.name}_embedder")
+
+
+def as_embedder(model: keras.Model) -> keras.Model:
+    """Makes the model that is kept and shared of a model: images in, embeddings of unit length out.
+
+    Args:
+        model: A `FaceClassifier` (its embedder is taken), a backbone, or an embedder.
+
+    Returns:
+        A `keras.Model` that shares the weights.
+
+    Raises:
+        ValueError: If the model does not map images `(n, height, width, 3)` to vectors.
+    """
+    if hasattr(model, "embedder") and hasattr(model, "head"):
+        return model.embedder
+    inputs, outputs = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    maps_images = isinstance(inputs, tuple) and len(inputs) == 4 and inputs[-1] == 3
+    if not maps_images or not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise ValueError(
+            "Expected a model from images (n, height, width, 3) to embeddings (n, d). "
+            f"Received: {getattr(model, 'name', model)!r} from {inputs} to {outputs}"
+        )
+    has_unit_length = model.layers and isinstance(model.layers[-1], keras.layers.UnitNormalization)
+    return model if has_unit_length else build_embedder(model)

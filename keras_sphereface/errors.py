@@ -65,3 +65,8 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     by_lower_case = {valid.lower(): valid for valid in names}
     nearest = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)
     return f" Did you mean {by_lower_case[nearest[0]]!r}?" if nearest else ""
+
+
+def one_line(value: object) -> str:
+    """The text of a value without line ends, for an error's message; of an error without a text, the type's name."""
+    return " ".join(str(value).split()) or type(value).__name__

@@ -6,6 +6,7 @@ import urllib.parse
 from typing import Any
 
 from keras_sphereface import presets
+from keras_sphereface.errors import one_line
 from keras_sphereface.hints import Path
 
 _SHOWN = 120  # characters of a wrong argument in an error
@@ -20,7 +21,7 @@ _MISSPELT = (  # ways to write a repository's name, and the same for load_pretra
 
 def shown(value: Any) -> str:
     """What an error says of a wrong argument: its `repr`, on one line, without the middle of a long one."""
-    text = " ".join(repr(value).split())
+    text = one_line(repr(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
 
 

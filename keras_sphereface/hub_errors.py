@@ -3,13 +3,17 @@
 import errno
 import sys
 
+from keras_sphereface.errors import one_line
+
 _TEMPORARY = (408, 429)
 
 # Errors of the cache's folder, not of the network.
 _FOLDER_ERRORS = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _FOLDER_ERRNOS = (errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG)
 
-_LOGIN = "Log in with `hf auth login`, or pass the token itself"
+_NO_LOGIN = (
+    "token=True takes the token of the login, and there is none. Log in with `hf auth login`, or pass the token itself"
+)
 
 
 class HubError(OSError):
@@ -85,10 +89,11 @@ def explain(error, source):
             f"{source}: no such repository, or no access (HTTP {status}). Check the name; if it is private, pass token="
         )
     if isinstance(cause, errors.LocalTokenNotFoundError):
-        return f"{source}: token=True takes the token of the login, and there is none. {_LOGIN}"
+        return f"{source}: {_NO_LOGIN}"
     if _is_of_folder(cause):
-        reason = " ".join(str(cause).split())
-        return f"{source}: the cache cannot be used ({reason}). Give a folder that can be written as cache_dir="
+        return (
+            f"{source}: the cache cannot be used ({one_line(cause)}). Give a folder that can be written as cache_dir="
+        )
     advice = "Try again later" if is_temporary(cause) else "Check the arguments"
     return f"{source}: {type(cause).__name__}: {_first_line(cause)}. {advice}"
 
@@ -99,13 +104,13 @@ def explain_upload(error, source):
 
     is_of_card = isinstance(error, ValueError) and not isinstance(error, errors.HfHubHTTPError)
     if is_of_card:  # the client checks its metadata
-        return f"{source}: the upload was refused: {' '.join(str(error).split())}. Correct the card"
+        return f"{source}: the upload was refused: {one_line(error)}. Correct the card"
     cause = cause_of(error)
     status = _status(cause)
     if status in (401, 403):
         return f"{source}: no right to write (HTTP {status}). Pass a token= with write access"
     if isinstance(cause, errors.LocalTokenNotFoundError):
-        return f"{source}: token=True takes the token of the login, and there is none. {_LOGIN}"
+        return f"{source}: {_NO_LOGIN}"
     return (
         f"{source}: the upload failed: {type(cause).__name__}: {_first_line(cause)}. "
         "The repository holds all of it or none. Try again"

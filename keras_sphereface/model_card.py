@@ -5,6 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from keras_sphereface import presets
+from keras_sphereface.errors import one_line
 from keras_sphereface.presets.overview import row
 from keras_sphereface.presets.overview import value as format_value
 
@@ -74,12 +75,13 @@ class Card:
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in OPTIONAL_TEXTS):
                 raise ValueError(
-                    f"{name}: expected a text. Received: {_shown(value)}. Leave it out if nothing is known"
+                    f"{name}: expected a text. Received: {one_line(repr(value))}. Leave it out if nothing is known"
                 )
             object.__setattr__(self, name, None if value is None else str(value))  # NumPy's texts too
         for name in ("metrics", "thresholds"):
             if not isinstance(getattr(self, name), (list, tuple)):
-                raise ValueError(f"{name}: expected a list of dictionaries. Received: {_shown(getattr(self, name))}")
+                received = one_line(repr(getattr(self, name)))
+                raise ValueError(f"{name}: expected a list of dictionaries. Received: {received}")
         object.__setattr__(self, "metrics", [_plain_metric(entry) for entry in self.metrics])
         object.__setattr__(self, "thresholds", [_plain_threshold(entry) for entry in self.thresholds])
 
@@ -94,7 +96,7 @@ def _plain_metric(entry):
     if not presets.is_metric(entry):
         fields = ", ".join(presets.METRIC_FIELDS)
         raise ValueError(
-            f"A metric needs {fields}: `value` a finite number, the others texts. Received: {_shown(entry)}"
+            f"A metric needs {fields}: `value` a finite number, the others texts. Received: {one_line(repr(entry))}"
         )
     return {key: float(entry[key]) if key == "value" else str(entry[key]) for key in entry}
 
@@ -103,13 +105,9 @@ def _plain_threshold(entry):
     if not presets.is_threshold(entry):
         raise ValueError(
             "A threshold needs `far` and `threshold`, and may have `tar`: finite numbers, and nothing else. "
-            f"Received: {_shown(entry)}"
+            f"Received: {one_line(repr(entry))}"
         )
     return {key: float(value) for key, value in entry.items()}
-
-
-def _shown(value):
-    return " ".join(repr(value).split())
 
 
 def from_preset(preset: "Preset") -> Card:

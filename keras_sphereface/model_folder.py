@@ -4,7 +4,6 @@ The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `ker
 `preset.json`, this package's description with the SHA-256 of the other three.
 """
 
-import functools
 import hashlib
 import json
 import pathlib
@@ -13,10 +12,10 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keras_sphereface import model_size, safe_config, weights_file
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface import layer_graph, model_size, safe_config, weights_file
+from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
@@ -56,111 +55,11 @@ def check_sha256(path: Path, expected: str, source: str | None = None) -> None:
         )
 
 
-def as_embedder(model: "keras.Model") -> "keras.Model":
-    """Makes the model that is kept and shared of a model: images in, embeddings of unit length out.
-
-    Args:
-        model: A `FaceClassifier` (its embedder is taken), a backbone, or an embedder.
-
-    Returns:
-        A `keras.Model` that shares the weights.
-
-    Raises:
-        ValueError: If the model does not map images `(n, height, width, 3)` to vectors.
-    """
-    import keras
-
-    from keras_sphereface.embedder import build_embedder
-
-    if hasattr(model, "embedder") and hasattr(model, "head"):
-        return model.embedder
-    inputs, outputs = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    maps_images = isinstance(inputs, tuple) and len(inputs) == 4 and inputs[-1] == 3
-    if not maps_images or not isinstance(outputs, tuple) or len(outputs) != 2:
-        raise ValueError(
-            "Expected a model from images (n, height, width, 3) to embeddings (n, d). "
-            f"Received: {getattr(model, 'name', model)!r} from {inputs} to {outputs}"
-        )
-    has_unit_length = model.layers and isinstance(model.layers[-1], keras.layers.UnitNormalization)
-    return model if has_unit_length else build_embedder(model)
-
-
-def is_functional(model: Any) -> bool:
-    """Whether something is a functional `keras.Model`, whose graph of layers is known."""
-    return isinstance(model, _functional_class())
-
-
-@functools.cache
-def _functional_class():
-    import keras
-
-    return type(keras.Model(x := keras.Input((1,)), x))
-
-
-def inline(model: "keras.Model") -> "keras.Model":
-    """Unfolds functional models inside a functional model, so that its configuration has Keras's own layers only.
-
-    Args:
-        model: A functional `keras.Model`.
-
-    Returns:
-        A functional `keras.Model` of the same layers and weights, not compiled.
-    """
-    import keras
-
-    def is_marker(operation):  # what calling an inner model's graph leaves in place of its input
-        return type(operation).__name__ == "ConvertToTensor"
-
-    def call(operation, *args, **kwargs):
-        if is_marker(operation):
-            return args[0]
-        return operation.call(*args, **kwargs) if is_functional(operation) else operation(*args, **kwargs)
-
-    if not is_functional(model):
-        return model
-    if model.compiled:  # cloning would compile again, which fails for losses that Keras does not know
-        model = keras.Model(model.input, model.output, name=model.name)
-    flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    is_folded = any(is_functional(operation) or is_marker(operation) for operation in flat.operations)
-    return inline(flat) if is_folded else flat
-
-
-def with_keras_layers(model: "keras.Model") -> "keras.Model":
-    """Puts Keras's own layers in the place of this package's that compute the same and only train faster.
-
-    Args:
-        model: A functional `keras.Model` without models inside, as of `inline`; others come back as they are.
-
-    Returns:
-        A `keras.Model` of the same embeddings that Keras alone can load, if no other layer is this package's.
-    """
-    import keras
-
-    from keras_sphereface.backbones import layers
-
-    originals = {
-        layers.BatchNormalization: keras.layers.BatchNormalization,
-        layers.PReLU: keras.layers.PReLU,
-    }
-    own = [layer for layer in model.layers if type(layer) in originals]
-    if not own or not is_functional(model):
-        return model
-
-    def replace(layer):
-        original = originals.get(type(layer))
-        return layer if original is None else original.from_config(layer.get_config())
-
-    plain = keras.models.clone_model(model, clone_function=replace)
-    for layer in own:
-        plain.get_layer(layer.name).set_weights(layer.get_weights())
-    return plain
-
-
 def write(model: "keras.Model", folder: Path, description: dict | None = None) -> dict:
     """Writes a model as a folder: layers and weights, not how it was compiled.
 
     Args:
-        model: As in `as_embedder`.
+        model: As in `embedder.as_embedder`.
         folder: Folder to write into; made if absent.
         description: Dictionary to keep in `preset.json`, e.g. `name`, `data`, `license`, `metrics`. Defaults to `None`.
 
@@ -173,9 +72,11 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
     """
     import keras
 
+    from keras_sphereface.embedder import as_embedder
+
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    flat = with_keras_layers(inline(as_embedder(model)))
+    flat = layer_graph.with_keras_layers(layer_graph.inline(as_embedder(model)))
     weights_file.check_finite(flat, flat.name)
     with tempfile.TemporaryDirectory(dir=folder) as fresh:  # Keras cannot write where it has written before
         fresh = pathlib.Path(fresh)
@@ -272,8 +173,9 @@ def read_keras_file(path: Path) -> "keras.Model":
             with zipfile.ZipFile(path) as archive:
                 _extract(archive, pathlib.Path(folder), path)
         except (*_BROKEN_ZIP, KeyError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise FileFormatError(f"{path}: not a .keras file ({reason}). Save it again with model.save") from error
+            raise FileFormatError(
+                f"{path}: not a .keras file ({one_line(error)}). Save it again with model.save"
+            ) from error
         return read(folder, str(path))
 
 
@@ -305,6 +207,8 @@ def _load(weights, config, source):
     """Has Keras read a folder that holds nothing but what was checked: the configuration as parsed, and the weights."""
     import keras
 
+    from keras_sphereface.embedder import as_embedder
+
     with tempfile.TemporaryDirectory() as checked:
         checked = pathlib.Path(checked)
         _link(weights, checked / WEIGHTS)
@@ -312,7 +216,7 @@ def _load(weights, config, source):
             (checked / CONFIG).write_text(json.dumps(config), encoding="utf-8")
             model = keras.saving.load_model(checked, compile=False, safe_mode=True)
         except Exception as error:  # Keras has no error of its own for broken files, and h5py's are many
-            reason = " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
+            reason = one_line(error)[:_REASON_LENGTH]
             raise FileFormatError(
                 f"{source}: Keras could not load the whole model ({reason}). Save it again"
             ) from error

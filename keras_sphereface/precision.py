@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.model_folder import inline, is_functional
+from keras_sphereface.errors import one_line
+from keras_sphereface.layer_graph import inline, is_functional
 
 if TYPE_CHECKING:
     import keras
@@ -42,10 +43,9 @@ def float_policy(dtype: Any) -> "keras.DTypePolicy":
 
 
 def _no_float(dtype):
-    received = " ".join(repr(dtype).split())
     return ValueError(
         f"Expected dtype as a dtype policy of {', '.join(FLOATS)}, e.g. 'bfloat16' or 'mixed_bfloat16'. "
-        f"Received: dtype={received}"
+        f"Received: dtype={one_line(repr(dtype))}"
     )
 
 

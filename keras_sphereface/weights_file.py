@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -200,8 +200,7 @@ def check_hdf5(path: Path) -> int:
     except BROKEN_HDF5 as error:
         if isinstance(error, FileFormatError):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FileFormatError(f"{path}: not a readable HDF5 file ({reason}). Get the file again") from error
+        raise FileFormatError(f"{path}: not a readable HDF5 file ({one_line(error)}). Get the file again") from error
 
 
 def _check_groups(path, root):

@@ -10,7 +10,7 @@ from keras_sphereface.cli import main
 from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.export import onnx_file
-from keras_sphereface.model_folder import inline
+from keras_sphereface.layer_graph import inline
 
 SIZE = (32, 32, 3)
 pytest.importorskip("onnx", reason="needs the extra [export]")

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from keras_sphereface import load_pretrained, weights_file
-from keras_sphereface.embedder import build_embedder
-from keras_sphereface.model_folder import as_embedder
+from keras_sphereface.embedder import as_embedder, build_embedder
 
 NAMES = ("sfnet", "mobilefacenet")
 

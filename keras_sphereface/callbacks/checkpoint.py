@@ -10,7 +10,8 @@ import keras
 from keras_sphereface import distribution
 from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
-from keras_sphereface.errors import CheckpointError, DivergenceError
+from keras_sphereface.callbacks.counting import done_in_epoch
+from keras_sphereface.errors import CheckpointError, DivergenceError, one_line
 from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
@@ -120,9 +121,8 @@ class Checkpoint(keras.callbacks.Callback):
         self._epoch_first, self._epoch_steps = self.step, 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Counts batches; the beginning is looked at because looking at the end would wait for the accelerator."""
-        done = batch + getattr(self.model, "steps_per_execution", 1)
-        self._epoch_steps = min(done, self.params.get("steps") or done)
+        """Counts batches."""
+        self._epoch_steps = done_in_epoch(self, batch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes a checkpoint and removes the oldest ones.
@@ -149,7 +149,7 @@ class Checkpoint(keras.callbacks.Callback):
         except OSError as error:
             last = [path.name for path in self.paths()[-1:]]
             raise CheckpointError(
-                f"{self.folder}: the checkpoint after step {self.step} could not be written ({_one_line(error)}). "
+                f"{self.folder}: the checkpoint after step {self.step} could not be written ({one_line(error)}). "
                 f"Last good one: {last[0] if last else 'none'}. Free some room, then run the same command again"
             ) from error
 
@@ -167,7 +167,3 @@ def _check_finite(variables, step):
                 f"After step {step} the variable {variable.path!r} is not finite: no checkpoint is written. Resume from the "
                 "last one with a lower learning rate (`may_change`), or train under a NonFiniteGuard"
             )
-
-
-def _one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__

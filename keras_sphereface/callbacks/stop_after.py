@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_sphereface.callbacks.counting import done_in_epoch
+
 
 class StopAfter(keras.callbacks.Callback):
     """Ends `fit` after a number of batches, also in the middle of an epoch, whose end the other callbacks still see.
@@ -33,8 +35,7 @@ class StopAfter(keras.callbacks.Callback):
         self._before, self._in_epoch = self._before + self._in_epoch, 0
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Says before the last batch that it is the last; looking at its end would wait for the accelerator."""
-        done = batch + getattr(self.model, "steps_per_execution", 1)
-        self._in_epoch = min(done, self.params.get("steps") or done)
+        """Says before the last batch that it is the last."""
+        self._in_epoch = done_in_epoch(self, batch)
         if self._before + self._in_epoch >= self.batches:
             self.model.stop_training = True

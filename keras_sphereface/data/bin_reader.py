@@ -11,7 +11,7 @@ import os
 import pickletools
 
 from keras_sphereface.data.bin_values import CONSTRUCTORS, MAX_TEXT, Blob, Dtype, LazyArray, Name, read_text
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, one_line
 
 # How many bytes of length stand between an opcode and its content.
 _LENGTH_BYTES = {
@@ -69,10 +69,10 @@ def load_bin_pickle(path):
     except _Refused as error:
         raise FileFormatError(f"{path}: byte {position}: {error}") from None
     except (ValueError, IndexError, TypeError, KeyError, AttributeError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise FileFormatError(
-            f"{path}: byte {position}: truncated or not a pair file ({reason}). Expected a pickled (images, is_same) "
-            "of protocol 2 or later; get the file again or write it anew with keras_sphereface.data.write_bin."
+            f"{path}: byte {position}: truncated or not a pair file ({one_line(error)}). Expected a pickled "
+            "(images, is_same) of protocol 2 or later; get the file again or write it anew with "
+            "keras_sphereface.data.write_bin."
         ) from error
     raise FileFormatError(f"{path}: ends without its last instruction. The file is truncated; get it again.")
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_sphereface.data import heif
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path, Size
 
 Photo = Path | bytes | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
@@ -200,7 +200,7 @@ def _open_rgb(data, name):
             return _to_rgb(image.to_pillow() if is_heif else ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "of no known kind" if unknown else " ".join(str(error).split()) or type(error).__name__
+        reason = "of no known kind" if unknown else one_line(error)
         raise FileFormatError(
             f"{label}: cannot be decoded as an image ({reason}). "
             f"Expected one of {', '.join(FORMATS)}, HEIC. Replace or remove it."

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface.data.images import encode_jpeg
 from keras_sphereface.data.recordio_batch import read_batch
 from keras_sphereface.data.recordio_format import (
+    ALIGNMENT,
     FIRST,
     LAST,
     MAGIC_BYTES,
@@ -181,7 +182,7 @@ class RecordIOReader:
             payload += os.pread(self._file.fileno(), length - len(payload), offset + len(block))
         if len(payload) < length:
             raise FileFormatError(f"{self._where(position)}: the file became shorter while it was read. Restore it.")
-        return flag, payload, end + -length % 4
+        return flag, payload, end + -length % ALIGNMENT
 
     def _where(self, position):
         return f"{self.path}, record {int(self.keys[position])} at offset {int(self.offsets[position])}"

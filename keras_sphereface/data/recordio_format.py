@@ -19,6 +19,7 @@ MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
 PART_HEADER = struct.Struct("<II")
 IMAGE_HEADER = struct.Struct("<IfQQ")
+ALIGNMENT = 4  # bytes: every part is filled up to a multiple, so that a record starts at one
 LENGTH_BITS = 29
 MAX_LENGTH = (1 << LENGTH_BITS) - 1
 WHOLE, FIRST, MIDDLE, LAST = range(4)
@@ -63,16 +64,16 @@ def frame(payload):
     for number, (start, end) in enumerate(zip(starts, ends)):
         flag = WHOLE if last == 0 else FIRST if number == 0 else LAST if number == last else MIDDLE
         pieces += [PART_HEADER.pack(MAGIC, flag << LENGTH_BITS | (end - start)), payload[start:end]]
-        pieces.append(b"\0" * (-(end - start) % 4))
+        pieces.append(b"\0" * (-(end - start) % ALIGNMENT))
     return b"".join(pieces)
 
 
 def _aligned_magics(payload):
     cuts, position = [], payload.find(MAGIC_BYTES)
     while position >= 0:
-        if position % 4 == 0:
+        if position % ALIGNMENT == 0:
             cuts.append(position)
-        position = payload.find(MAGIC_BYTES, position + (4 if position % 4 == 0 else 1))
+        position = payload.find(MAGIC_BYTES, position + (ALIGNMENT if position % ALIGNMENT == 0 else 1))
     return cuts
 
 

@@ -12,14 +12,22 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.data.files import atomic_writer
-from keras_sphereface.data.recordio_format import FIRST, IMAGE_HEADER, LAST, MIDDLE, PART_HEADER, WHOLE, part_header
+from keras_sphereface.data.recordio_format import (
+    ALIGNMENT,
+    FIRST,
+    IMAGE_HEADER,
+    LAST,
+    MIDDLE,
+    PART_HEADER,
+    WHOLE,
+    part_header,
+)
 from keras_sphereface.errors import FileFormatError
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 1024 * 1024  # bytes of text parsed at once
 _MAX_DIGITS = 18  # any number of so many digits fits an int64
-ALIGNMENT = 4  # bytes: every part is filled up to a multiple, so that a record starts at one
 
 
 def read_index(path):

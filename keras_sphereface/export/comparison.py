@@ -1,7 +1,6 @@
 """The exported model beside the Keras model: embeddings, TAR at FAR, and the report on both."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -74,8 +73,10 @@ class ExportReport:
         return dataclasses.asdict(self)
 
     def save(self, path: Path) -> None:
-        """Writes the fields as JSON."""
-        pathlib.Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Writes the fields as JSON, complete or not at all."""
+        from keras_sphereface.evaluation.report import save_json
+
+        save_json(self.to_dict(), path)
 
 
 def compare(

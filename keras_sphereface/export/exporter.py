@@ -71,7 +71,7 @@ def export(
     >>> report = export(keras_sphereface.load_pretrained(), "face.onnx", format="onnx")
     >>> print(report)
     """
-    from keras_sphereface.model_folder import as_embedder
+    from keras_sphereface.embedder import as_embedder
 
     path = pathlib.Path(path)
     _check_arguments(path, format, precision, calibration_images, crop)
@@ -99,7 +99,7 @@ def _unfolded(model):
     """The same model without models inside, where they are functional or `keras.Sequential`."""
     import keras
 
-    from keras_sphereface.model_folder import inline, is_functional
+    from keras_sphereface.layer_graph import inline, is_functional
 
     def as_functional(layer):
         if not isinstance(layer, keras.Sequential):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface import hub, hub_files, model_folder, presets
+from keras_sphereface.embedder import as_embedder
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
@@ -81,7 +82,7 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
     if model is None or isinstance(model, str | os.PathLike):
         embed, known = _load(model)
     elif hasattr(model, "predict_on_batch"):
-        embed, known = model_folder.as_embedder(model), ()
+        embed, known = as_embedder(model), ()
     elif callable(model) or callable(getattr(model, "predict", None)):
         embed, known = (model if callable(model) else model.predict), ()
     else:

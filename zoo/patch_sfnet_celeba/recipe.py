@@ -94,7 +94,7 @@ class Watcher:
 
 def fastest_dtype(device):
     """bfloat16 where the hardware multiplies it: a CPU that does not takes ten times as long as in float32."""
-    return "bfloat16" if device == "cuda" or devices.BFLOAT16_FLAGS & devices.cpu_flags() else "float32"
+    return "bfloat16" if device == "cuda" or devices.cpu_has_bfloat16() else "float32"
 
 
 def make_distiller(folder, device):
