@@ -5,18 +5,22 @@
     python benchmarks/gpu.py --batch 2 --backbones sfnet4 --classes 1000 --rounds 1     # a look at it on a CPU
 
 One table a backend: images a second of whole training steps in bfloat16 (SphereFace-R v2, 1,000 classes), then the step of a
-head alone on random embeddings. Public code is reported at 764 (IResNet-50) and 483 (IResNet-100) images a second per V100
-in float16 (InsightFace, arcface_torch).
+head alone on random embeddings. Each row is a process of its own: its peak of memory is that row's, and one that does not
+fit leaves the others. Public code is reported at 764 (IResNet-50) and 483 (IResNet-100) images a second per V100 in float16
+(InsightFace, arcface_torch).
 """
 
 import argparse
 import json
 import time
+from concurrent import futures
+from multiprocessing import get_context
 
 import keras
 import numpy as np
 
 import keras_sphereface as ksf
+from keras_sphereface.errors import one_line
 
 BACKBONES = ("iresnet50", "iresnet100", "sfnet64")
 CLASSES = (86_000, 360_000, 1_000_000, 2_000_000)
@@ -35,7 +39,7 @@ def step_seconds(step, rounds):
 
 
 def peak_gigabytes():
-    """Peak memory of the accelerator so far, or `None` where the backend does not tell."""
+    """Peak memory of the accelerator in this process, or `None` where the backend does not tell."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -51,8 +55,9 @@ def peak_gigabytes():
     return round(tf.config.experimental.get_memory_info(devices[0].name)["peak"] / 2**30, 2) if devices else None
 
 
-def training(name, batch, rounds, rng):
+def training(name, batch, rounds):
     """One backbone's whole training step."""
+    rng = np.random.default_rng(0)
     keras.config.set_dtype_policy("mixed_bfloat16")
     backbone = ksf.backbones.get(name, embedding_dim=EMBEDDING_DIM)
     trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(TRAINING_CLASSES, margin=1.4, scale=60.0))
@@ -63,8 +68,9 @@ def training(name, batch, rounds, rng):
     return {"backbone": name, "batch": batch, "images_per_second": round(batch / seconds, 1)}
 
 
-def head(num_classes, rounds, rng):
+def head(num_classes, rounds):
     """A head's step on embeddings that are given: the cost of the classes alone."""
+    rng = np.random.default_rng(0)
     inputs = keras.Input((EMBEDDING_DIM,))
     backbone = keras.Model(inputs, keras.layers.Dense(EMBEDDING_DIM)(inputs))
     trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(num_classes, margin=1.4, scale=60.0))
@@ -75,6 +81,11 @@ def head(num_classes, rounds, rng):
     return {"classes": num_classes, "batch": HEAD_BATCH, "milliseconds": round(1000 * seconds, 1)}
 
 
+def row(function, *arguments):
+    """What a measurement returns, with the backend and the memory that it took."""
+    return {"backend": keras.backend.backend(), **function(*arguments), "peak_gb": peak_gigabytes()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
@@ -82,12 +93,16 @@ def main():
     parser.add_argument("--classes", nargs="+", type=int, default=CLASSES)
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-    for function, values, others in ((training, args.backbones, (args.batch,)), (head, args.classes, ())):
-        for value in values:
-            row = function(value, *others, args.rounds, rng)
-            print(json.dumps({"backend": keras.backend.backend(), **row, "peak_gb_so_far": peak_gigabytes()}))
-            keras.backend.clear_session()
+    measurements = [(training, name, args.batch, args.rounds) for name in args.backbones]
+    measurements += [(head, count, args.rounds) for count in args.classes]
+    for measurement in measurements:
+        with futures.ProcessPoolExecutor(1, get_context("spawn")) as process:
+            try:
+                line = process.submit(row, *measurement).result()
+            except Exception as error:  # out of memory has a class of its own in each backend, and may end the process
+                function, value, *_ = measurement
+                line = {"failed": f"{function.__name__} {value}", "error": one_line(error)}
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
