@@ -28,10 +28,13 @@ import keras
 from absl import app, flags, logging
 
 import keras_sphereface as ksf
+from keras_sphereface import errors
 
 flags.DEFINE_string("data_dir", None, "Folder with train.rec (InsightFace's layout); synthetic faces if not given.")
 flags.DEFINE_multi_string("pairs", [], "Pairs to measure: FILE.bin, or FOLDER:PAIRS.txt for LFW's layout. "
                           "Defaults to every *.bin in --data_dir.")  # fmt: skip
+flags.register_validator("pairs", lambda names: all(name.endswith(".bin") or ":" in name for name in names),
+                         "must be FILE.bin or FOLDER:PAIRS.txt")  # fmt: skip
 flags.DEFINE_string("output_dir", "runs/train_ms1m", "Where checkpoints, log.csv and the trained model go.")
 flags.DEFINE_enum(
     "backbone", None, ksf.backbones.names(), "Network. Defaults to iresnet100, sfnet4 for synthetic faces."
@@ -315,22 +318,22 @@ def main(argv):
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     output_dir = pathlib.Path(FLAGS.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-
-    dataset, pairs = training_data(), validation_pairs()
-    logging.info(
-        "Training on %d images of %d people in %s.", dataset.num_images, dataset.num_classes, FLAGS.dtype_policy
-    )
-    trainer = make_trainer_distributed(num_classes_of(dataset))
-    checkpoint = make_checkpoint(dataset, output_dir)
     try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        dataset, pairs = training_data(), validation_pairs()
+        logging.info(
+            "Training on %d images of %d people in %s.", dataset.num_images, dataset.num_classes, FLAGS.dtype_policy
+        )
+        trainer = make_trainer_distributed(num_classes_of(dataset))
+        checkpoint = make_checkpoint(dataset, output_dir)
         epoch = checkpoint.resume(trainer)
-    except ValueError as error:  # Other flags than the run was begun with.
-        raise app.UsageError(str(error)) from error
+        stream = batches(dataset, start_step=checkpoint.step)
+    except (ValueError, OSError) as error:  # Files that are not there, values out of range, another run's flags.
+        raise app.UsageError(errors.message(error)) from error
     remaining = FLAGS.steps - checkpoint.step
     if remaining > 0:
         trainer.fit(
-            batches(dataset, start_step=checkpoint.step),
+            stream,
             initial_epoch=epoch,
             epochs=epoch - (-remaining // FLAGS.checkpoint_steps),
             steps_per_epoch=FLAGS.checkpoint_steps,

@@ -5,6 +5,13 @@ import importlib
 import types
 from collections.abc import Iterable
 
+_PATH_ERRORS = {
+    FileNotFoundError: "there is no such file or folder",
+    IsADirectoryError: "expected a file, this is a folder",
+    NotADirectoryError: "a file stands where a folder is expected",
+    FileExistsError: "a file stands where a folder is expected",
+}
+
 
 class FileFormatError(ValueError):
     """A file whose content breaks its format.
@@ -70,3 +77,13 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
 def one_line(value: object) -> str:
     """The text of a value without line ends, for an error's message; of an error without a text, the type's name."""
     return " ".join(str(value).split()) or type(value).__name__
+
+
+def message(error: Exception) -> str:
+    """What an error says, in one line; of a path that the system refuses, what is wrong with it."""
+    path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # where a rename leads, not its source
+    if path is not None:
+        for kind, wrong in _PATH_ERRORS.items():
+            if isinstance(error, kind):
+                return f"{path}: {wrong}"
+    return one_line(error.args[0] if isinstance(error, KeyError) and error.args else error)

@@ -157,7 +157,10 @@ def embed_batch(
         block[: len(images)] = images
         embeddings = np.asarray(model.predict_on_batch(block))[: len(images)]
     else:
-        embeddings = np.asarray(model(np.ascontiguousarray(images)))
+        embeddings = model(np.ascontiguousarray(images))
+        if hasattr(embeddings, "detach"):  # PyTorch's, which is no array while it has a gradient or lies on a GPU
+            embeddings = embeddings.detach().cpu()
+        embeddings = np.asarray(embeddings)
     if embeddings.ndim != 2 or len(embeddings) != len(images):
         raise ValueError(
             f"Expected the model to give ({len(images)}, d) embeddings for {len(images)} images "

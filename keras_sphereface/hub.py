@@ -112,7 +112,8 @@ def _load_embedded(preset):
     if not preset.weights_path.is_file():
         raise FileNotFoundError(f"{preset.weights_path} is missing. Install keras_sphereface again")
     model_folder.check_sha256(preset.weights_path, preset.sha256)
-    embedder = build_embedder(backbones.get(preset.architecture, **preset.arguments), name=preset.name)
+    arguments = {"dtype": "float32", **preset.arguments}  # the model's own, whatever Keras's global policy is
+    embedder = build_embedder(backbones.get(preset.architecture, **arguments), name=preset.name)
     weights_file.read(embedder, preset.weights_path)
     return embedder
 
@@ -239,8 +240,7 @@ def push_to_hub(
     >>> card = keras_sphereface.model_card.Card(data="my own photos", license="mit")
     >>> published = push_to_hub(trainer, "me/my-face-model", card)
     """
-    repo_id = repo_id.removeprefix(HUB_SCHEME) if isinstance(repo_id, str) else repo_id
-    hub_arguments.check_repo_id(repo_id)
+    repo_id = checked_repo_id(repo_id)
     hub_arguments.checked_options(revision=revision, token=token, endpoint=endpoint)
     _check_push(card, private, revision, message)
     card = model_card.Card() if card is None else card
@@ -267,6 +267,17 @@ def push_to_hub(
             size=weights.stat().st_size,
             sha256=description["sha256"][weights.name],
         )
+
+
+def checked_repo_id(repo_id: str) -> str:
+    """The `organization/repository` of a repository's name, which may have `hf://` before it.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    repo_id = repo_id.removeprefix(HUB_SCHEME) if isinstance(repo_id, str) else repo_id
+    hub_arguments.check_repo_id(repo_id)
+    return repo_id
 
 
 def _check_push(card, private, revision, message):

@@ -20,31 +20,67 @@ def _functional_class():
 
 
 def inline(model: "keras.Model") -> "keras.Model":
-    """Unfolds functional models inside a functional model, so that its configuration has Keras's own layers only.
+    """Unfolds models inside a model, functional ones and `keras.Sequential`, so that it has layers only.
 
     Args:
-        model: A functional `keras.Model`.
+        model: A functional `keras.Model` or a `keras.Sequential`; others come back as they are.
 
     Returns:
-        A functional `keras.Model` of the same layers and weights, not compiled.
+        A functional `keras.Model` of the same layers and weights, not compiled. Where two models inside have layers of one
+        name, the second's are copies, with the name of their model before their own.
     """
     import keras
 
     def is_marker(operation):  # what calling an inner model's graph leaves in place of its input
         return type(operation).__name__ == "ConvertToTensor"
 
+    def unfoldable(layer):
+        layer = _as_functional(layer)
+        if is_functional(layer):
+            layer = _with_prefix(layer, f"{layer.name}_") if taken & _names(layer) else layer
+            taken.update(_names(layer))
+        return layer
+
     def call(operation, *args, **kwargs):
         if is_marker(operation):
             return args[0]
         return operation.call(*args, **kwargs) if is_functional(operation) else operation(*args, **kwargs)
 
+    model = _as_functional(model)
     if not is_functional(model):
         return model
     if model.compiled:  # cloning would compile again, which fails for losses that Keras does not know
         model = keras.Model(model.input, model.output, name=model.name)
-    flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
-    is_folded = any(is_functional(operation) or is_marker(operation) for operation in flat.operations)
+    taken = _names(model)
+    flat = keras.models.clone_model(model, clone_function=unfoldable, call_function=call)
+    is_folded = any(is_functional(_as_functional(one)) or is_marker(one) for one in flat.operations)
     return inline(flat) if is_folded else flat
+
+
+def _as_functional(layer):
+    import keras
+
+    is_sequential = isinstance(layer, keras.Sequential)
+    return keras.Model(layer.inputs[0], layer.outputs[0], name=layer.name) if is_sequential else layer
+
+
+def _names(model):
+    """Names of a model's layers; its inputs are gone when it is unfolded."""
+    import keras
+
+    return {layer.name for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)}
+
+
+def _with_prefix(model, prefix):
+    """A copy of a model, with longer names of its layers."""
+    import keras
+
+    def copy(layer):
+        return type(layer).from_config({**layer.get_config(), "name": prefix + layer.name})
+
+    copied = keras.models.clone_model(keras.Model(model.input, model.output, name=model.name), clone_function=copy)
+    copied.set_weights(model.get_weights())
+    return copied
 
 
 def with_keras_layers(model: "keras.Model") -> "keras.Model":

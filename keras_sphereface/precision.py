@@ -56,7 +56,7 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     has its third digit only there, and they cost next to nothing.
 
     Args:
-        model: A functional `keras.Model` from images `(n, height, width, 3)` to embeddings `(n, d)`.
+        model: A functional or sequential `keras.Model` from images `(n, height, width, 3)` to embeddings `(n, d)`.
         dtype: Dtype policy, e.g. `"bfloat16"`, or `"mixed_bfloat16"` where the weights are to stay in float32.
 
     Returns:
@@ -64,7 +64,7 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
 
     Raises:
         ValueError: If it is not a policy of floating-point numbers (see `float_policy`), or the model is not functional,
-            e.g. an exported one.
+            e.g. an exported one, or has models inside that `layer_graph.inline` does not unfold.
 
     Example:
     >>> embedder = build_embedder(keras_sphereface.backbones.SFNet4(embedding_dim=64))
@@ -74,12 +74,12 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     import keras
 
     policy = float_policy(dtype)
-    if not is_functional(model):
+    flat = inline(model)
+    if not is_functional(flat) or any(isinstance(layer, keras.Model) for layer in flat.layers):
         raise ValueError(
-            f"Only functional Keras models compute in another dtype. Received: a {type(model).__name__} with "
+            f"Only functional Keras models, of layers, compute in another dtype. Received: a {type(model).__name__} with "
             f"dtype={dtype!r}. An exported file has its precision from `keras-sphereface export --precision`"
         )
-    flat = inline(model)
 
     def copy(layer):
         if isinstance(layer, keras.layers.InputLayer):

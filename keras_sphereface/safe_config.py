@@ -37,6 +37,7 @@ DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__byte
 # Data classes that become an array of their `dtype`: of a text's or a structure's, a few letters would fill the memory.
 _ARRAYS = frozenset({"__tensor__", "__numpy__"})
 _NUMBERS = re.compile(r"u?int\d+|float\d+(_\w+)?|bfloat16|bool")
+_LORA = ("lora_rank", "lora_alpha")
 OWN_PACKAGE = "keras_sphereface"
 _OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_sphereface.classifier")
 
@@ -44,14 +45,16 @@ _OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_s
 def without_compilation(node: dict) -> dict:
     """Leaves out how an object was compiled, because models are read to be used and Keras would build optimizer and losses.
 
+    Left out is also that a layer was tuned by LoRA: its file has the tuned weights, and the two factors are not in it.
+
     It is the `object_hook` of `json.loads`, which gives it all dictionaries from the inside out: those of inner models too.
 
     Args:
         node: A dictionary of a configuration.
 
     Returns:
-        A dictionary without `compile_config`, if it names a class. In others it means nothing to Keras and stays, to be
-        checked like the rest.
+        A dictionary without `compile_config`, and without `lora_...` in its `config`, if it names a class. In others they
+        mean nothing to Keras and stay, to be checked like the rest.
 
     Example:
     >>> without_compilation({"class_name": "Sequential", "config": {}, "compile_config": {"optimizer": "sgd"}})
@@ -59,7 +62,10 @@ def without_compilation(node: dict) -> dict:
     """
     if "class_name" not in node:
         return node
-    return {key: value for key, value in node.items() if key != "compile_config"}
+    node = {key: value for key, value in node.items() if key != "compile_config"}
+    if isinstance(config := node.get("config"), dict):
+        node["config"] = {key: value for key, value in config.items() if key not in _LORA}
+    return node
 
 
 def needs_package(config: Any) -> bool:

@@ -105,6 +105,7 @@ def _boundaries(boundaries, total_steps, warmup_steps):
     if boundaries != sorted(set(boundaries)) or (boundaries and boundaries[0] <= 0):
         raise ValueError(
             "`boundaries` must be increasing steps after the warm-up. "
-            f"Received: {[step + warmup_steps for step in boundaries]} with warmup_steps={warmup_steps}"
+            f"Received: {[step + warmup_steps for step in boundaries]} with warmup_steps={warmup_steps}, "
+            f"total_steps={total_steps}"
         )
     return boundaries

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_classifier import coloured_squares, make_trainer
 
-from keras_sphereface import callbacks, data
+from keras_sphereface import GuardedOptimizer, callbacks, data
 
 
 class Recorder(keras.callbacks.Callback):
@@ -30,6 +30,17 @@ def test_the_margin_grows_in_steps_and_stops_at_its_final_value(rng):
     history = trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[schedule, recorder]).history
     assert recorder.margins == [1.0] * 4 + [1.1] * 4 + [1.2] * 4, "the head's margin is 1.2"
     assert history["margin"] == pytest.approx([1.1, 1.2])
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_accumulated_batches_are_one_step_of_the_margin(guarded, rng):
+    """Epochs of 5 batches, so that they end within a step."""
+    images, labels = coloured_squares(rng, 40)
+    optimizer = keras.optimizers.SGD(0.003, gradient_accumulation_steps=2)
+    trainer = make_trainer(GuardedOptimizer(optimizer) if guarded else optimizer)
+    recorder, schedule = Recorder(), callbacks.MarginSchedule(increase=0.05, interval=2)
+    trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[schedule, recorder])
+    assert recorder.margins == [1.0] * 4 + [1.05] * 4 + [1.1] * 2
 
 
 def test_a_restarted_run_goes_on_with_its_margin(rng, tmp_path):

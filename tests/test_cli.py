@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, main, start
+from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, detect, main, start
 
 pytestmark = pytest.mark.core
 CROPS = ["--detector", "none"]
@@ -22,6 +22,9 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli")
     backbone = ksf.backbones.SFNet4(embedding_dim=16, channels=(8, 8, 8, 8))
     ksf.embedder.build_embedder(backbone).save(path / "model.keras")
+    (path / "cut.keras").write_bytes((path / "model.keras").read_bytes()[:9000])
+    black = ksf.data.PairSet.from_arrays(np.zeros((2, 112, 112, 3), np.uint8), [0], [1], mated=[True])
+    ksf.data.write_bin(path / "pairs.bin", black)
     dataset = ksf.data.synthetic(3, 2, seed=1)
     for number in range(6):
         image, label = dataset.read(number)
@@ -66,6 +69,7 @@ def test_gallery_from_enroll_to_removal(run, tmp_path):
     assert code == 0
     (answer,) = json.loads(out)
     assert (answer["name"], answer["num_people"]) == ("p0", 3)
+    assert "name=''" in run("gallery", gallery, "--remove", "")[2]
     assert run("gallery", gallery, "--remove", "p0")[0] == 0
     assert json.loads(run("gallery", gallery, "--json")[1])["people"] == {"p1": 2, "p2": 2}
     assert run("identify", gallery, A, *MODEL, "--threshold", "1")[0] == NO
@@ -86,16 +90,29 @@ def test_embed_writes_a_folder_and_names_what_it_left_out(run, tmp_path, folder)
 
 
 def test_identify_goes_on_after_a_photo_that_cannot_be_read(run, tmp_path):
-    gallery, broken = str(tmp_path / "people.db"), str(tmp_path / "broken.jpg")
+    gallery, broken, tiny = (str(tmp_path / name) for name in ("people.db", "broken.jpg", "tiny.png"))
     pathlib.Path(broken).write_text("nothing")
+    pathlib.Path(tiny).write_bytes(ksf.data.encode_png(np.zeros((1, 1, 3), np.uint8)))
     assert run("enroll", gallery, "Ann", A, *MODEL)[0] == 0
-    code, out, err = run("identify", gallery, broken, A, *MODEL, "--threshold", "0.9", "--json")
+    code, out, err = run("identify", gallery, broken, tiny, A, *MODEL, "--threshold", "0.9", "--json")
     assert (code, [answer["name"] for answer in json.loads(out)]) == (ERROR, ["Ann"])
     assert err.startswith(f"left out: {broken}: cannot be decoded")
+    assert f"left out: {tiny}: expected an aligned crop" in err
     code, out, err = run("identify", gallery, broken, *MODEL, "--threshold", "0.9", "--json")
     assert (code, out) == (ERROR, "")
     assert err.startswith(f"keras-sphereface identify: {broken}: cannot be decoded")
     assert "(threshold 0.9000, 1 person)" in run("identify", gallery, A, *MODEL, "--threshold", "0.9")[1]
+
+
+def test_names_of_files_that_are_no_text_are_printed(run, folder, tmp_path):
+    photo = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")  # in Latin-1
+    try:
+        pathlib.Path(photo).write_bytes((folder / A).read_bytes())
+    except OSError:
+        pytest.skip("this system has no such names")
+    assert run("enroll", str(tmp_path / "people.db"), "Ann", A, *MODEL)[0] == 0
+    code, out, _ = run("identify", str(tmp_path / "people.db"), photo, *MODEL, "--threshold", "0.9", "--json")
+    assert (code, json.loads(out)[0]["photo"]) == (0, photo)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +124,15 @@ def test_identify_goes_on_after_a_photo_that_cannot_be_read(run, tmp_path):
         (["verify", A, A, *MODEL, "--far", "1e-3"], "Known: none at all"),
         (["embed", "people", "--output", "x.txt", *MODEL], "x.txt"),
         (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
+        (["enroll", "", "Ann", A, *MODEL], "path=''"),
+        (["enroll", "x.db", "--folder", "people/p0", *MODEL], "people/p0: has no folders"),
         (["enroll", "x.db", "Ann", "model.keras", *MODEL], "cannot be decoded"),
         (["train", "nowhere", "--output", "x.keras"], "nowhere"),
+        (["evaluate", "cut.keras", "--pairs", "pairs.bin"], "cut.keras: not a .keras file"),
         (["train", "synthetic", "--output", "x.txt"], "x.txt"),
+        (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
+        (["pack", A, "packed"], f"{A}: a file stands where a folder is expected"),
+        (["pack", "people", f"{A}/train.rec"], f"{A}: a file stands where a folder is expected"),
     ],
 )
 def test_errors_are_one_line_without_a_traceback(run, words, message):
@@ -190,3 +213,9 @@ def test_detect_finds_and_cuts_out(run, shared, tmp_path):
     code, out, err = run("detect", str(broken), wall)
     assert (code, out) == (ERROR, f"{wall}: no face found\n")
     assert err.startswith(f"left out: {broken}: cannot be decoded")
+
+
+def test_crops_lie_as_the_photos_do_and_none_is_written_over():
+    photos = ["p/ann/1.jpg", "p/ann/1.png", "p/bob/1.jpg", "q/ann/1.jpg", "x/1.jpg", "p/bob/1.jpg"]
+    stems = detect._stems(["p", "q", "x/1.jpg"], photos)
+    assert [stems[photo].as_posix() for photo in photos[:-1]] == ["ann/1", "ann/1-2", "bob/1", "ann/1-3", "1"]

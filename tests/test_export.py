@@ -395,3 +395,42 @@ def test_a_model_in_16_bits_is_written_in_float32(tmp_path, rng, name, dtype):
     crops = rng.integers(0, 256, (4, 112, 112, 3)).astype("uint8")
     embeddings, expected = export.load(tmp_path / name, format)(crops), model.predict(crops, verbose=0)
     assert (np.sum(embeddings * expected, axis=1) > 0.999).all()
+
+
+def test_onnx_scales_the_numbers_of_a_vector(tmp_path):
+    images = keras.Input((8, 8, 3))
+    vectors = keras.layers.Dense(4)(keras.layers.Flatten()(images))
+    model = keras.Model(images, keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, -1.0])(vectors))
+    assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+
+
+def test_onnx_brings_the_shortest_embeddings_to_unit_length(tmp_path):
+    images = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(images)
+    model = keras.Model(images, keras.layers.Dense(4, kernel_initializer=keras.initializers.Constant(1e-14))(flat))
+    assert export.export(model, tmp_path / "m.onnx", "onnx").largest_difference < 1e-6
+
+
+@on_tensorflow
+def test_a_model_in_64_bits_is_written_in_float32(tmp_path):
+    images = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten(dtype="float64")(keras.layers.Rescaling(1 / 255, dtype="float64")(images))
+    model = keras.Model(images, keras.layers.Dense(4, dtype="float64")(flat))
+    assert export.export(model, tmp_path / "m.tflite", "litert").smallest_cosine > 0.99999
+
+
+@on_tensorflow
+def test_a_broken_litert_file_is_named(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"m\.tflite: LiteRT cannot load it .* Export the model again"):
+        export.load(tmp_path / "m.tflite", "litert")
+    with pytest.raises(FileNotFoundError, match=r"no\.tflite"):
+        export.load(tmp_path / "no.tflite", "litert")
+
+
+def test_onnx_of_layers_that_were_tuned_by_lora(tmp_path):
+    model = small("sfnet")
+    dense = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dense))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999

@@ -677,8 +677,18 @@ def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--dry-run", str(tmp_path / "out")]) == 0
     assert server.repos == {}
     assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
+    assert main([*arguments[:2], f"hf://{REPO}", *arguments[3:], "--dry-run", str(tmp_path / "out")]) == 0
+    assert f'load_pretrained("hf://{REPO}")' in (tmp_path / "out" / "README.md").read_text()
+    assert main([*arguments[:2], "no name", "--dry-run", str(tmp_path / "out")]) == 1
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("My project")
+    assert main([*arguments, "--dry-run", str(tmp_path / "project")]) == 1
+    assert (tmp_path / "project" / "README.md").read_text() == "My project"
+    told = capsys.readouterr().err.splitlines()
+    assert ["'no name'" in told[0], "project, with other files" in told[1]] == [True, True]
     assert main(arguments) == 0
     assert server.repos[REPO]["refs"]["main"] in capsys.readouterr().out
-    (tmp_path / "card.json").write_text('{"colour": 1}')
-    assert main(arguments) == 1
-    assert "colour" in capsys.readouterr().err
+    for content in (b'{"colour": 1}', b'{"data": "caf\xe9"}'):
+        (tmp_path / "card.json").write_bytes(content)
+        assert main(arguments) == 1
+        assert "card.json: not the fields of a model card" in capsys.readouterr().err

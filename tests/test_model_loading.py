@@ -305,3 +305,19 @@ def test_where_links_are_not_allowed_weights_are_copied(changed, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
     np.testing.assert_allclose(embeddings(load_pretrained(folder)), expected, atol=1e-6)
+
+
+def test_layers_that_were_tuned_by_lora(tmp_path):
+    """Keras keeps the tuned weights, and asks for two factors that the file does not have."""
+    images = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4)
+    model = build_embedder(keras.Model(images, dense(keras.layers.Flatten()(images))))
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
+    crops = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(crops))
+    model.save(tmp_path / "m.keras")
+    model_folder.write(model, tmp_path / "folder")
+    for path in (tmp_path / "m.keras", tmp_path / "folder"):
+        embeddings = keras.ops.convert_to_numpy(load_pretrained(path)(crops))
+        np.testing.assert_allclose(embeddings, expected, atol=1e-5)

@@ -142,3 +142,38 @@ def test_the_command_takes_it(tmp_path, capsys):
     arguments = ["evaluate", "patch_sfnet_celeba", "--pairs", str(pairs), "--bootstrap", "0", "--json"]
     assert main([*arguments, "--dtype", "bfloat16"]) == 0
     assert '"accuracy"' in capsys.readouterr().out
+
+
+def test_models_of_any_kind_inside_compute_in_it():
+    images = keras.Input((16, 16, 3))
+    inner = keras.Sequential([keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(5)])
+    whole = keras.Sequential([images, *inner.layers])
+    for backbone in (whole, keras.Model(images, inner(keras.layers.Rescaling(1 / 255)(images)))):
+        copy = with_dtype(ksf.embedder.build_embedder(backbone), "bfloat16")
+        (conv,) = (layer for layer in copy.layers if isinstance(layer, keras.layers.Conv2D))
+        assert (conv.compute_dtype, copy.layers[-1].compute_dtype) == ("bfloat16", "float32")
+
+
+def test_two_networks_of_one_architecture_side_by_side(tmp_path):
+    """Their layers have the same names, which one model does not take twice."""
+    sizes = {"embedding_dim": 8, "channels": (4, 4, 4, 4), "input_shape": (16, 16, 3)}
+    first, second = (ksf.backbones.SFNet4(name=name, **sizes) for name in "ab")
+    images = keras.Input((16, 16, 3))
+    both = ksf.embedder.build_embedder(keras.Model(images, keras.layers.Concatenate()([first(images), second(images)])))
+    crops = IMAGES[:, :16, :16]
+    expected = keras.ops.convert_to_numpy(both(crops))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(with_dtype(both, "float32")(crops)), expected, atol=1e-6)
+    ksf.model_folder.write(both, tmp_path / "folder")
+    for load in (ksf.load_pretrained, keras.saving.load_model):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(load(tmp_path / "folder")(crops)), expected, atol=1e-6)
+    assert {layer.name for layer in first.layers} == {layer.name for layer in second.layers}  # as they were
+
+
+def test_models_that_do_not_unfold_are_refused():
+    class Inner(keras.Model):
+        def call(self, images):
+            return keras.ops.mean(images, axis=(1, 2))
+
+    images = keras.Input((16, 16, 3))
+    with pytest.raises(ValueError, match="functional Keras models"):
+        with_dtype(keras.Model(images, Inner()(images)), "bfloat16")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -114,6 +115,11 @@ def test_load_embedded(toy, rng):
     cosines = (model.predict(images, verbose=0) * embedder.predict(images, verbose=0)).sum(axis=1)
     np.testing.assert_allclose(cosines, 1, atol=1e-4)  # stored in float16
     assert model.name == "toy"
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert load_pretrained().get_layer(embedder.layers[1].name).compute_dtype == "float32"  # the model's own
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_damaged_or_missing_weights_are_refused(toy):

@@ -123,6 +123,25 @@ def test_a_picture_belongs_to_one_person_and_nothing_is_half_added(tmp_path):
     assert ours.gallery.people() == {"Ann": 1}
 
 
+def test_embeddings_of_another_length_are_not_added():
+    with Gallery() as gallery:
+        gallery.add("Ann", [b"1"], np.float32([[0.6, 0.8]]))
+        with pytest.raises(ValueError, match=r"shape \(n, 2\)"):
+            gallery.add("Bob", [b"2"], np.float32([[0.6, 0.8, 0.0]]))
+        assert gallery.faces_after()[1] == ["Ann"]
+
+
+def test_a_name_is_one_however_it_is_typed():
+    with Gallery() as gallery:
+        for number, name in enumerate(("Zo\u00e9", "Zoe\u0301", " Zo\u00e9 ")):  # typed; a folder of macOS; with blanks
+            gallery.add(name, [bytes([number])], np.float32([[0.6, 0.8]]))
+        assert gallery.people() == {"Zo\u00e9": 3}
+        assert gallery.remove(" Zoe\u0301") == 3
+        gallery.add("\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", [b"3"], np.float32([[0.6, 0.8]]))  # Ali-Reza
+        with pytest.raises(ValueError, match="printable"):
+            gallery.add("\u200c", [b"4"], np.float32([[0.6, 0.8]]))
+
+
 def test_another_model_is_refused(tmp_path):
     path = tmp_path / "people.db"
     recognizer(gallery=path).enroll("Ann", RED)
@@ -232,6 +251,14 @@ def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):
         (lambda r: r.verify(None, RED), "NoneType"),
         (lambda r: r.verify(RED, RED[:50]), "expected an aligned crop"),
         (lambda r: r.verify(RED, RED, threshold=2), "threshold=2"),
+        (lambda r: r.verify(RED, RED, threshold="0.5"), "threshold='0.5'"),
+        (lambda r: r.verify(RED, RED, far="1e-3"), "far='1e-3'"),
+        (lambda r: recognizer(thresholds={1e-3: "high"}), "Expected thresholds"),
+        (lambda r: recognizer(gallery=""), "path=''"),
+        (lambda r: r.gallery.add("Ann", [b"1"], np.ones(3)), "shape"),
+        (lambda r: r.gallery.add("Ann", [b"1"], np.ones((2, 3))), "as many digests"),
+        (lambda r: r.gallery.add("Ann", [b"1"], np.full((1, 3), np.nan)), "NaN"),
+        (lambda r: r.gallery.remove("Ann\udce9"), "printable"),
         (lambda r: r.verify(RED, RED, threshold=0.5, far=1e-2), "not both"),
         (lambda r: r.verify("no_such.jpg", RED), "no_such.jpg"),
         (lambda r: r.embed([]), "empty list"),
@@ -276,3 +303,27 @@ def test_embedding_files_come_back_exactly(tmp_path, rng, suffix):
     np.testing.assert_array_equal(found[1], rows)
     with pytest.raises(ValueError, match=r"faces\.txt"):
         write_embeddings(tmp_path / "faces.txt", names, rows)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".csv"])
+def test_names_of_files_that_are_no_text_are_written(tmp_path, suffix):
+    path = tmp_path / f"faces{suffix}"
+    write_embeddings(path, ["caf\udce9.jpg"], np.ones((1, 2)))  # the name in Latin-1
+    if suffix == ".npz":
+        assert np.load(path)["names"].tolist() == ["caf\udce9.jpg"]
+    else:
+        assert b"caf\\udce9.jpg" in path.read_bytes()
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(ValueError, match="a folder"):
+        write_embeddings(tmp_path / f"folder{suffix}", [], np.ones((0, 2)))
+
+
+def test_an_onnx_file_of_one_image_at_a_time_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs the extra [export]")
+    pytest.importorskip("onnxruntime", reason="needs the extra [export]")
+    ends = ([onnx.helper.make_tensor_value_info(name, 1, [1, 112, 112, 3])] for name in ("images", "embeddings"))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["embeddings"])], "one", *ends)
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=r"m\.onnx: expected one float input .* of any n.* Received: \[1, 112,"):
+        Recognizer(tmp_path / "m.onnx", detector=None)

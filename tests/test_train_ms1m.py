@@ -94,7 +94,14 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
 
 
 @pytest.mark.slow
-def test_wrong_flags_are_refused_in_a_line():
+def test_wrong_flags_are_refused_in_a_line(tmp_path):
+    result = run("--data_dir=nowhere", f"--output_dir={tmp_path}")
+    assert result.returncode != 0
+    assert result.stderr.endswith("\nnowhere/train.rec: there is no such file or folder\n")
+    assert "Traceback" not in result.stderr
+    result = run("--pairs=lfw")
+    assert result.returncode != 0
+    assert "--pairs=['lfw']: must be FILE.bin or FOLDER:PAIRS.txt" in result.stderr
     result = run("--margin=0.5")
     assert result.returncode != 0
     assert "margin" in result.stderr

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import pathlib
+import tempfile
 from collections.abc import Sequence
 
 import keras
@@ -115,6 +116,22 @@ class Checkpoint(keras.callbacks.Callback):
             )
         for name in changed:
             log.warning("The run goes on with %s=%r instead of %r", name, self.run[name], saved[name])
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Makes the folder, so that one that cannot be written to is known before the first checkpoint.
+
+        Raises:
+            CheckpointError: If the folder cannot be made, or written to.
+        """
+        if distribution.is_chief():
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=self.folder):
+                    pass
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.folder}: checkpoints cannot be written there ({one_line(error)}). Choose another folder"
+                ) from error
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remembers how many batches came before."""

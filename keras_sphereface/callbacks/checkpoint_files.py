@@ -1,6 +1,6 @@
 """Checkpoints as files: written whole or not at all, recognised by their checksum, the last ones kept. No Keras here.
 
-A checkpoint is a pair: `epoch-000012.npz` and `epoch-000012.json`, which has the checksum of the first and is
+A checkpoint is a pair: `epoch-000012.npz` and `epoch-000012.json`, which has the checksums of both and is
 written last. Without it, or where the checksum does not fit, the checkpoint counts as half-written.
 """
 
@@ -73,7 +73,7 @@ class CheckpointFiles:
             os.replace(temporary, path)
             sync_folder(self.folder)
             with atomic_writer(_description_path(path)) as file:
-                file.write(json.dumps(description).encode())
+                file.write(json.dumps({**description, "seal": _seal(description)}).encode())
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -100,9 +100,15 @@ def _read_description(path):
     description = json.loads(_description_path(path).read_bytes())
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"its description is not of format {FORMAT}")
-    if _sha256(path) != description.get("sha256"):
+    seal = description.pop("seal", None)  # older ones have none
+    if seal not in (None, _seal(description)) or _sha256(path) != description.get("sha256"):
         raise ValueError("its checksum is wrong")
     return description
+
+
+def _seal(description):
+    """The SHA-256 of a description: a flipped bit may leave its JSON well-formed."""
+    return hashlib.sha256(json.dumps(description).encode()).hexdigest()
 
 
 def _sha256(path):

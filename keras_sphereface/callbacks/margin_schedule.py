@@ -9,7 +9,8 @@ class MarginSchedule(keras.callbacks.Callback):
     r"""Raises the head's margin in steps: $m = \min(m_{final}, m_{start} + \Delta m \lfloor step / interval \rfloor)$.
 
     The paper starts heads without feature normalization at no margin this way. The margin is a saved variable of the head
-    (`head.current_margin`) and the step is the optimizer's, so that a restarted run goes on where it was.
+    (`head.current_margin`) and the step is the optimizer's, so that a restarted run goes on where it was. Batches whose
+    gradients are accumulated are one step.
 
     Args:
         increase: What is added at each step up, above 0.
@@ -34,7 +35,7 @@ class MarginSchedule(keras.callbacks.Callback):
             raise ValueError(f"`interval` must be an integer of at least 1. Received: interval={interval!r}")
         self.increase, self.interval = float(increase), interval
         self.start, self.final = start, final
-        self._epoch_start = 0
+        self._first_batch, self._batches_per_step = 0, 1
         self._current = None
 
     def margin_at(self, step: int) -> float:
@@ -45,13 +46,15 @@ class MarginSchedule(keras.callbacks.Callback):
         return min(final, start + self.increase * (step // self.interval))
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Reads the optimizer's step."""
-        self._epoch_start = value_of(self.model.optimizer.iterations)
+        """Reads how many batches the optimizer has had."""
+        optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
+        self._first_batch = value_of(optimizer._iterations)  # `iterations` counts only whole steps
+        self._batches_per_step = optimizer.gradient_accumulation_steps or 1
         self._current = None
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Sets the margin if it is another than before."""
-        margin = self.margin_at(self._epoch_start + batch)
+        margin = self.margin_at((self._first_batch + batch) // self._batches_per_step)
         if margin == self._current:
             return
         if hasattr(self.model, "jax_state_sync"):

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from keras_sphereface import errors
 from keras_sphereface.cli.start import start_keras
 from keras_sphereface.version import __version__
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in argv if not word.startswith("-")), None)
     args = build_parser(command).parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):  # a photo's name may be no text, or none in the terminal's encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if args.needs_keras:
             start_keras(show_all=args.debug)
@@ -87,17 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        print(f"keras-sphereface {args.command}: {one_line(error)}", file=sys.stderr)
+        print(f"keras-sphereface {args.command}: {error_line(error)}", file=sys.stderr)
         return ERROR
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error in one line."""
-    if isinstance(error, FileNotFoundError) and error.filename is not None:
-        return f"{error.filename}: there is no such file or folder"
-    if isinstance(error, IsADirectoryError) and error.filename is not None:
-        return f"{error.filename}: expected a file, this is a folder"
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    text = " ".join(text.split()) or "no message"
+def error_line(error: Exception) -> str:
+    """The message of an error in one line, with its kind where nothing in the package raises it on purpose."""
+    text = errors.message(error)
     expected = isinstance(error, ValueError | OSError | ImportError | TypeError | RuntimeError | LookupError)
     return text if expected else f"{type(error).__name__}: {text} (--debug shows where)"

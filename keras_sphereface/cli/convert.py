@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 def _check_paths(args):
     """Refuses impossible outputs before the work rather than after it."""
     for option, path, suffix in [("--output", args.output, MODEL_SUFFIX), ("--head", args.head, HEAD_SUFFIX)]:
-        if path and not path.endswith(suffix):
+        if path is not None and not path.endswith(suffix):
             raise ValueError(f"{option} must end in {suffix}. Received: {path}")
     if args.head and args.no_head:
         raise ValueError(

@@ -5,11 +5,13 @@
   keras-sphereface detect photos/ --json
 
 Prints each face's box (left, top, right, bottom), confidence and five points in pixels. --output writes aligned PNG
-crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's). Exit code 3: at least one photo
-has no face; 1: at least one could not be read, and is named on stderr.
+crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's), in folders as the photos are. Exit
+code 3: at least one photo has no face; 1: at least one could not be read, and is named on stderr.
 """
 
 import argparse
+import itertools
+import os
 import pathlib
 
 from keras_sphereface.cli import ERROR, NO, options
@@ -36,6 +38,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     photos, found, failed = options.list_photos(args.photos), [], {}
+    stems = _stems(args.photos, photos)
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
         with options.leaving_out(failed, photo):
             image = read_image(photo)
@@ -43,7 +46,8 @@ def run(args: argparse.Namespace) -> int | None:
                 faces = aligner.faces(image, photo)
             except NoFaceError:
                 faces = []
-            crops = _write(args, aligner(image, photo), photo) if args.output and faces else [None] * len(faces)
+            write = args.output and faces
+            crops = _write(args.output / stems[photo], aligner(image, photo)) if write else [None] * len(faces)
             found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
     options.say_left_out(failed, photos)
     options.show(args, found, "\n".join(_lines(found)))
@@ -52,13 +56,24 @@ def run(args: argparse.Namespace) -> int | None:
     return None if all(one["faces"] for one in found) else NO
 
 
-def _write(args, crops, photo):
+def _stems(paths, photos):
+    """Where each photo's crops go: its place in the folder that was given, with a number where that is another photo's."""
+    stems, taken = {}, set()
+    for photo in dict.fromkeys(photos):
+        folders = (path for path in paths if pathlib.Path(path) in pathlib.Path(photo).parents)
+        inside = pathlib.Path(os.path.relpath(photo, next(folders, os.path.dirname(photo)))).with_suffix("")
+        others = (inside.with_name(f"{inside.name}-{number}") for number in itertools.count(2))
+        stems[photo] = next(stem for stem in itertools.chain([inside], others) if stem not in taken)
+        taken.add(stems[photo])
+    return stems
+
+
+def _write(stem, crops):
     """Writes crops beside each other; returns their paths."""
     from keras_sphereface.data.images import encode_png
 
-    args.output.mkdir(parents=True, exist_ok=True)
-    stem = "_".join(pathlib.Path(photo).with_suffix("").parts[-2:]).strip("./")
-    paths = [args.output / f"{stem}_{number}.png" for number in range(len(crops))]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(f"{stem.name}_{number}.png") for number in range(len(crops))]
     for path, crop in zip(paths, crops):
         path.write_bytes(encode_png(crop))
     return paths

@@ -10,7 +10,7 @@ name and its numbers on each line. A photo without a face, or that cannot be rea
 
 import argparse
 
-from keras_sphereface.cli import one_line, options
+from keras_sphereface.cli import error_line, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     check_path(args.output)
     photos, failed = options.list_photos(args.photos), {}
     recognizer = options.make_recognizer(args, batch_size=args.batch_size)
-    remember = None if args.strict else lambda photo, error: failed.__setitem__(photo, one_line(error))
+    remember = None if args.strict else lambda photo, error: failed.__setitem__(photo, error_line(error))
     embeddings = recognizer.embed(photos, on_error=remember)
     usable = ~np.isnan(embeddings).any(axis=1) if embeddings.shape[1] else np.zeros(len(photos), bool)
     options.say_left_out(failed, photos, f"; {args.output} is not written")

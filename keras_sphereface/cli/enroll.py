@@ -38,4 +38,6 @@ def _people(folder):
     import pathlib
 
     folders = sorted(path for path in pathlib.Path(folder).iterdir() if path.is_dir() and path.name[0] != ".")
+    if not folders:
+        raise ValueError(f"{folder}: has no folders. Expected one folder of photos per person, named as the person")
     return {path.name: [path] for path in folders}

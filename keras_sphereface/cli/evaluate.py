@@ -11,7 +11,7 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 
 import argparse
 import json
-import os
+import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flip", choices=FLIPS, default="sum", help="flip-test fusion (default: %(default)s)")
     parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
     options.add_dtype(parser)
-    parser.add_argument("--batch-size", type=_positive, default=64, help="images per block (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=options.positive, default=64, help="images per block (default: %(default)s)"
+    )
     parser.add_argument("--threshold", type=float, help="report the accuracy at this threshold instead of by folds")
     parser.add_argument(
         "--bootstrap", type=int, default=REPLICATES, help="draws for the intervals, 0 for none (default: %(default)s)"
@@ -94,12 +96,16 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
 def run_ijb(args: argparse.Namespace) -> "IJBReport":
     """Returns the report on IJB-B or IJB-C."""
     from keras_sphereface.ijb_evaluator import evaluate_ijb
+    from keras_sphereface.model_folder import sha256
 
     if args.flip == "concat":
         raise ValueError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
-    features = _needed(args, "ijb", "features")
+    for option in ("crop", "threshold"):
+        if getattr(args, option) is not None:
+            raise ValueError(f"--{option} is for pairs, IJB's protocol has none. Received: --{option} with --ijb")
+    features, model = _needed(args, "ijb", "features"), load_model(args.model, args.dtype)
     return evaluate_ijb(
-        load_model(args.model, args.dtype),
+        model,
         args.ijb,
         args.subset,
         features,
@@ -107,6 +113,7 @@ def run_ijb(args: argparse.Namespace) -> "IJBReport":
         batch_size=args.batch_size,
         detector_score=not args.no_detector_score,
         norm_weighting=not args.no_norm,
+        model_signature=None if hasattr(model, "get_weights") else sha256(args.model),
     )
 
 
@@ -137,7 +144,7 @@ def _load(name):
         from keras_sphereface.recognition.models import OnnxModel
 
         return OnnxModel(name)
-    if name.endswith(".keras") and os.path.isfile(name):
+    if name.endswith(".keras") and zipfile.is_zipfile(name):
         import keras
 
         import keras_sphereface.heads  # noqa: F401  registers the package's layers for loading
@@ -152,11 +159,4 @@ def _needed(args, option, other):
     value = getattr(args, other)
     if value is None:
         raise ValueError(f"--{option} needs --{other} as well. Received: no --{other}")
-    return value
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
     return value

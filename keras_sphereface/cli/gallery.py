@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> None:
     from keras_sphereface.recognition import Gallery
 
     with Gallery(options.existing_gallery(args.gallery)) as gallery:
-        removed = gallery.remove(args.remove) if args.remove else 0
+        removed = 0 if args.remove is None else gallery.remove(args.remove)
         people = gallery.people()
-    lines = [f"removed {args.remove}: {removed} faces"] if args.remove else []
+    lines = [f"removed {args.remove}: {removed} faces"] if removed else []
     lines += [f"{count:6d}  {name}" for name, count in people.items()] or ["nobody is enrolled"]
     options.show(args, {"removed": removed, "people": people}, "\n".join(lines))

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.cli import one_line
+from keras_sphereface.cli import error_line
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def leaving_out(failed: dict[str, str], photo: str) -> Iterator[None]:
     try:
         yield
     except (NoFaceError, FileFormatError, OSError) as error:
-        failed[photo] = one_line(error)
+        failed[photo] = error_line(error)
 
 
 def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str = "") -> None:

@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> None:
         files = packer.write_recordio(output)
     else:
         files = packer.write_tfrecord(output)
-    counts = {"images": packer.count, "people": len(faces.class_names), "kept": packer.kept, "broken": len(packer.bad)}
+    counts = {"images": packer.count, "people": len(packer.people), "kept": packer.kept, "broken": len(packer.bad)}
     options.show(
         args,
         {"files": files, **counts},
-        f"Packed {packer.count} images of {len(faces.class_names)} people into {', '.join(files)} "
+        f"Packed {packer.count} images of {len(packer.people)} people into {', '.join(files)} "
         f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
         f"{len(packer.bad)} broken and left out.",
     )
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def _output(output, form):
     path = pathlib.Path(output)
     form = form or ("tfrecord" if path.suffix.startswith(".tfrec") else "recordio")
-    if path.is_dir() or not path.suffix:
+    if path.is_dir() or not path.suffix.startswith((".rec", ".tfrec")):  # a dot in a folder's name is no suffix
         path /= "train.rec" if form == "recordio" else "train.tfrecord"
     return path, form
 
@@ -88,6 +88,7 @@ class Packer:
     def __init__(self, faces: FaceFolder, image_size: Size, quality: int, bad: BadRecords):
         self.faces, self.image_size, self.quality, self.bad = faces, image_size, quality, bad
         self.count = self.kept = 0
+        self.people = []  # those with a sound image; their places are the labels
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
         """Writes train.rec, .idx and property; returns the names of the files."""
@@ -96,7 +97,7 @@ class Packer:
         with RecordIOWriter(path) as writer:
             for data, label in self._images():
                 writer.add(data, label)
-        write_property(path.parent, len(self.faces.class_names), self.image_size)
+        write_property(path.parent, len(self.people), self.image_size)
         return [os.fspath(path), f"{path.stem}.idx", "property"]
 
     def write_tfrecord(self, path: pathlib.Path) -> list[str]:
@@ -105,7 +106,7 @@ class Packer:
 
         with TFRecordWriter(path) as writer:
             for data, label in self._images():
-                writer.add(data, label, self.faces.class_names[label])
+                writer.add(data, label, self.people[label])
         return [os.fspath(path)]
 
     def _images(self):
@@ -119,7 +120,13 @@ class Packer:
                 self.bad.add(name, error)
                 continue
             self.count += 1
-            yield data, label
+            if self.faces.class_names[label] not in self.people[-1:]:
+                self.people.append(self.faces.class_names[label])
+            yield data, len(self.people) - 1
+        if not self.count:
+            raise FileFormatError(
+                f"{self.faces.root}: none of its images can be read. Repair them; nothing was written."
+            )
 
     def _bytes(self, path):
         data = pathlib.Path(path).read_bytes()

@@ -14,6 +14,8 @@ import argparse
 import pathlib
 from collections.abc import Iterable
 
+from keras_sphereface.cli import options
+
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 120
 
@@ -29,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(digits, "the file to write: .png, .svg, .pdf, or .gif for the whole training")
     _add_margins(digits, "softmax and every margin of the package")
     digits.add_argument("--dimensions", type=int, choices=(2, 3), default=2, help="default: %(default)s")
-    digits.add_argument("--epochs", type=int, default=60, help="passes over 1,347 digits (default: %(default)s)")
+    digits.add_argument(
+        "--epochs", type=options.positive, default=60, help="passes over 1,347 digits (default: %(default)s)"
+    )
     digits.add_argument("--seed", type=int, default=0, help="of the split, weights and order (default: %(default)s)")
 
     curves = pictures.add_parser("curves", help="ROC or DET of several reports in one picture")

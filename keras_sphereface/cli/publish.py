@@ -29,6 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """Runs `publish`; the Hub token comes from the environment (HF_TOKEN) or the login."""
     from keras_sphereface import hub, model_card, model_folder, presets
 
+    repo_id = hub.checked_repo_id(args.repo_id)
+    if args.dry_run:
+        _check_folder(args.dry_run)
     model = hub.load_pretrained(args.model)
     if args.card:
         card = _read_card(args.card)
@@ -36,12 +39,12 @@ def run(args: argparse.Namespace) -> None:
         card = model_card.from_preset(presets.get(args.model)) if args.model in presets.names() else model_card.Card()
     if args.dry_run:
         description = model_folder.write(model, args.dry_run, card.description_fields())
-        text = model_card.render(card, args.repo_id, description)
+        text = model_card.render(card, repo_id, description)
         (args.dry_run / model_card.FILE).write_text(text, encoding="utf-8")
         options.show(args, {"folder": str(args.dry_run), **description}, f"wrote {args.dry_run}")
         return
     published = hub.push_to_hub(
-        model, args.repo_id, card, private=args.private, revision=args.revision, message=args.message
+        model, repo_id, card, private=args.private, revision=args.revision, message=args.message
     )
     text = (
         f"published hf://{published.repo_id} at {published.revision}\n{published.url}\n"
@@ -50,12 +53,20 @@ def run(args: argparse.Namespace) -> None:
     options.show(args, dataclasses.asdict(published), text)
 
 
+def _check_folder(folder):
+    """Refuses a folder of somebody else's files, whose README.md would be lost."""
+    from keras_sphereface import model_folder
+
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / model_folder.PRESET).is_file():
+        raise ValueError(f"--dry-run must be a new folder, or one with a model. Received: {folder}, with other files")
+
+
 def _read_card(path):
     from keras_sphereface import model_card
 
     try:
         return model_card.Card(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not the fields of a model card ({error}). See keras_sphereface.model_card.Card"
         ) from error

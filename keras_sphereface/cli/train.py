@@ -16,6 +16,7 @@ import pathlib
 from keras_sphereface.cli import options
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
+WITHOUT_MARGIN = ("NormFace", "Softmax")
 SYNTHETIC = "synthetic"
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
@@ -148,6 +149,8 @@ def _make_trainer(args, num_classes):
     from keras_sphereface.classifier import FaceClassifier
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
+    if "margin" in given and args.head in WITHOUT_MARGIN:
+        raise ValueError(f"--margin: {args.head} has none. Received: --margin {args.margin}; leave it out")
     head = getattr(heads, args.head)(num_classes, **given)
     trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim, dtype=args.dtype), head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)

@@ -1,6 +1,7 @@
 """`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ def convert(
     Raises:
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
             of another shape or not finite; it names them.
-        ValueError: If the architecture is unknown, or `image_mean` or `image_std` is not finite.
+        ValueError: If the architecture is unknown, or `image_mean` or `image_std` is no finite number.
         MissingDependencyError: If PyTorch is not installed.
 
     Example:
@@ -62,8 +63,8 @@ def convert(
     """
     known = table.get(architecture)
     for argument, value in {"image_mean": image_mean, "image_std": image_std}.items():
-        if value is not None and not math.isfinite(value):
-            raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value}")
+        if value is not None and not (isinstance(value, numbers.Real) and math.isfinite(value)):
+            raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
     content = checkpoint.read(path, include_head)
     tensors = table.canonical_names(known, content.backbone)
     backbone = table.build(

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_sphereface.data.bin_reader import load_bin_pickle
 from keras_sphereface.data.bin_values import Blob, LazyArray
+from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError
@@ -81,14 +82,8 @@ def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
     encode = _ENCODERS[encoding]
     unique = [encode(pairs.image(index)) for index in range(pairs.num_images)]
     images = [unique[index] for pair in zip(pairs.left, pairs.right) for index in pair]
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            pickle.dump((images, [bool(flag) for flag in pairs.mated]), file, protocol=PICKLE_PROTOCOL)
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with atomic_writer(path) as file:
+        pickle.dump((images, [bool(flag) for flag in pairs.mated]), file, protocol=PICKLE_PROTOCOL)
 
 
 def _read_flags(flags, path):

@@ -111,7 +111,10 @@ class _Machine:
         else:
             method = getattr(self, f"_op_{name.lower()}", None)
             if method is None:
-                raise _Refused(f"instruction {name} ({repr(argument)[:40]}) is refused: a pair file does not need it.")
+                raise _Refused(
+                    f"instruction {name} ({repr(argument)[:40]}) is refused: a pair file does not need it. "
+                    "Check that it is a .bin pair file, or get it again."
+                )
             method(argument)
 
     def _push_blob(self, name, position):

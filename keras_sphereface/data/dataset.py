@@ -12,7 +12,7 @@ from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.devices import cpu_cores
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, MissingDependencyError
 from keras_sphereface.hints import Path, Size
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class FaceDataset:
     def __init__(self, source: Any, max_bad: int = 100, strict: bool = False):
         self.source = source
         self.num_images, self.num_classes = int(source.num_images), int(source.num_classes)
-        self.image_size = tuple(int(side) for side in source.image_size)
+        self.image_size = _check_size(source.image_size)
+        if self.num_classes < 1:
+            raise ValueError(f"num_classes must be 1 or larger. Received: num_classes={self.num_classes}")
         self.class_names = source.class_names
         self.bad = BadRecords(source.name, max_bad, strict)
 
@@ -132,9 +134,15 @@ class FaceDataset:
             A `tf.data.Dataset` of `(images, labels)`: uint8 `(batch, height, width, 3)`, RGB, and int32 `(batch,)`.
 
         Raises:
+            MissingDependencyError: If TensorFlow is not installed; `sequence` does without.
             ValueError: If an argument is out of its range.
         """
-        from keras_sphereface.data.tensorflow_view import as_tf_data
+        try:
+            from keras_sphereface.data.tensorflow_view import as_tf_data
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"`batches` needs TensorFlow ({error}). `sequence` does without, with the same arguments."
+            ) from error
 
         backend = loaders.TensorFlowBackend
         loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
@@ -289,6 +297,14 @@ def synthetic(
     from keras_sphereface.data.synthetic_faces import SyntheticSource
 
     return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
+
+
+def _check_size(image_size):
+    """Returns `(height, width)` as ints."""
+    sides = np.asarray(image_size)
+    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
+        raise ValueError(f"image_size must be (height, width) in whole pixels. Received: image_size={image_size!r}")
+    return tuple(sides.tolist())
 
 
 def _cores():

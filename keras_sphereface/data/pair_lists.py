@@ -256,8 +256,9 @@ def _lfw_header(path, lines):
 def _lfw_pair(path, number, fields, mated):
     people = fields[:1] * 2 if mated else fields[0::2]
     pictures = fields[1:] if mated else fields[1::2]
-    if len(fields) != (3 if mated else 4) or not all(picture.isdecimal() for picture in pictures):
-        expected = "a mated pair 'name n1 n2'" if mated else "a nonmated pair 'name1 n1 name2 n2'"
+    good = len(fields) == (3 if mated else 4) and all(picture.isdecimal() for picture in pictures)
+    if not good or mated != (people[0] == people[1]):
+        expected = "a mated pair 'name n1 n2'" if mated else "a nonmated pair 'name1 n1 name2 n2' of two people"
         raise _broken(path, number, fields, expected)
     (left, right), (first, second) = people, map(int, pictures)
     return number, (left, first), (right, second), mated

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -53,9 +52,12 @@ class RecordIOWriter:
             except BaseException as error:
                 self._stack.__exit__(type(error), error, error.__traceback__)
                 raise
+        index = self.path.with_suffix(".idx")
+        if exception[0] is None:
+            index.unlink(missing_ok=True)  # an older file's: if this process is killed now, the index is rebuilt
         self._stack.__exit__(*exception)
         if exception[0] is None:
-            write_index(os.path.splitext(self.path)[0] + ".idx", range(len(self._offsets)), self._offsets)
+            write_index(index, range(len(self._offsets)), self._offsets)
 
     def add(self, data: bytes, label: float | Sequence[float]) -> None:
         """Appends an image.

@@ -70,7 +70,8 @@ class WeightedRates:
                 right = (self.scores >= self.threshold) == self.mated
                 rates["accuracy"] = weights @ right / weights.sum(axis=1)
             elif self.folds:
-                rates["accuracy"] = np.nanmean([self._accuracy(weights, *fold) for fold in self.folds], axis=0)
+                folds = np.array([self._accuracy(weights, *fold) for fold in self.folds])
+                rates["accuracy"] = np.nansum(folds, axis=0) / np.sum(~np.isnan(folds), axis=0)
         lost = (num_mated[:, 0] == 0) | (num_nonmated[:, 0] == 0)
         return {name: np.where(lost, np.nan, values) for name, values in rates.items()}
 
@@ -147,7 +148,7 @@ def intervals(rates, mated, identities=None, replicates=1000, seed=0, confidence
         confidence: Share of replicates inside the interval. Defaults to `0.95`.
 
     Returns:
-        A dict from the rate's name to `(low, high)`.
+        A dict from the rate's name to `(low, high)`, without the rates that no draw could tell.
     """
     generator = np.random.default_rng(seed)
     num_pairs = len(mated)
@@ -168,7 +169,9 @@ def intervals(rates, mated, identities=None, replicates=1000, seed=0, confidence
             values.append(rates(weights))
             bar.update(count)
     edges = [(1 - confidence) / 2, (1 + confidence) / 2]
+    drawn = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
     return {
-        name: tuple(float(edge) for edge in np.nanquantile(np.concatenate([part[name] for part in values]), edges))
-        for name in values[0]
+        name: tuple(float(edge) for edge in np.nanquantile(draws, edges))
+        for name, draws in drawn.items()
+        if not np.isnan(draws).all()
     }

@@ -129,7 +129,7 @@ def _open(path):
         file = h5py.File(path, "r")
     except OSError as error:
         raise FileFormatError(
-            f"{path}: not a whole HDF5 file ({error}). Delete it and extract the features again"
+            f"{path}: not a whole HDF5 file ({error}). Choose another path; delete it if it is a broken feature file"
         ) from error
     if not {"features", "valid_rows"} <= set(file) or "format" not in file.attrs:
         file.close()
@@ -165,6 +165,7 @@ def _embed(embed, images, names, start):
 
 def _create(path, head, count, blocks):
     """Makes the file with all its space under another name first: at `path` it is always complete in structure."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     temporary = f"{path}.tmp"
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)

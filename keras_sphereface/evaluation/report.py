@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,6 +30,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
+def scientific(rate: float) -> str:
+    """Formats a rate limit, e.g. `1e-03` or `2.5e-01`."""
+    return np.format_float_scientific(rate, precision=3, trim="-")
+
+
 def table(rows: Iterable[tuple[str, str]]) -> str:
     """Formats (label, text) rows as lines of one width."""
     width = max([LABEL_WIDTH, *(len(label) for label, _ in rows)])
@@ -46,9 +52,13 @@ def save_json(values: dict, path: Path) -> None:
     if folder:
         os.makedirs(folder, exist_ok=True)
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 @dataclasses.dataclass
@@ -120,9 +130,11 @@ class VerificationReport:
         rows = [row for row in rows if not row[1].startswith("-")]
         for far, point in self.tar_at_far.items():
             if point is not None:
-                rows.append((f"TAR at FAR {far:.0e}", self._rate(f"tar@{far:g}", point.tar) + _at(point.threshold)))
+                rows.append(
+                    (f"TAR at FAR {scientific(far)}", self._rate(f"tar@{far:g}", point.tar) + _at(point.threshold))
+                )
             else:
-                rows.append((f"TAR at FAR {far:.0e}", "too few nonmated scores"))
+                rows.append((f"TAR at FAR {scientific(far)}", "too few nonmated scores"))
         return rows
 
     def _rate(self, name, value):

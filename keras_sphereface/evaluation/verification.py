@@ -1,5 +1,6 @@
 """1:1 verification: what a list of scores says about a face model."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
 from keras_sphereface.evaluation.counts import accept_counts, check_mated, check_scores, operating_point
-from keras_sphereface.evaluation.report import VerificationReport, signature
+from keras_sphereface.evaluation.report import VerificationReport, scientific, signature
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 REPLICATES = 1000
@@ -62,8 +63,8 @@ def verification(
         `VerificationReport`. With comparisons of one kind only, every rate is `None` and a note says why.
 
     Raises:
-        ValueError: If a score is NaN or infinite, shapes differ, there are no comparisons, or `identities` contradict
-            `mated`.
+        ValueError: If a score is NaN or infinite, shapes differ, there are no comparisons, `identities` contradict
+            `mated`, or another argument is out of its range.
 
     Example:
     >>> verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], bootstrap=0).auc
@@ -74,6 +75,7 @@ def verification(
     folds = _check_folds(folds, len(scores))
     _check_identities(identities, mated)
     _check_fars(fars)
+    _check_choices(threshold, bootstrap, seed)
     num_folds = 0 if folds is None or threshold is not None else len(np.unique(folds))
     num_mated = int(mated.sum())
     report = VerificationReport(
@@ -139,7 +141,7 @@ def _notes(report, num_folds, threshold, identities):
     if unsupported:
         needed = metrics.nonmated_needed(max(unsupported))
         notes.append(
-            f"TAR at FAR {max(unsupported):.0e} and below is left out: it needs at least {needed} nonmated scores, "
+            f"TAR at FAR {scientific(max(unsupported))} and below is left out: it needs at least {needed} nonmated scores, "
             f"there are {report.num_nonmated}"
         )
     if report.intervals and identities is None:
@@ -203,8 +205,15 @@ def _check_identities(identities, mated):
         row = int(wrong[0])
         raise ValueError(
             f"Expected mated pairs, and only those, to have equal identities. Received: mated[{row}]={mated[row]}, "
-            f"identities {identities[0][row]!r} and {identities[1][row]!r}"
+            f"identities {identities[0][row]} and {identities[1][row]}"
         )
+
+
+def _check_choices(threshold, bootstrap, seed):
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
+    if bootstrap < 0 or seed < 0:
+        raise ValueError(f"Expected bootstrap and seed from 0 on. Received: bootstrap={bootstrap}, seed={seed}")
 
 
 def _check_fars(fars):

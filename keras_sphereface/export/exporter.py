@@ -46,7 +46,7 @@ def export(
 
     float16 stores weights in 16 bits and computes in float32. int8 quantizes weights and activations, with ranges from
     the calibration images; inputs and outputs stay float32, RGB 0..255 and unit length. SavedModel has no int8. A model that
-    computes in 16 bits in Keras is compared and written as the same one in float32.
+    computes in 16 or 64 bits in Keras is compared and written as the same one in float32.
 
     Args:
         model: A `FaceClassifier`, a backbone or an embedder.
@@ -72,10 +72,11 @@ def export(
     >>> print(report)
     """
     from keras_sphereface.embedder import as_embedder
+    from keras_sphereface.layer_graph import inline
 
     path = pathlib.Path(path)
     _check_arguments(path, format, precision, calibration_images, crop)
-    embedder = _in_float32(_unfolded(as_embedder(model)))
+    embedder = _in_float32(inline(as_embedder(model)))
     shape = _fixed_shape(embedder)
     size = None if crop is None else shape[:2]
     if calibration_images is not None:
@@ -95,23 +96,6 @@ def export(
     return report
 
 
-def _unfolded(model):
-    """The same model without models inside, where they are functional or `keras.Sequential`."""
-    import keras
-
-    from keras_sphereface.layer_graph import inline, is_functional
-
-    def as_functional(layer):
-        if not isinstance(layer, keras.Sequential):
-            return layer
-        return keras.Model(layer.inputs[0], layer.outputs[0], name=layer.name)
-
-    model = inline(as_functional(model))
-    if not is_functional(model) or not any(isinstance(layer, keras.Sequential) for layer in model.layers):
-        return model
-    return _unfolded(keras.models.clone_model(model, clone_function=as_functional))
-
-
 def _fixed_shape(embedder):
     """`(height, width, 3)` of the input."""
     shape = tuple(embedder.input_shape[1:])
@@ -129,18 +113,19 @@ def _in_float32(embedder):
 
     from keras_sphereface.precision import with_dtype
 
-    if not _computes_in_half(embedder) or any(isinstance(layer, keras.Model) for layer in embedder.layers):
+    is_folded = any(isinstance(layer, keras.Model) for layer in embedder.layers)
+    if is_folded or not _computes_in(embedder, "float16", "float64"):
         return embedder
     return with_dtype(embedder, "float32")
 
 
-def _computes_in_half(embedder):
-    return any("float16" in layer.compute_dtype for layer in embedder.layers)  # bfloat16 too
+def _computes_in(embedder, *dtypes):
+    return any(dtype in layer.compute_dtype for layer in embedder.layers for dtype in dtypes)  # float16: bfloat16 too
 
 
 def _least_cosine(embedder, precision):
     """The bound of `LEAST_COSINE`; a model that computes in 16 bits in Keras rounds more there than in the file."""
-    return LEAST_COSINE["float16" if _computes_in_half(embedder) and precision == "float32" else precision]
+    return LEAST_COSINE["float16" if _computes_in(embedder, "float16") and precision == "float32" else precision]
 
 
 def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,6 +1,7 @@
 """LiteRT (TFLite) files."""
 
 import functools
+import os
 import pathlib
 import warnings
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_sphereface.devices import cpu_cores
+from keras_sphereface.errors import one_line
 from keras_sphereface.export import constants
 from keras_sphereface.hints import Path
 
@@ -56,8 +58,18 @@ def _quantized(converter, images):
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads a `.tflite` file; returns a function from float32 images to embeddings."""
-    interpreter = _interpreter(path)
+    """Loads a `.tflite` file; returns a function from float32 images to embeddings.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is broken.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"There is no file {path}")
+    try:
+        interpreter = _interpreter(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: LiteRT cannot load it ({one_line(error)}). Export the model again") from error
     entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(images):

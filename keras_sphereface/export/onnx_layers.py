@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 _NHWC_TO_NCHW, _NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+_LEAST_NORM = 1e-12  # of UnitNormalization in Keras
 
 
 class Graph:
@@ -67,7 +68,7 @@ class Graph:
 
 
 def _numpy(variable):
-    return keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32"))
+    return keras.ops.convert_to_numpy(keras.ops.cast(variable, "float32"))  # or a tensor: a kernel tuned by LoRA
 
 
 def _require(condition, layer, what):
@@ -82,13 +83,13 @@ def _identity(graph, layer, names, shape):
 
 
 def _rescaling(graph, layer, names, shape):
-    scaled = graph.node("Mul", [names[0], graph.weight(_per_channel(layer.scale), exact=True)])
-    return graph.node("Add", [scaled, graph.weight(_per_channel(layer.offset), exact=True)])
+    scale, offset = (graph.weight(_per_channel(value, shape), exact=True) for value in (layer.scale, layer.offset))
+    return graph.node("Add", [graph.node("Mul", [names[0], scale]), offset])
 
 
-def _per_channel(value):
+def _per_channel(value, shape):
     value = np.asarray(value, "float32")
-    return value.reshape(-1, 1, 1) if value.ndim else value
+    return value.reshape(-1, 1, 1) if value.ndim and len(shape) == 4 else value
 
 
 def _zero_padding(graph, layer, names, shape):
@@ -219,7 +220,7 @@ def _unit_normalization(graph, layer, names, shape):
     axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
     _require(len(shape) == 2 and axis in (-1, 1), layer, "normalization of vectors")
     norm = graph.node("ReduceL2", names, axes=[1], keepdims=1)
-    least = graph.weight(np.float32(keras.config.epsilon()), exact=True)  # keeps a zero vector from dividing by zero
+    least = graph.weight(np.float32(_LEAST_NORM), exact=True)  # keeps a zero vector from dividing by zero
     return graph.node("Div", [names[0], graph.node("Max", [norm, least])])
 
 

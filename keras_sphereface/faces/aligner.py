@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from keras_sphereface.data.alignment import TEMPLATES, align, similarity_transform
 from keras_sphereface.data.images import Photo, as_image
-from keras_sphereface.errors import NoFaceError
+from keras_sphereface.errors import FileFormatError, NoFaceError
 from keras_sphereface.faces.choice import CHOICES, choose
 from keras_sphereface.faces.detectors import Detector, Face, get
 from keras_sphereface.hints import Size
@@ -114,7 +114,7 @@ class FaceAligner:
 
     def _crop_already(self, image, name):
         if image.shape[:2] != self.size:
-            raise ValueError(
+            raise FileFormatError(
                 f"{name}: expected an aligned crop of {self.size[0]} x {self.size[1]} (height, width), for there is no "
                 f"detector. Received: {image.shape[0]} x {image.shape[1]}. Use detector='mtcnn' for photos"
             )

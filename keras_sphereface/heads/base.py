@@ -129,9 +129,9 @@ class AngularHead(keras.layers.Layer):
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         return ops.matmul(directions, self.unit_kernel()), norms
 
-    def has_closed_form(self, embeddings: Tensor) -> bool:
+    def has_closed_form(self) -> bool:
         """Whether the loss and its gradient are computed in closed form, in blocks or not."""
-        return self.detach and not isinstance(embeddings, keras.KerasTensor)
+        return self.detach
 
     def block_size(self, batch_size: int | None, num_classes: int | None = None) -> int | None:
         """Number of classes that the loss takes at a time, of all or of `num_classes`, for a batch of that size.
@@ -149,6 +149,12 @@ class AngularHead(keras.layers.Layer):
 
     def check_embeddings(self, embeddings: Tensor) -> Tensor:
         """Returns the embeddings in float32, having built the head if needed; raises ValueError for a wrong shape."""
+        if isinstance(embeddings, keras.KerasTensor):
+            raise ValueError(
+                f"A functional model of {type(self).__name__}.loss would lack the class weights. Call the head, "
+                "head(embeddings, labels), with a loss of Keras, or train a FaceClassifier. "
+                f"Received: embeddings={embeddings.name!r}, symbolic"
+            )
         embeddings = ops.convert_to_tensor(embeddings)
         if len(embeddings.shape) != 2:
             raise ValueError(

@@ -12,7 +12,7 @@ from keras_sphereface.heads.criteria import OneVsAll
 from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.margin_head import check_positive
 from keras_sphereface.heads.sampling import weights_of_drawn
-from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
+from keras_sphereface.heads.statistics import batch_statistics, target_and_rank
 from keras_sphereface.hints import Shape, Tensor
 
 # Variant -> the margin on the target's angle. C's also raises the other classes: that is done in `_adjusted`.
@@ -138,7 +138,7 @@ class BinaryHead(AngularHead):
         classes, labels = self.drawn_classes(labels, training)
         weights = None if classes is None else weights_of_drawn(classes, labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
-        if self.has_closed_form(embeddings):
+        if self.has_closed_form():
             entropies, *cosines = self._closed_form(directions, labels, valid, self.unit_kernel(classes), weights)
         else:
             entropies, *cosines = self._differentiated(directions, labels, self.unit_kernel(classes), weights)
@@ -164,7 +164,7 @@ class BinaryHead(AngularHead):
     def _differentiated(self, directions, labels, kernel, weights):
         cosines = ops.matmul(directions, kernel)
         entropies = losses.one_vs_all(self._logits(cosines, labels), labels, self.positive_weight, weights)
-        return entropies, *target_and_nearest(cosines, labels)
+        return entropies, *target_and_rank(cosines, labels)
 
     def _adjust(self, cosines):
         # Cosines a rounding below -1 would have no real power.

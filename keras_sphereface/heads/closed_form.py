@@ -39,7 +39,7 @@ class Problem:
 
 
 def detached_loss(problem, directions, kernel, magnitudes, bias=None):
-    """The losses, with their gradients to all four tensors, and what is nearest.
+    """The losses, with their gradients to all four tensors, and how near the targets are.
 
     Args:
         problem: A `Problem`.
@@ -49,12 +49,12 @@ def detached_loss(problem, directions, kernel, magnitudes, bias=None):
         bias: `(classes,)`, `(1,)` or None.
 
     Returns:
-        `(losses, target_cosines, nearest)`, each `(batch,)`: `nearest` is the largest cosine of the other classes. Only the
-        losses have a gradient.
+        `(losses, target_cosines, is_nearest)`, each `(batch,)`: `is_nearest` says whether the target's logit without the
+        margin is above every other. Only the losses have a gradient.
     """
     inputs = [directions, kernel, magnitudes] + ([] if bias is None else [bias])
     passes = _Passes(problem, *[ops.stop_gradient(tensor) for tensor in inputs])
-    losses, target_cosines, nearest, saved = passes.forward()
+    losses, target_cosines, is_nearest, saved = passes.forward()
 
     @ops.custom_gradient
     def attach(*inputs):
@@ -63,7 +63,7 @@ def detached_loss(problem, directions, kernel, magnitudes, bias=None):
 
         return ops.copy(losses), gradient
 
-    return attach(*inputs), target_cosines, nearest
+    return attach(*inputs), target_cosines, is_nearest
 
 
 class _Passes:
@@ -79,12 +79,13 @@ class _Passes:
         self.traced = not self.one_block and kernels.is_traced(directions)
 
     def forward(self):
-        """Returns losses, target cosines, nearest cosines and what the backward pass needs."""
+        """Returns losses, target cosines, whether they are nearest, and what the backward pass needs."""
         blocks = kernels.compiled(self._forward_blocks) if self.traced else self._forward_blocks
         (target_cosines, nearest, state), kept = blocks()
         values = target_cosines if self.problem.targets is None else self.problem.targets(target_cosines)
         losses, factor, target_slopes = self.problem.criterion.finish(state, self._target_logits(values))
-        return losses, target_cosines, nearest, (target_cosines, values, state, factor, target_slopes, kept)
+        ranked = self._target_logits(target_cosines) if self.bias_per_class else target_cosines
+        return losses, target_cosines, ranked > nearest, (target_cosines, values, state, factor, target_slopes, kept)
 
     def _target_logits(self, values):
         logits = self.magnitudes * values
@@ -117,7 +118,7 @@ class _Passes:
         bias = class_blocks.columns(self.bias, start, size) if self.bias_per_class else self.bias
         weights = self.problem.weights
         weights = None if weights is None else class_blocks.columns(weights, start, size)
-        return found, BlockLogits(cosines, self.magnitudes, self.problem.others, bias, weights)
+        return found, BlockLogits(cosines, self.magnitudes, self.problem.others, bias, weights, self.bias_per_class)
 
     def _dot_of_others(self, slopes, logits):
         """The slopes times the values of the other classes where that isn't a by-product of the gradient to directions."""
@@ -183,14 +184,19 @@ class BlockLogits:
         others: Function of cosines or None; see `Problem`.
         bias: `(size,)`, `(1,)` or None.
         weights: `(size,)` or None; see `Problem`.
+        bias_per_class: Whether the bias is `(size,)`: then the nearest class has the largest logit without the margin.
+            Defaults to `False`.
     """
 
-    def __init__(self, cosines, magnitudes, others, bias, weights=None):
+    def __init__(self, cosines, magnitudes, others, bias, weights=None, bias_per_class=False):
         self.cosines, self.magnitudes, self.weights = cosines, magnitudes, weights
-        self.nearest = ops.max(cosines, axis=1, initial=criteria.LOWEST)
         self.values = None
         if others is not None or bias is not None:
             self.values = kernels.compiled(lambda c: _logits_of_others(c, magnitudes, others, bias))(cosines)
+        ranked = cosines
+        if bias_per_class:
+            ranked = self.values if others is None else _logits_of_others(cosines, magnitudes, bias=bias)
+        self.nearest = ops.max(ranked, axis=1, initial=criteria.LOWEST)
 
     def peaks(self):
         """The largest logit of each example, or a little below any where there is none."""

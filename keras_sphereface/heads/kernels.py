@@ -56,7 +56,7 @@ def _on_cpu_in_two_passes(matrix):
         def add_rows(start, size, squares):
             return squares + ops.sum(ops.square(ops.slice(matrix, [start, 0], [size, columns])), axis=0)
 
-        return _unit(matrix, class_blocks.fold(add_rows, ops.zeros(columns), rows, _ROWS, traced=True))
+        return _unit(matrix, class_blocks.fold(add_rows, ops.zeros_like(matrix[0]), rows, _ROWS, traced=True))
 
     if not isinstance(matrix, keras.Variable) or tf.distribute.has_strategy():
         return compiled(project)(tf.convert_to_tensor(matrix))

@@ -25,6 +25,8 @@ def check_labels(labels, num_classes, batch_size=None):
         ValueError: If the shape, the number or the dtype is wrong, or a readable label is outside `[0, num_classes)`.
     """
     labels = ops.convert_to_tensor(labels)
+    if getattr(labels.shape, "rank", 0) is None:  # in TensorFlow, as from a Python function in a pipeline
+        labels = ops.reshape(labels, (-1 if batch_size is None else batch_size,))
     if len(labels.shape) == 2 and labels.shape[-1] == 1:
         labels = ops.squeeze(labels, axis=-1)
     if len(labels.shape) != 1:

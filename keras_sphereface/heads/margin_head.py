@@ -8,7 +8,7 @@ from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
-from keras_sphereface.heads.statistics import batch_statistics, target_and_nearest
+from keras_sphereface.heads.statistics import batch_statistics, divided_by_lengths, target_and_rank
 from keras_sphereface.hints import Shape, Tensor
 
 
@@ -125,24 +125,25 @@ class MarginHead(AngularHead):
 
         Returns:
             `(losses, statistics)`: losses of shape `(batch,)`, and a dictionary of tensors of shape `(batch,)`:
-            `"accuracy"` (1.0 where the label's class, without the margin, is nearer than every other; a tie counts as
-            wrong; among the classes drawn only, if there was a draw), `"embedding_norm"` and `"target_angle"`
-            (degrees).
+            `"accuracy"` (1.0 where the label's logit, without the margin, is above every other; a tie counts as wrong;
+            among the classes drawn only, if there was a draw), `"embedding_norm"` and `"target_angle"` (degrees).
         """
         embeddings = self.check_embeddings(embeddings)
         labels, valid = check_labels(labels, self.num_classes, embeddings.shape[0])
         kernel, bias, labels = self._classes(labels, training)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
         magnitudes = ops.where(valid, self.feature_norm.magnitude(norms, self.scale), float("nan"))
-        passes = self._closed_form if self.has_closed_form(embeddings) else self._differentiated
-        entropies, *cosines = passes(directions, magnitudes, labels, kernel, bias)
+        passes = self._closed_form if self.has_closed_form() else self._differentiated
+        entropies, target_cosines, is_nearest = passes(directions, magnitudes, labels, kernel, bias)
         result = self.feature_norm.loss_factor(self.loss_weight, self.scale) * entropies
         if self.feature_norm.penalizes:
             result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
         if self.repulsion:
             result = result + self.repulsion * regularizers.angular_repulsion(kernel, labels)
         result = ops.where(valid, result, float("nan"))
-        return result, batch_statistics(*cosines, norms)
+        if self.weight_norm == "none":
+            target_cosines = divided_by_lengths(target_cosines, kernel, labels)
+        return result, batch_statistics(target_cosines, is_nearest, norms)
 
     def _classes(self, labels, training):
         """The class weights, `(embedding_dim, classes)`, the bias or None, and the labels as places among the classes."""
@@ -161,7 +162,8 @@ class MarginHead(AngularHead):
     def _differentiated(self, directions, magnitudes, labels, kernel, bias):
         cosines = ops.matmul(directions, kernel)
         entropies = losses.cross_entropy(self._logits(cosines, magnitudes, labels, bias), labels)
-        return entropies, *target_and_nearest(cosines, labels)
+        logits = None if bias is None else _scaled(cosines, magnitudes, bias)
+        return entropies, *target_and_rank(cosines, labels, logits)
 
     def _logits(self, cosines, magnitudes, labels, bias):
         characteristic = margins.apply_margin(cosines, labels, self.margin, self.current_margin, self.detach)

@@ -2,31 +2,43 @@
 
 import math
 
+import keras
 from keras import ops
 
+from keras_sphereface import feature_norms
 from keras_sphereface.heads import criteria, kernels
 
 
-def target_and_nearest(cosines, labels):
-    """The cosine to the label's class and the largest to any other, each of shape `(batch,)`.
+def target_and_rank(cosines, labels, logits=None):
+    """The cosine to the label's class, and whether that class is nearer than every other, each of shape `(batch,)`.
 
     Args:
         cosines: `(batch, classes)`.
         labels: int32 `(batch,)`, in `[0, classes)`.
+        logits: `(batch, classes)`, without the margin, where a bias per class orders them otherwise than the cosines.
+            Defaults to `None`.
     """
     cosines = ops.stop_gradient(cosines)
-    targets = kernels.take_targets(cosines, labels, all_inside=True)
-    others = kernels.replace_targets(cosines, labels, targets - float("inf"), all_inside=True)
-    return targets, ops.max(others, axis=1, initial=criteria.LOWEST)
+    ranked = cosines if logits is None else ops.stop_gradient(logits)
+    ours = kernels.take_targets(ranked, labels, all_inside=True)
+    targets = ours if logits is None else kernels.take_targets(cosines, labels, all_inside=True)
+    others = kernels.replace_targets(ranked, labels, ours - float("inf"), all_inside=True)
+    return targets, ours > ops.max(others, axis=1, initial=criteria.LOWEST)
 
 
-def batch_statistics(target_cosines, nearest, norms):
+def divided_by_lengths(products, kernel, labels):
+    """The cosines `(batch,)` of inner products with the labels' class weights, `(embedding_dim, classes)`."""
+    _, lengths = feature_norms.normalize(ops.stop_gradient(ops.take(kernel, labels, axis=1)), axis=0)
+    return products / ops.maximum(lengths, keras.config.epsilon())
+
+
+def batch_statistics(target_cosines, is_nearest, norms):
     """The statistics of a batch; see `MarginHead.loss_and_statistics`.
 
     A tie counts as wrong: of embeddings that have all become the same, none is recognized.
     """
     return {
-        "accuracy": ops.cast(target_cosines > nearest, "float32"),
+        "accuracy": ops.cast(is_nearest, "float32"),
         "embedding_norm": ops.stop_gradient(norms),
         "target_angle": ops.arccos(ops.clip(target_cosines, -1.0, 1.0)) * math.degrees(1.0),
     }

@@ -18,12 +18,14 @@ def check_path(path: Path) -> pathlib.Path:
     """Returns the path after checking that its ending is one that `write_embeddings` writes, and that its folder is there.
 
     Raises:
-        ValueError: If it has another ending.
+        ValueError: If it has another ending, or is a folder.
         FileNotFoundError: If there is no such folder.
     """
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"Expected a file name ending in {', '.join(SUFFIXES)}. Received: {path}")
+    if path.is_dir():
+        raise ValueError(f"Expected a file. Received: {path}, a folder. Choose another name")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"The folder {path.absolute().parent} does not exist. Make it, or choose another file")
     return path
@@ -35,7 +37,7 @@ def write_embeddings(path: Path, names: Sequence[str], embeddings: ArrayLike) ->
     Args:
         path: File. `.npz` and `.h5` have the arrays `names` (text) and `embeddings` (float32); `.csv` has a header, then a
             name and its numbers on each line, with nine digits, from which float32 comes back exactly.
-        names: `n` names.
+        names: `n` names. What is no UTF-8 in a file's name stands as an escape in `.h5` and `.csv`.
         embeddings: `(n, d)` float32.
 
     Raises:
@@ -63,13 +65,14 @@ def _write_hdf5(file, names, embeddings):
     # HDF5 reads back what it writes; the file is open for writing only.
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as hdf5:
-        hdf5.create_dataset("names", data=names, dtype=h5py.string_dtype())
+        encoded = [name.encode("utf-8", "backslashreplace") for name in names]
+        hdf5.create_dataset("names", data=encoded, dtype=h5py.string_dtype())
         hdf5.create_dataset("embeddings", data=embeddings)
     file.write(buffer.getbuffer())
 
 
 def _write_csv(file, names, embeddings):
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
     rows = csv.writer(text)
     rows.writerow(["name", *(f"e{index}" for index in range(embeddings.shape[1]))])
     rows.writerows([name, *(f"{value:.9g}" for value in row)] for name, row in zip(names, embeddings))

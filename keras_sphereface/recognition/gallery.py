@@ -7,18 +7,22 @@ import contextlib
 import os
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.evaluation.embeddings import check_embeddings
 from keras_sphereface.hints import Path
 
 APPLICATION_ID = 0x4B534647  # "KSFG", in the file's header
 FORMAT = 1
 WAIT = 30.0  # seconds for another program that is writing
 MAX_NAME = 200
+_JOINERS = "\u200c\u200d"  # invisible parts of Persian and Indian names
+_BYTES = 4  # of a float32
 # Two models are one where their embeddings of the same pictures have this cosine: a file exported in float32 or float16
 # passes, another training run does not.
 SAME_MODEL = 0.999
@@ -40,6 +44,7 @@ class Gallery:
         path: The file; made if absent. Defaults to `None`: in memory only.
 
     Raises:
+        ValueError: If the path is empty.
         FileFormatError: If the file is something else.
         OSError: If it cannot be opened.
 
@@ -53,6 +58,8 @@ class Gallery:
 
     def __init__(self, path: Path | None = None):
         self.path = ":memory:" if path is None else os.fspath(path)
+        if not self.path:  # for SQLite a file that is gone at the end
+            raise ValueError("Expected the path of a gallery's file, or None for one in memory. Received: path=''")
         self._lock = threading.RLock()
         try:
             self._connection = sqlite3.connect(self.path, WAIT, isolation_level=None, check_same_thread=False)
@@ -149,11 +156,18 @@ class Gallery:
             `(added, duplicates)`; a face that the person has already is passed over.
 
         Raises:
-            ValueError: If the name is no name, or a face is enrolled under another one; then none is added.
+            ValueError: If the name is no name, the embeddings are not `n` of the gallery's length, or a face is enrolled
+                under another name; then none is added.
         """
         name, added = check_name(name), 0
         with self._transaction("IMMEDIATE") as run:
-            for digest, embedding in zip(digests, np.ascontiguousarray(embeddings, "<f4"), strict=True):
+            kept = run("SELECT length(embedding) FROM faces LIMIT 1").fetchone()
+            embeddings = check_embeddings(embeddings, width=kept and kept[0] // _BYTES)
+            if len(embeddings) != len(digests):
+                raise ValueError(
+                    f"Expected as many digests as embeddings. Received: {len(digests)} and {len(embeddings)}"
+                )
+            for digest, embedding in zip(digests, embeddings.astype("<f4")):
                 owner = run("SELECT name FROM faces WHERE digest = ?", (digest,)).fetchone()
                 if owner is None:
                     values = (name, digest, embedding.tobytes())
@@ -178,7 +192,8 @@ class Gallery:
             ValueError: If nobody has this name.
         """
         with self._transaction("IMMEDIATE") as run:
-            count = run("DELETE FROM faces WHERE name = ?", (name,)).rowcount
+            names = (name, check_name(name))  # as it is kept, or as it was in a gallery that knew no composed form
+            count = run("DELETE FROM faces WHERE name IN (?, ?)", names).rowcount
             if not count:
                 raise ValueError(f"{self.path}: nobody is enrolled under this name. Received: name={name!r}")
             run("UPDATE state SET value = value + 1 WHERE key IN ('revision', 'removals')")
@@ -230,12 +245,13 @@ def _identity(run):
 
 
 def check_name(name: str) -> str:
-    """Returns a person's name without blanks around it.
+    """Returns a person's name without blanks around it, in Unicode's composed form: é is one letter, however it is typed.
 
     Raises:
         ValueError: If it is empty, too long, or has characters that cannot be printed.
     """
-    text = name.strip() if isinstance(name, str) else ""
-    if not text or len(text) > MAX_NAME or not text.isprintable():
+    text = unicodedata.normalize("NFC", name.strip()) if isinstance(name, str) else ""
+    is_text = all(letter.isprintable() or letter in _JOINERS for letter in text)
+    if not text.strip(_JOINERS) or len(text) > MAX_NAME or not is_text:
         raise ValueError(f"Expected a name of 1 to {MAX_NAME} printable characters. Received: name={name!r}")
     return text

@@ -47,10 +47,11 @@ class OnnxModel:
     def __init__(self, path: Path):
         self._session = open_session(path)
         (inputs, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
-        if others or len(inputs.shape) != 4 or inputs.shape[3] != 3 or inputs.type != "tensor(float)":
+        fits = len(inputs.shape) == 4 and not isinstance(inputs.shape[0], int) and inputs.shape[3] == 3
+        if others or not fits or inputs.type != "tensor(float)":
             raise ValueError(
-                f"{path}: expected one float input (n, height, width, 3), RGB 0..255, as keras-sphereface export writes it. "
-                f"Received: {inputs.shape} of {inputs.type}. Give a function with your own preprocessing instead"
+                f"{path}: expected one float input (n, height, width, 3), RGB 0..255, of any n, as keras-sphereface export "
+                f"writes it. Received: {inputs.shape} of {inputs.type}. Give a function with your own preprocessing instead"
             )
         self._names = inputs.name, outputs[0].name
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs.shape)

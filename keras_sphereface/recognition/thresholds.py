@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from keras_sphereface.evaluation.report import VerificationReport
+from keras_sphereface.presets import is_number
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
 
@@ -75,11 +76,11 @@ class Thresholds:
         if threshold is not None and far is not None:
             raise ValueError(f"Expected threshold or far, not both. Received: threshold={threshold}, far={far}")
         if threshold is not None:
-            if not -1 <= threshold <= 1:
-                raise ValueError(f"Expected threshold as a cosine, -1..1. Received: threshold={threshold}")
+            if not (is_number(threshold) and -1 <= threshold <= 1):
+                raise ValueError(f"Expected threshold as a cosine, -1..1. Received: threshold={threshold!r}")
             return float(threshold), self.far_of(threshold)
-        if far is not None and not 0 < far < 1:
-            raise ValueError(f"Expected far between 0 and 1, e.g. 1e-3. Received: far={far}")
+        if far is not None and not (is_number(far) and 0 < far < 1):
+            raise ValueError(f"Expected far between 0 and 1, e.g. 1e-3. Received: far={far!r}")
         far = self.nearest(USUAL_FAR) if far is None else float(far)
         return (None, None) if far is None else (self.at(far), far)
 
@@ -114,11 +115,11 @@ class Thresholds:
 def _pairs(entries):
     if hasattr(entries, "tar_at_far"):
         entries = {far: point.threshold for far, point in entries.tar_at_far.items() if point is not None}
-    if isinstance(entries, dict):
-        return [(float(far), float(threshold)) for far, threshold in entries.items()]
     try:
+        if isinstance(entries, dict):
+            return [(float(far), float(threshold)) for far, threshold in entries.items()]
         return [(float(entry["far"]), float(entry["threshold"])) for entry in entries]
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ValueError(
             "Expected thresholds as a list of dictionaries with `far` and `threshold`, a dictionary from FAR to "
             f"threshold, or a report. Received: {entries!r}"

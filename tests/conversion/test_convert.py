@@ -172,6 +172,8 @@ def test_preprocessing_and_input_shape(path):
     model = convert(file, architecture="sfnet", input_shape=(112, 96, 3), image_mean=100.0, image_std=50.0)
     assert model.input_shape == (None, 112, 96, 3)
     assert "(RGB - 100) / 50, 112x96" in str(model.conversion_report)
+    with pytest.raises(ValueError, match=r"`image_mean` must be a finite number. Received: image_mean=\[123"):
+        convert(file, architecture="sfnet", image_mean=[123.7, 116.3, 103.5])
 
 
 def test_converted_model_survives_saving(state, path, tmp_path):
@@ -499,6 +501,7 @@ def test_command_line(state, path, tmp_path, capsys):
         (["--architecture", "sfnet4", "--output", "{tmp}/m.keras"], "unknown tensors: layer2.1.conv1.bias"),
         (["--architecture", "nonsense", "--output", "{tmp}/m.keras"], "Received: architecture='nonsense'"),
         (["--architecture", "sfnet", "--output", "{tmp}/m.h5"], "--output must end in .keras"),
+        (["--architecture", "sfnet", "--output", ""], "--output must end in .keras"),
         (["--architecture", "sfnet", "--output", "{tmp}/no/m.keras"], "does not exist"),
         (["--architecture", "sfnet", "--output", "{tmp}/m.keras", "--head", "{tmp}/h.npz"], "has no class weights"),
     ],

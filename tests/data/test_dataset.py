@@ -142,6 +142,12 @@ def test_bad_arguments_are_refused(recordio, arguments):
             view(**{"batch_size": 2, **arguments})
 
 
+@pytest.mark.parametrize("wrong", [{"image_size": 112}, {"image_size": (0, 112)}, {"num_classes": -1}])
+def test_a_size_or_class_count_that_cannot_be_is_refused(recordio, wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .* Received: "):
+        faces.from_recordio(recordio, **wrong)
+
+
 def test_one_fit_with_each_view(recordio):
     import keras
 

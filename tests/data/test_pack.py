@@ -41,6 +41,8 @@ def test_pack_to_a_folder_and_to_tfrecord(folder, tmp_path):
     assert main(["pack", str(folder), str(tmp_path / "faces.tfrecord"), *arguments]) == 0
     dataset = faces.from_tfrecord(tmp_path / "faces.tfrecord")
     assert (dataset.num_images, dataset.class_names) == (5, ["ann", "bob"])
+    assert main(["pack", str(folder), str(tmp_path / "faces_v1.0"), *arguments]) == 0
+    assert faces.from_recordio(tmp_path / "faces_v1.0" / "train.rec").num_images == 5
 
 
 def test_broken_images_are_left_out_and_counted_or_stop_a_strict_run(folder, tmp_path, capsys):
@@ -55,6 +57,26 @@ def test_broken_images_are_left_out_and_counted_or_stop_a_strict_run(folder, tmp
     assert main(["pack", str(folder), out, "--image-size", "32"]) == 0
     assert "2 broken and left out" in capsys.readouterr().out
     assert faces.from_recordio(out).num_images == 4
+
+
+def test_people_without_a_sound_image_have_no_label(folder, tmp_path, capsys):
+    for image in (folder / "ann").iterdir():
+        image.write_bytes(b"")
+    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--image-size", "32"]) == 0
+    assert "Packed 4 images of 2 people" in capsys.readouterr().out
+    (tmp_path / "property").unlink()
+    dataset = faces.from_recordio(tmp_path / "a.rec")
+    assert (dataset.num_classes, [dataset.read(number)[1] for number in range(4)]) == (2, [0, 0, 0, 1])
+    assert main(["pack", str(folder), str(tmp_path / "a.tfrecord"), "--image-size", "32"]) == 0
+    assert faces.from_tfrecord(tmp_path / "a.tfrecord").class_names == ["bob", "carl"]
+
+
+def test_nothing_is_written_where_no_image_can_be_read(folder, tmp_path, capsys):
+    for image in folder.glob("*/*"):
+        image.write_bytes(b"")
+    assert main(["pack", str(folder), str(tmp_path / "out")]) == 1
+    assert "none of its images can be read" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_turned_jpeg_is_packed_upright(tmp_path):

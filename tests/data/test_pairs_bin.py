@@ -120,6 +120,7 @@ def test_hostile_call_is_refused_by_name_and_never_runs(tmp_path, protocol, name
         (b"cnumpy\ndtype\n}(U\x01aK\x01ub.", "EMPTY_DICT"),
         (b"cnumpy\nndarray\n)\x81.", "NEWOBJ"),
         (b"\x82\x01.", "EXT1"),
+        (b"2\t6\nAnn\t1\t2\n", "Check that it is a .bin pair file"),  # a text list
         (b"Pabc\n.", "PERSID"),
     ],
 )

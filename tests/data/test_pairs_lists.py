@@ -50,6 +50,7 @@ def test_lfw_view_1_has_no_folds(lfw):
         (VIEW_2.replace("Bob\t1\t2\n", ""), "line 1: the header asks for 4 pairs, found 3"),
         (VIEW_2.replace("Bob\t1\t2", "Bob\t1"), "line 4: found 'Bob 1', expected a mated pair"),
         (VIEW_2.replace("Bob\t2\tCy\t1", "Bob\t2\tCy\tx"), "line 5: found 'Bob 2 Cy x', expected a nonmated pair"),
+        (VIEW_2.replace("Cy\t1", "Bob\t1"), "line 5: found 'Bob 2 Bob 1', expected .* of two people"),
         (VIEW_2.replace("Cy\t1", "../Cy\t1"), r"line 5: names '\.\./Cy.*may lie outside the folder"),
         ("", "empty file"),
     ],

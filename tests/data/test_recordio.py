@@ -5,7 +5,7 @@ import pytest
 
 from keras_sphereface import data as faces
 from keras_sphereface.data import recordio_format as form
-from keras_sphereface.data import recordio_index, sources
+from keras_sphereface.data import recordio_index, recordio_writer, sources
 from keras_sphereface.errors import FileFormatError
 
 MAGIC = "0a23d7ce"
@@ -289,6 +289,19 @@ def test_labels_that_float32_cannot_hold_are_refused(tmp_path):
         writer.add(b"b", 1)
         with pytest.raises(ValueError, match="together"):
             writer.add(b"c", 0)
+
+
+def test_a_kill_before_the_index_is_written_leaves_no_older_one(tmp_path, monkeypatch):
+    faces.write_recordio(tmp_path / "a.rec", [picture(value) for value in range(3)], [0, 1, 2])
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recordio_writer, "write_index", killed)
+    with pytest.raises(KeyboardInterrupt):
+        faces.write_recordio(tmp_path / "a.rec", [picture(value) for value in range(2)], [0, 0])
+    dataset = faces.from_recordio(tmp_path / "a.rec")  # rebuilds the index
+    assert [dataset.read(number)[1] for number in range(2)] == [0, 0]
 
 
 def test_keys_in_any_order(tmp_path):

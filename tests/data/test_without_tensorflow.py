@@ -27,6 +27,10 @@ for one in sets:
     assert images.shape == (4, 32, 32, 3) and images.dtype == np.uint8, images.shape
     assert labels.dtype == np.int32
 assert data.synthetic_pairs(20, images_per_identity=2, num_pairs=20, image_size=32).num_images == 40
+try:
+    faces.batches(4)
+except ImportError as error:
+    assert "`sequence` does without" in str(error)
 assert sys.modules["tensorflow"] is None
 print("done")
 """

@@ -69,6 +69,13 @@ def test_a_keras_model_and_a_callable_agree(pairs, model):
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
 
 
+def test_a_pytorch_module_is_measured_as_it_is(pairs):
+    torch = pytest.importorskip("torch")
+    scale = torch.nn.Parameter(torch.ones(()))
+    own = evaluate(lambda images: scale * torch.from_numpy(_pixels(images)), pairs, bootstrap=0)
+    np.testing.assert_allclose(own.scores, evaluate(_pixels, pairs, bootstrap=0).scores, atol=1e-6)
+
+
 def test_public_name_is_the_function(pairs):
     assert ksf.evaluate is evaluate
     assert "identities-20-0" in ksf.evaluate(_pixels, pairs, bootstrap=20).signature
@@ -134,6 +141,9 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     assert "cut.bin" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "m.keras"), "--lfw", str(tmp_path)]) == 1
     assert "--lfw needs --protocol" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", "m.keras", "--pairs", "cut.bin", "--batch-size", "0"])
+    assert "--batch-size: expected a whole number of at least 1. Received: 0" in capsys.readouterr().err
 
 
 def test_command_line_reads_lfw(tmp_path, capsys, rng):

@@ -8,6 +8,7 @@ from keras_sphereface.cli import main
 from keras_sphereface.data.alignment import ARCFACE_112X112
 from keras_sphereface.data.images import encode_png
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.export import export
 from keras_sphereface.ijb_evaluator import evaluate_ijb
 
 
@@ -67,3 +68,20 @@ def test_command_line(folder, capsys):
     assert json.loads((folder / "r.json").read_text())["verification"]["auc"] == 1.0
     assert main(arguments) == 1
     assert "--ijb needs --features" in capsys.readouterr().err
+    assert main([*arguments, "--features", str(folder / "f.h5"), "--threshold", "0.3"]) == 1
+    assert "--threshold is for pairs" in capsys.readouterr().err
+
+
+def test_command_line_with_an_exported_file(folder, tmp_path, capsys):
+    """The features of an ONNX file are known again by the file's checksum."""
+    pytest.importorskip("onnxruntime", reason="needs the extra [export]")
+    images = keras.Input((112, 112, 3))
+    outputs = keras.layers.Flatten()(keras.layers.AveragePooling2D(16)(keras.layers.Rescaling(1 / 128, -1)(images)))
+    export(keras.Model(images, outputs), tmp_path / "m.onnx", format="onnx")
+    model, features = str(tmp_path / "m.onnx"), str(tmp_path / "f.h5")
+    arguments = ["evaluate", model, "--ijb", str(folder), "--features", features, "--json"]
+    assert [main(arguments), main(arguments)] == [0, 0]
+    assert capsys.readouterr().out.count('"auc": 1.0') == 2
+    (tmp_path / "m.onnx").write_bytes((tmp_path / "m.onnx").read_bytes() + b"\x32\x00")  # an empty description
+    assert main(arguments) == 1
+    assert "another" in capsys.readouterr().err

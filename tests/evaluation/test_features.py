@@ -45,6 +45,10 @@ def test_round_trip_with_flip(tmp_path):
         np.testing.assert_array_equal(file["flipped_features"][:], embed(IMAGES)[:, ::-1])
 
 
+def test_the_folder_is_made(tmp_path):
+    assert extract(embed, blocks, tmp_path / "new" / "f.h5", NAMES, "m").is_file()
+
+
 def test_goes_on_where_it_was(tmp_path):
     path = tmp_path / "f.h5"
     stub, _ = killed_after(2)

@@ -50,6 +50,13 @@ def test_json_refuses_what_json_cannot_say(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_failed_save_leaves_nothing_behind(report, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        report.save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
 def test_signature_leaves_out_what_does_not_apply():
     assert signature("lfw", folds=10, crop=None, flip="sum").startswith("lfw|folds:10|flip:sum|v:")
 

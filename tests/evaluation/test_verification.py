@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 
@@ -134,6 +136,12 @@ def test_far_without_enough_nonmated_scores_is_none():
     assert not supported(1e-3, 999)
 
 
+def test_a_rate_limit_is_shown_with_its_digits():
+    report = verification(np.arange(8.0), np.arange(8) >= 4, fars=(0.25, 0.0015), bootstrap=0)
+    assert "TAR at FAR 2.5e-01          100.00 %" in str(report)
+    assert "TAR at FAR 1.5e-03 and below is left out" in str(report)
+
+
 def test_order_of_comparisons_does_not_matter(rng):
     scores, mated = np.round(rng.random(300), 2), rng.random(300) < 0.5
     folds = rng.integers(0, 10, 300)
@@ -153,7 +161,11 @@ def test_order_of_comparisons_does_not_matter(rng):
         ({"folds": [1, 2]}, "one fold per score"),
         ({"identities": (["a"], ["b"])}, "two arrays of 3"),
         ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, r"mated\[1\]=False"),
+        ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, "identities b and b"),
         ({"fars": (0.0,)}, "above 0"),
+        ({"bootstrap": -1}, "bootstrap=-1"),
+        ({"seed": -1}, "seed=-1"),
+        ({"threshold": np.nan}, "threshold=nan"),
     ],
 )
 def test_bad_input_is_refused(changes, message):
@@ -219,6 +231,16 @@ def test_intervals_are_seeded_and_cover_the_estimate(rng):
         low, high = report.intervals[name]
         assert low < getattr(report, name) < high
     assert set(report.intervals) == {"accuracy", "best_threshold_accuracy", "eer", "auc", "tar@0.01"}
+
+
+def test_draws_that_tell_nothing_leave_no_interval():
+    # Ann's pair counts only where she is drawn, Bob and Cy's only where both are: each of these two draws lost one.
+    people = (["Ann", "Bob"], ["Ann", "Cy"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = verification([0.9, 0.1], [1, 0], [0, 1], people, bootstrap=2, seed=1)
+    assert report.intervals == {}
+    assert "intervals" not in report.signature
 
 
 def test_interval_of_comparisons_has_the_binomial_width(rng):

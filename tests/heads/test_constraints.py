@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from test_classifier import coloured_squares, make_trainer
 
 from keras_sphereface.heads.constraints import UnitColumns
 
@@ -20,6 +21,18 @@ def test_equals_keras_unit_norm(rows, rng):
         compiled = tf.function(lambda: project(variable))
         np.testing.assert_allclose(compiled().numpy(), expected, atol=1e-6)
     assert isinstance(keras.constraints.deserialize(keras.constraints.serialize(project)), UnitColumns)
+
+
+@pytest.mark.parametrize("floatx", ["float16", "float64"])
+def test_float32_is_projected_whatever_keras_takes_by_default(floatx, rng):
+    keras.config.set_floatx(floatx)
+    try:
+        trainer = make_trainer()
+        trainer.fit(*coloured_squares(rng, 8), verbose=0)
+    finally:
+        keras.config.set_floatx("float32")
+    lengths = np.linalg.norm(keras.ops.convert_to_numpy(trainer.head.kernel), axis=0)
+    np.testing.assert_allclose(lengths, 1.0, rtol=1e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others have no graph")

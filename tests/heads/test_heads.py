@@ -166,6 +166,24 @@ def test_one_class(name):
     assert np.isfinite(gradients[0]).all()
 
 
+@pytest.mark.parametrize("kwargs", [{"class_block": None}, {"class_block": 2}, {"detach": False}])
+@pytest.mark.parametrize("margin", ["normface", "sphereface_r_v2"])
+def test_statistics_of_weights_of_any_length_and_a_bias(margin, kwargs):
+    """Angles know no length, and the class found is that of the largest logit without the margin, bias included."""
+    head = built(
+        lambda classes: heads.MarginHead(
+            classes, margin, 2.0, feature_norm="none", weight_norm="none", use_bias=True, **kwargs
+        )
+    )
+    head.kernel.assign(3.0 * np.eye(DIM, CLASSES))
+    head.bias.assign([0.0, 0.0, 12.0, 0.0, 5.0])
+    embeddings, labels = axis_data()
+    _, statistics = head.loss_and_statistics(embeddings, labels)
+    np.testing.assert_allclose(numpy(statistics["target_angle"]), [0.0, 30.0, 180.0], atol=1e-3)
+    np.testing.assert_array_equal(numpy(statistics["accuracy"]), [0.0, 0.0, 1.0])  # 6 < 12, 5.2 < 12, 6 > 5
+    np.testing.assert_array_equal(numpy(head(embeddings)).argmax(axis=1), [2, 2, 2])
+
+
 @pytest.mark.parametrize("weight_norm", ["projected", "graph"])
 def test_class_weights_are_on_the_sphere(weight_norm):
     head = heads.ArcFace(CLASSES, weight_norm=weight_norm)
@@ -261,6 +279,13 @@ def test_bad_input_is_refused(name):
         head.loss(np.ones((2, DIM + 1)), np.array([0, 1]))
 
 
+@pytest.mark.parametrize("name", ["ArcFace", "SphereFace2"])
+def test_a_symbolic_loss_is_refused(name):
+    """The functional model of it would train without the class weights."""
+    with pytest.raises(ValueError, match=r"would lack the class weights.*Received: embeddings='faces', symbolic"):
+        FACTORIES[name](CLASSES).loss(keras.Input((DIM,), name="faces"), keras.Input((), dtype="int32"))
+
+
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("name", ["ArcFace", "SphereFace2"])
 def test_no_example_has_no_loss(name, detach):
@@ -279,6 +304,20 @@ def test_there_is_a_label_for_each_embedding(name):
     for method in (head, head.loss):
         with pytest.raises(ValueError, match=r"a label for each of 3 embeddings\. Received: 1 labels"):
             method(np.ones((3, DIM), "float32"), np.array([1]))
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others know every shape")
+def test_labels_of_a_shape_that_is_not_known():
+    """As of `tf.numpy_function` in a pipeline of tf.data."""
+    import tensorflow as tf
+
+    head = built(heads.ArcFace)
+    embeddings, labels = axis_data()
+    loss = tf.function(head.loss, input_signature=[tf.TensorSpec((3, DIM)), tf.TensorSpec(None, tf.int32)])
+    for given in (labels, labels[:, None]):
+        np.testing.assert_allclose(loss(embeddings, given).numpy(), numpy(head.loss(embeddings, labels)), rtol=1e-5)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        loss(embeddings, np.eye(CLASSES, dtype="int32")[labels])
 
 
 @pytest.mark.parametrize(
