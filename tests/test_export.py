@@ -263,8 +263,10 @@ def test_a_wrong_file_is_an_error(tmp_path, monkeypatch):
     write = onnx_file.write
     other = inline(build_embedder(small("sfnet")))  # other random weights
     monkeypatch.setattr(onnx_file, "write", lambda model, path, *rest: write(other, path, *rest))
+    (tmp_path / "m.onnx").write_text("an older file")
     with pytest.raises(export.ExportError, match="not the model's"):
         export.export(small("sfnet"), tmp_path / "m.onnx", "onnx")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an older file"]
 
 
 def test_a_layer_without_counterpart_is_named(tmp_path):
@@ -274,10 +276,74 @@ def test_a_layer_without_counterpart_is_named(tmp_path):
         export.export(model, tmp_path / "m.onnx", "onnx")
 
 
-def test_a_reshape_to_another_shape_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Cropping2D(((1, 2), (0, 3)), name="Cropping2D"),
+        keras.layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2, name="SeparableConv2D"),
+        keras.layers.LayerNormalization(name="LayerNormalization"),
+        keras.layers.Normalization(mean=[0.5, 0.0, 1.0], variance=[4.0, 1.0, 0.0], name="Normalization"),
+        keras.layers.ReLU(max_value=0.4, negative_slope=0.1, name="ReLU"),
+        keras.layers.LeakyReLU(0.3, name="LeakyReLU"),
+        keras.layers.GlobalMaxPooling2D(keepdims=True, name="GlobalMaxPooling2D"),
+        keras.layers.Reshape((-1, 2, 9), name="Reshape_to_map"),
+        keras.layers.Reshape((-1,), name="Reshape_to_vector"),
+        *[
+            keras.layers.Activation(kind)
+            for kind in ("relu6", "leaky_relu", "elu", "selu", "hard_sigmoid", "softplus", "silu", "hard_silu", "gelu")
+        ],
+    ],
+    ids=lambda layer: layer.activation.__name__ if isinstance(layer, keras.layers.Activation) else layer.name,
+)
+def test_onnx_of_layers_that_other_networks_have(tmp_path, layer, rng):
+    inputs = keras.Input((6, 6, 3))
+    signed = keras.layers.Rescaling([0.02, 0.03, 0.04], [-2.0, -4.0, -6.0])(inputs)
+    model = keras.Model(inputs, keras.layers.Flatten()(layer(signed)))
+    for variable in layer.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    report = export.export(model, tmp_path / "m.onnx", "onnx")
+    assert report.smallest_cosine > 0.999999
+    assert report.largest_difference < 1e-5
+
+
+def test_onnx_of_several_inputs_and_operators(tmp_path):
+    inputs = keras.Input((6, 6, 3))
+    left = keras.layers.Conv2D(3, 3, padding="same")(keras.layers.Rescaling(1 / 255)(inputs))
+    gate = keras.layers.GlobalAveragePooling2D()(left) * (1 / 6) + 0.5  # Keras's MobileNetV3 has such operators
+    gated = keras.layers.Multiply()([left, keras.layers.Reshape((1, 1, 3))(1.0 - gate)])
+    merged = [getattr(keras.layers, name)()([left, gated]) for name in ("Average", "Maximum", "Minimum", "Subtract")]
+    pooled = keras.layers.GlobalMaxPooling2D()(keras.layers.Concatenate()([*merged, left]))
+    report = export.export(
+        keras.Model(inputs, keras.layers.Concatenate()([pooled, gate / 2])), tmp_path / "m.onnx", "onnx"
+    )
+    assert report.smallest_cosine > 0.999999
+    assert report.largest_difference < 1e-5
+
+
+def test_onnx_of_a_network_of_keras(tmp_path):
+    model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None, pooling="avg")
+    assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.999999
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            keras.layers.Reshape((64, 3), name="rows"),
+            "'rows' cannot be written as ONNX: expected vectors or feature maps",
+        ),
+        (keras.layers.Concatenate(axis=1, name="below"), "'below' .* expected concatenation along the last axis"),
+        (keras.layers.ReLU(threshold=1.0, name="late"), "'late' .* expected a ReLU with threshold 0"),
+        (keras.layers.Activation(keras.activations.mish, name="mish"), "'mish' .* expected an activation of linear"),
+        (keras.layers.Add(name="mixed"), "'mixed' .* expected inputs of one rank"),
+    ],
+)
+def test_a_layer_of_settings_without_counterpart_is_named(tmp_path, layer, message):
     inputs = keras.Input((8, 8, 3))
-    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Reshape((64, 3), name="rows")(inputs)))
-    with pytest.raises(ValueError, match=r"'rows' cannot be written as ONNX: expected target_shape=\(8, 8, 3\)"):
+    other = keras.layers.GlobalMaxPooling2D()(inputs) if layer.name == "mixed" else inputs
+    is_merge = isinstance(layer, (keras.layers.Add, keras.layers.Concatenate))
+    model = keras.Model(inputs, keras.layers.Flatten()(layer([inputs, other] if is_merge else inputs)))
+    with pytest.raises(ValueError, match=message):
         export.export(model, tmp_path / "m.onnx", "onnx")
 
 

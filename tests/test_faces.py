@@ -95,6 +95,8 @@ def test_an_aligned_crop_is_not_aligned_twice():
     far_away = FaceAligner(Known(face_at(ARCFACE_112X112 * 0.5 + 30)))
     assert not np.array_equal(far_away(crop)[0], crop)  # the size alone does not make a crop
     assert not np.array_equal(FaceAligner(aligner.detector, (112, 96))(crop)[0].shape, crop.shape)
+    behind = FaceAligner(Known(aligner.detector.detect(crop)[0], face_at(ARCFACE_112X112 * 0.2)), which="all")
+    assert [np.array_equal(found, crop) for found in behind(crop)] == [True, False]
 
 
 @pytest.mark.core

@@ -9,7 +9,7 @@ import numpy as np
 from keras_sphereface.data import loader as loaders
 from keras_sphereface.data.augmentation import Augmentation
 from keras_sphereface.data.bad_records import BadRecords
-from keras_sphereface.data.images import decode_resized
+from keras_sphereface.data.images import check_size, decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import FileFormatError, MissingDependencyError
@@ -45,7 +45,7 @@ class FaceDataset:
     def __init__(self, source: Any, max_bad: int = 100, strict: bool = False):
         self.source = source
         self.num_images, self.num_classes = int(source.num_images), int(source.num_classes)
-        self.image_size = _check_size(source.image_size)
+        self.image_size = check_size(source.image_size)
         if self.num_classes < 1:
             raise ValueError(f"num_classes must be 1 or larger. Received: num_classes={self.num_classes}")
         self.class_names = source.class_names
@@ -297,14 +297,6 @@ def synthetic(
     from keras_sphereface.data.synthetic_faces import SyntheticSource
 
     return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
-
-
-def _check_size(image_size):
-    """Returns `(height, width)` as ints."""
-    sides = np.asarray(image_size)
-    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
-        raise ValueError(f"image_size must be (height, width) in whole pixels. Received: image_size={image_size!r}")
-    return tuple(sides.tolist())
 
 
 def _cores():

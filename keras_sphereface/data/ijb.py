@@ -228,7 +228,7 @@ def _read_named(path, tokens, dtype, expected):
     """Reads lines of a name and `tokens - 1` finite numbers; returns the names and a 2-D array."""
     names, parts = [], []
     bar = tqdm(desc=os.path.basename(path), unit="line", disable=None)
-    with open(path, encoding="utf-8") as file, bar, _is_text(path):
+    with open(path, encoding="utf-8-sig") as file, bar, _is_text(path):
         line = 0
         while lines := file.readlines(_LINES * 64):
             try:

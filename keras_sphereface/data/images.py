@@ -61,6 +61,18 @@ def decode_image(data: bytes, name: str = "") -> np.ndarray:
     return np.array(_open_rgb(data, name), dtype=np.uint8)
 
 
+def check_size(size: Size, argument: str = "image_size") -> tuple[int, int]:
+    """Returns `(height, width)` as ints.
+
+    Raises:
+        ValueError: If it is not two whole numbers of at least 1; the message names the argument.
+    """
+    sides = np.asarray(size)
+    if sides.shape != (2,) or sides.dtype.kind not in "iu" or sides.min() < 1:
+        raise ValueError(f"{argument} must be (height, width) in whole pixels. Received: {argument}={size!r}")
+    return tuple(sides.tolist())
+
+
 def decode_resized(data: bytes, image_size: Size, name: str = "") -> np.ndarray:
     """Decodes like `decode_image` and resizes to `image_size`, bilinear with antialiasing, where the size differs.
 

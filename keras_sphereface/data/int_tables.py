@@ -1,5 +1,7 @@
 """Fast reading of text files that hold a fixed number of non-negative integers per line."""
 
+import codecs
+
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError
@@ -34,6 +36,8 @@ def read_int_table(path: Path, columns: int, chunk_bytes: int = CHUNK_BYTES) -> 
     """
     parts, line, rest = [], 1, b""
     with open(path, "rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         while data := file.read(chunk_bytes):
             data = rest + data
             cut = data.rfind(b"\n") + 1

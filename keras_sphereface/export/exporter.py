@@ -1,7 +1,9 @@
 """Export with a check: the written file is loaded by its own runtime and compared with the Keras model."""
 
+import dataclasses
 import importlib
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,7 @@ CROPS = (None, "center")
 
 
 class ExportError(RuntimeError):
-    """The written file does not give the model's embeddings. The message has the figures."""
+    """The file would not give the model's embeddings. The message has the figures; an older file is as it was."""
 
 
 def export(
@@ -65,7 +67,7 @@ def export(
     Raises:
         ValueError: If an argument is unknown or missing, the path has the wrong ending, or images have another size than
             the model's input. Nothing is written then.
-        ExportError: If the file's embeddings are not the model's. The file is left for study.
+        ExportError: If the file's embeddings are not the model's. An older file stays as it was.
 
     Example:
     >>> report = export(keras_sphereface.load_pretrained(), "face.onnx", format="onnx")
@@ -84,16 +86,20 @@ def export(
     if pairs is not None:
         _check_pairs(pairs, shape, size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    importlib.import_module(FORMATS[format]).write(embedder, path, precision, calibration_images)
-    exported = load(path, format)
-    report = compare(embedder, exported, path, format, precision, calibration_images, pairs, size)
-    least = _least_cosine(embedder, precision)
-    if not report.smallest_cosine >= least:  # also when it is not a number
-        raise ExportError(
-            f"{path}: the file's embeddings are not the model's: smallest cosine {report.smallest_cosine:.6f}, expected "
-            f"at least {least}. Do not use this file"
-        )
-    return report
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = pathlib.Path(folder, path.name)  # an older file stays until this one is known to be right
+        importlib.import_module(FORMATS[format]).write(embedder, draft, precision, calibration_images)
+        report = compare(embedder, load(draft, format), draft, format, precision, calibration_images, pairs, size)
+        least = _least_cosine(embedder, precision)
+        if not report.smallest_cosine >= least:  # also when it is not a number
+            raise ExportError(
+                f"{path}: the file's embeddings are not the model's: smallest cosine {report.smallest_cosine:.6f}, "
+                f"expected at least {least}. Nothing was written"
+            )
+        if path.is_dir():  # a SavedModel, which no rename replaces
+            path.rename(pathlib.Path(folder, "older"))
+        draft.rename(path)
+    return dataclasses.replace(report, path=str(path))
 
 
 def _fixed_shape(embedder):

@@ -1,5 +1,6 @@
 """ONNX files, written from the Keras graph itself: no TensorFlow, the same on every backend."""
 
+import functools
 import os
 import pathlib
 import tempfile
@@ -11,6 +12,7 @@ import numpy as np
 from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import require
 from keras_sphereface.export import onnx_layers
+from keras_sphereface.export.onnx_graph import Graph
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -62,11 +64,14 @@ def build(model: "keras.Model", half: bool = False) -> Any:
     import keras
     import onnx
 
-    graph = onnx_layers.Graph(half)
+    graph = Graph(half)
     images = keras.Input(batch_shape=model.inputs[0].shape, dtype="float32", name=INPUT)
     graph.start(images, INPUT)
     traced = keras.models.clone_model(
-        model, input_tensors=_like(model.input, images), clone_function=lambda layer: layer, call_function=graph.add
+        model,
+        input_tensors=_like(model.input, images),
+        clone_function=lambda layer: layer,
+        call_function=functools.partial(onnx_layers.add, graph),
     )
     graph.finish(traced.outputs[0], OUTPUT)
     height, width, channels = model.input_shape[1:]

@@ -1,70 +1,34 @@
-"""Keras's layers as ONNX nodes. Feature maps are (n, channels, height, width) inside, as ONNX's convolutions want."""
+"""Keras's layers as ONNX nodes."""
 
-from collections.abc import Sequence
+import functools
 
 import keras
 import numpy as np
 
-_NHWC_TO_NCHW, _NCHW_TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+from keras_sphereface.export import onnx_activations
+from keras_sphereface.export.onnx_graph import NCHW_TO_NHWC, NHWC_TO_NCHW, Graph
+
 _LEAST_NORM = 1e-12  # of UnitNormalization in Keras
 
 
-class Graph:
-    """The nodes and weights of an ONNX graph that is being built.
+def add(graph: Graph, layer: keras.layers.Layer, *args, **kwargs) -> keras.KerasTensor:
+    """Calls a Keras layer, or an operator between tensors, on Keras tensors and adds its nodes.
 
-    Args:
-        half: Whether floating weights are stored in float16, and cast to float32 in the graph.
+    With a graph it is `clone_model`'s `call_function`.
     """
-
-    def __init__(self, half: bool = False):
-        self.nodes, self.initializers = [], []
-        self._half = half
-        self._names = {}  # id of a Keras tensor -> name of its ONNX value
-        self._kept = []  # the tensors themselves, so that no id is used twice
-
-    def start(self, tensor: str, name: str) -> None:
-        """Takes the images, channels last, in."""
-        self._set(tensor, self.node("Transpose", [name], perm=_NHWC_TO_NCHW))
-
-    def finish(self, tensor: str, name: str) -> None:
-        """Gives the last tensor its name."""
-        self.node("Identity", [self._names[id(tensor)]], output=name)
-
-    def add(self, layer: keras.layers.Layer, *args, **kwargs) -> None:
-        """Calls a Keras layer on Keras tensors and adds its nodes; this is `clone_model`'s `call_function`."""
-        result = layer(*args, **kwargs)
-        emit = EMITTERS.get(type(layer).__name__) if isinstance(layer, keras.layers.Layer) else None
-        if emit is None:
-            raise ValueError(
-                f"The layer {layer.name!r} of class {type(layer).__name__} has no ONNX counterpart here. "
-                f"Known: {', '.join(EMITTERS)}. Use model.export(path, format='onnx') of Keras for such models"
-            )
-        tensors = keras.tree.flatten(args)
-        self._set(result, emit(self, layer, [self._names[id(tensor)] for tensor in tensors], tensors[0].shape))
-        return result
-
-    def _set(self, tensor, name):
-        self._names[id(tensor)] = name
-        self._kept.append(tensor)
-
-    def node(self, kind: str, inputs: Sequence[str], output: str | None = None, **attributes) -> str:
-        """Adds a node with one output and returns the output's name."""
-        import onnx
-
-        output = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(kind, inputs, [output], name=f"node_{len(self.nodes)}", **attributes))
-        return output
-
-    def weight(self, values: np.ndarray, exact: bool = False) -> str:
-        """Adds a weight and returns its name; with `exact` never in float16."""
-        import onnx
-
-        values = np.asarray(values)
-        name = f"weight_{len(self.initializers)}"
-        store_half = self._half and values.dtype.kind == "f" and not exact
-        stored = values.astype("float16") if store_half else values
-        self.initializers.append(onnx.numpy_helper.from_array(np.ascontiguousarray(stored), name))
-        return self.node("Cast", [name], to=onnx.TensorProto.FLOAT) if store_half else name
+    result = layer(*args, **kwargs)
+    emit = (EMITTERS if isinstance(layer, keras.layers.Layer) else OPERATORS).get(type(layer).__name__)
+    if emit is None:
+        raise ValueError(
+            f"The layer {layer.name!r} of class {type(layer).__name__} has no ONNX counterpart here. "
+            f"Known: {', '.join(EMITTERS)}. Use model.export(path, format='onnx') of Keras for such models"
+        )
+    values = keras.tree.flatten(args)
+    shapes = [value.shape for value in values if isinstance(value, keras.KerasTensor)]
+    known = all(isinstance(value, (keras.KerasTensor, int, float)) for value in values)
+    _require(known and len({len(shape) for shape in shapes}) == 1, layer, "inputs of one rank")
+    graph.set_name(result, emit(graph, layer, [graph.name_of(value) for value in values], shapes[0]))
+    return result
 
 
 def _numpy(variable):
@@ -73,9 +37,8 @@ def _numpy(variable):
 
 def _require(condition, layer, what):
     if not condition:
-        raise ValueError(
-            f"The layer {layer.name!r} cannot be written as ONNX: expected {what}. Received: {layer.get_config()}"
-        )
+        config = layer.get_config() if isinstance(layer, keras.layers.Layer) else type(layer).__name__
+        raise ValueError(f"The layer {layer.name!r} cannot be written as ONNX: expected {what}. Received: {config}")
 
 
 def _identity(graph, layer, names, shape):
@@ -99,6 +62,13 @@ def _zero_padding(graph, layer, names, shape):
     return graph.node("Pad", [names[0], graph.weight(pads)])
 
 
+def _cropping(graph, layer, names, shape):
+    _require(layer.data_format == "channels_last", layer, "channels_last")
+    (top, bottom), (left, right) = layer.cropping
+    begin, end = [top, left], [shape[1] - bottom, shape[2] - right]
+    return graph.node("Slice", [names[0], *(graph.weight(np.array(value, "int64")) for value in (begin, end, [2, 3]))])
+
+
 def _pads(layer, shape, window, dilations=(1, 1)):
     """Padding of a convolution or pooling as ONNX wants it: top, left, bottom, right."""
     if layer.padding == "valid":
@@ -112,43 +82,78 @@ def _pads(layer, shape, window, dilations=(1, 1)):
     return begin + end
 
 
-def _convolution(graph, layer, names, shape, kernel, groups):
+def _convolution(graph, layer, names, shape, kernel, groups, bias=None):
+    """A convolution with a layer's strides and padding, without its activation."""
     _require(layer.data_format == "channels_last", layer, "channels_last")
     inputs = [names[0], graph.weight(kernel)]
-    if layer.use_bias:
-        inputs.append(graph.weight(_numpy(layer.bias)))
-    result = graph.node(
+    return graph.node(
         "Conv",
-        inputs,
+        inputs if bias is None else [*inputs, graph.weight(_numpy(bias))],
         strides=layer.strides,
         dilations=layer.dilation_rate,
         group=groups,
         pads=_pads(layer, shape, layer.kernel_size, layer.dilation_rate),
         kernel_shape=layer.kernel_size,
     )
-    return _activate(graph, layer, result)
+
+
+def _of_channels(kernel):
+    """A depthwise kernel `(height, width, channels, multiplier)` as ONNX's of one group per channel, and their number."""
+    height, width, channels, multiplier = kernel.shape
+    return kernel.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width), channels
 
 
 def _conv2d(graph, layer, names, shape):
-    return _convolution(graph, layer, names, shape, _numpy(layer.kernel).transpose(3, 2, 0, 1), layer.groups)
+    kernel = _numpy(layer.kernel).transpose(3, 2, 0, 1)
+    return _activate(graph, layer, _convolution(graph, layer, names, shape, kernel, layer.groups, layer.bias))
 
 
 def _depthwise(graph, layer, names, shape):
-    kernel = _numpy(layer.kernel)  # (height, width, channels, multiplier)
-    height, width, channels, multiplier = kernel.shape
-    kernel = kernel.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-    return _convolution(graph, layer, names, shape, kernel, channels)
+    kernel = _of_channels(_numpy(layer.kernel))
+    return _activate(graph, layer, _convolution(graph, layer, names, shape, *kernel, layer.bias))
+
+
+def _separable(graph, layer, names, shape):
+    each = _convolution(graph, layer, names, shape, *_of_channels(_numpy(layer.depthwise_kernel)))
+    inputs = [each, graph.weight(_numpy(layer.pointwise_kernel).transpose(3, 2, 0, 1))]
+    if layer.use_bias:
+        inputs.append(graph.weight(_numpy(layer.bias)))
+    return _activate(graph, layer, graph.node("Conv", inputs))
 
 
 def _batch_norm(graph, layer, names, shape):
-    axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
-    _require(axis in (-1, len(shape) - 1), layer, "normalization of the last axis")
-    ones = np.ones(shape[-1], "float32")
-    gamma = _numpy(layer.gamma) if layer.scale else ones
-    beta = _numpy(layer.beta) if layer.center else 0 * ones
-    values = (gamma, beta, _numpy(layer.moving_mean), _numpy(layer.moving_variance))
+    _require(_axis(layer) in (-1, len(shape) - 1), layer, "normalization of the last axis")
+    values = (*_scale_and_center(layer, shape), _numpy(layer.moving_mean), _numpy(layer.moving_variance))
     weights = [graph.weight(value, exact=True) for value in values]  # few numbers, and variances can be tiny
     return graph.node("BatchNormalization", [names[0], *weights], epsilon=layer.epsilon)
+
+
+def _scale_and_center(layer, shape):
+    """Gamma and beta of a normalization, where it has them."""
+    gamma = _numpy(layer.gamma) if layer.scale else np.ones(shape[-1], "float32")
+    return gamma, _numpy(layer.beta) if layer.center else np.zeros(shape[-1], "float32")
+
+
+def _layer_norm(graph, layer, names, shape):
+    plain = _axis(layer) in (-1, len(shape) - 1) and not getattr(layer, "rms_scaling", False)
+    _require(plain, layer, "normalization of the last axis, without rms_scaling")
+    weights = [graph.weight(value, exact=True) for value in _scale_and_center(layer, shape)]
+    inputs = [_channels_last(graph, names[0], shape), *weights]
+    return _channels_first(graph, graph.node("LayerNormalization", inputs, epsilon=layer.epsilon), shape)
+
+
+def _axis(layer):
+    return layer.axis[0] if isinstance(layer.axis, (list, tuple)) and len(layer.axis) == 1 else layer.axis
+
+
+def _normalization(graph, layer, names, shape):
+    _require(
+        _axis(layer) in (None, (), -1, len(shape) - 1) and not layer.invert, layer, "normalization of the last axis"
+    )
+    mean, variance = (np.squeeze(_numpy(value)) for value in (layer.mean, layer.variance))
+    spread = np.maximum(np.sqrt(variance), keras.config.epsilon())
+    mean, spread = (graph.weight(_per_channel(value, shape), exact=True) for value in (mean, spread))
+    return graph.node("Div", [graph.node("Sub", [names[0], mean]), spread])
 
 
 def _prelu(graph, layer, names, shape):
@@ -159,27 +164,50 @@ def _prelu(graph, layer, names, shape):
 
 
 def _relu(graph, layer, names, shape):
-    plain = layer.max_value is None and not layer.negative_slope and not layer.threshold
-    _require(plain, layer, "a plain ReLU")
-    return graph.node("Relu", names)
+    _require(not layer.threshold, layer, "a ReLU with threshold 0")
+    result = _leaky_relu(graph, layer, names, shape) if layer.negative_slope else graph.node("Relu", names)
+    return result if layer.max_value is None else onnx_activations.at_most(graph, result, layer.max_value)
 
 
-def _add(graph, layer, names, shape):
-    result = names[0]
-    for other in names[1:]:
-        result = graph.node("Add", [result, other])
-    return result
+def _leaky_relu(graph, layer, names, shape):
+    return onnx_activations.leaky_relu(graph, names[0], layer.negative_slope)
+
+
+def _elementwise(kind):
+    return lambda graph, layer, names, shape: functools.reduce(lambda *pair: graph.node(kind, pair), names)
+
+
+def _mean(graph, layer, names, shape):
+    return graph.node("Mean", names)
+
+
+def _concatenate(graph, layer, names, shape):
+    _require(layer.axis in (-1, len(shape) - 1), layer, "concatenation along the last axis")
+    return graph.node("Concat", names, axis=1 if len(shape) == 4 else len(shape) - 1)
 
 
 def _reshape(graph, layer, names, shape):
-    _require(tuple(layer.target_shape) == tuple(shape[1:]), layer, f"target_shape={tuple(shape[1:])}, the input's own")
-    return names[0]
+    target = layer.compute_output_shape(shape)[1:]
+    if target == tuple(shape[1:]):
+        return names[0]
+    _require(len(target) in (1, 3), layer, "vectors or feature maps")
+    whole = graph.weight(np.array([0, *target], "int64"))
+    result = graph.node("Reshape", [_channels_last(graph, names[0], shape), whole])
+    return _channels_first(graph, result, (None, *target))
+
+
+def _channels_last(graph, name, shape):
+    """A value in Keras's order of rows, columns, channels."""
+    return graph.node("Transpose", [name], perm=NCHW_TO_NHWC) if len(shape) == 4 else name
+
+
+def _channels_first(graph, name, shape):
+    """Back from Keras's order."""
+    return graph.node("Transpose", [name], perm=NHWC_TO_NCHW) if len(shape) == 4 else name
 
 
 def _flatten(graph, layer, names, shape):
-    if len(shape) == 4:  # Keras flattens rows, columns, channels
-        names = [graph.node("Transpose", names, perm=_NCHW_TO_NHWC)]
-    return graph.node("Flatten", names, axis=1)
+    return graph.node("Flatten", [_channels_last(graph, names[0], shape)], axis=1)
 
 
 def _pooling(kind):
@@ -191,11 +219,13 @@ def _pooling(kind):
     return emit
 
 
-def _global_average(graph, layer, names, shape):
-    pooled = graph.node("GlobalAveragePool", names)
-    if layer.keepdims:
-        return pooled
-    return graph.node("Flatten", [pooled], axis=1)
+def _global_pooling(kind):
+    def emit(graph, layer, names, shape):
+        _require(layer.data_format == "channels_last", layer, "channels_last")
+        pooled = graph.node(kind, names)
+        return pooled if layer.keepdims else graph.node("Flatten", [pooled], axis=1)
+
+    return emit
 
 
 def _dense(graph, layer, names, shape):
@@ -211,37 +241,56 @@ def _activation(graph, layer, names, shape):
 
 
 def _activate(graph, layer, name):
-    kind = getattr(layer.activation, "__name__", None)
-    _require(kind in ACTIVATIONS, layer, f"an activation of {', '.join(ACTIVATIONS)}")
-    return graph.node(ACTIVATIONS[kind], [name]) if ACTIVATIONS[kind] else name
+    result = onnx_activations.apply(graph, layer.activation, name)
+    _require(result is not None, layer, f"an activation of {', '.join(onnx_activations.ACTIVATIONS)}")
+    return result
 
 
 def _unit_normalization(graph, layer, names, shape):
-    axis = layer.axis[0] if isinstance(layer.axis, (list, tuple)) else layer.axis
-    _require(len(shape) == 2 and axis in (-1, 1), layer, "normalization of vectors")
+    _require(len(shape) == 2 and _axis(layer) in (-1, 1), layer, "normalization of vectors")
     norm = graph.node("ReduceL2", names, axes=[1], keepdims=1)
     least = graph.weight(np.float32(_LEAST_NORM), exact=True)  # keeps a zero vector from dividing by zero
     return graph.node("Div", [names[0], graph.node("Max", [norm, least])])
 
 
-ACTIVATIONS = {"linear": None, "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
+OPERATORS = {  # between tensors, or a tensor and a number
+    "Add": _elementwise("Add"),
+    "Subtract": _elementwise("Sub"),
+    "Multiply": _elementwise("Mul"),
+    "TrueDivide": _elementwise("Div"),
+    "Divide": _elementwise("Div"),
+}
 EMITTERS = {
     "Rescaling": _rescaling,
+    "Normalization": _normalization,
     "ZeroPadding2D": _zero_padding,
+    "Cropping2D": _cropping,
     "Conv2D": _conv2d,
     "DepthwiseConv2D": _depthwise,
+    "SeparableConv2D": _separable,
     "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
     "PReLU": _prelu,
     "ReLU": _relu,
+    "LeakyReLU": _leaky_relu,
     "Activation": _activation,
-    "Add": _add,
+    "Add": _elementwise("Add"),
+    "Subtract": _elementwise("Sub"),
+    "Multiply": _elementwise("Mul"),
+    "Maximum": _elementwise("Max"),
+    "Minimum": _elementwise("Min"),
+    "Average": _mean,
+    "Concatenate": _concatenate,
     "Flatten": _flatten,
     "Reshape": _reshape,
     "MaxPooling2D": _pooling("MaxPool"),
     "AveragePooling2D": _pooling("AveragePool"),
-    "GlobalAveragePooling2D": _global_average,
+    "GlobalAveragePooling2D": _global_pooling("GlobalAveragePool"),
+    "GlobalMaxPooling2D": _global_pooling("GlobalMaxPool"),
     "Dense": _dense,
     "Dropout": _identity,
+    "SpatialDropout2D": _identity,
+    "GaussianNoise": _identity,
     "Identity": _identity,
     "UnitNormalization": _unit_normalization,
 }

@@ -74,10 +74,10 @@ class FaceAligner:
         image = as_image(source, name)
         if self.detector is None:
             return [self._crop_already(image, name)]
-        faces = self.faces(image, name, which)
-        if any(self.is_aligned(image, face) for face in faces):
-            return [image]
-        return [align(image, face.points, self.size, self.template) for face in faces]
+        return [
+            image if self.is_aligned(image, face) else align(image, face.points, self.size, self.template)
+            for face in self.faces(image, name, which)
+        ]
 
     def faces(self, image: np.ndarray, name: str = "the picture", which: str | None = None) -> list[Face]:
         """Finds the faces of a decoded picture.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface import hub, hub_files, model_folder, presets
+from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export.onnx_file import open_session
@@ -77,7 +78,8 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
         `FaceModel`.
 
     Raises:
-        ValueError: If nothing has this name, a size is missing, or `dtype` is given for what is no Keras model.
+        ValueError: If nothing has this name, the size is none or not the model's, or `dtype` is given for what is no Keras
+            model.
         TypeError: If it is no model.
     """
     if model is None or isinstance(model, str | os.PathLike):
@@ -93,10 +95,13 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
         )
     if dtype is not None:
         embed = with_dtype(embed, dtype)
+    fixed = input_size(embed) or (None, None)
     if size is None:
-        size = input_size(embed) or DEFAULT_SIZE
-        size = tuple(want or default for want, default in zip(size, DEFAULT_SIZE))
-    return FaceModel(embed, tuple(size), Thresholds(known if thresholds is None else thresholds))
+        size = [side or default for side, default in zip(fixed, DEFAULT_SIZE)]
+    size = check_size(size, "size")
+    if any(side not in (None, given) for side, given in zip(fixed, size)):
+        raise ValueError(f"Expected the size of the model's input, {fixed}, or None. Received: size={size}")
+    return FaceModel(embed, size, Thresholds(known if thresholds is None else thresholds))
 
 
 def _load(name):

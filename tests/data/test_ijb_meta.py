@@ -34,8 +34,10 @@ def change(folder, name, text):
     (folder / "meta" / name).write_text(text)
 
 
-@pytest.mark.parametrize("inner", ["", "meta"])
-def test_reads_the_official_files(folder, inner):
+@pytest.mark.parametrize(("inner", "mark"), [("", ""), ("meta", ""), ("", "\ufeff")])  # the last: a byte order mark
+def test_reads_the_official_files(folder, inner, mark):
+    for path in (folder / "meta").iterdir():
+        path.write_text(mark + path.read_text(), encoding="utf-8")
     meta = read_ijb(folder / inner, "IJB-C")
     assert meta.name == "ijbc"
     assert meta.image_names == ["1.jpg", "2.jpg", "3.jpg", "4.jpg", "5.jpg"]
