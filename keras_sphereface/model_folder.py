@@ -4,7 +4,6 @@ The folder has `config.json`, `metadata.json` and `model.weights.h5`, which `ker
 `preset.json`, this package's description with the SHA-256 of the other three.
 """
 
-import hashlib
 import json
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from keras_sphereface import layer_graph, model_size, safe_config, weights_file
 from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.files import sha256
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 CONFIG, METADATA, WEIGHTS, PRESET = "config.json", "metadata.json", "model.weights.h5", "preset.json"
 KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
 PRESET_FORMAT = 1
-_HASH_BLOCK = 1 << 20
 
 _REASON_LENGTH = 500  # of Keras's own errors, some of which list the values of a weight
 
@@ -34,15 +33,6 @@ _EXPANSION, _SMALL = 20, 1 << 20
 
 # What zipfile raises on broken archives, depending on where in them it notices.
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str, source: str | None = None) -> None:

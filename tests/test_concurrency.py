@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_sphereface import data as faces
-from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.recordio_index import scan
+from keras_sphereface.files import atomic_writer
 
 WRITERS, ROUNDS = 4, 25
 

@@ -21,14 +21,15 @@ MAY_IMPORT = {
     "angular": "",
     "devices": "",
     "embedder": "",
+    "files": "",
     "model_size": "",
     "safe_config": "",
     "weights_file": "",
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",
     "feature_norms": "",
-    "evaluation": "",
-    "data": "devices",
+    "evaluation": "files",
+    "data": "devices files",
     "presets": "",
     "faces": "data",
     # 2: layers and networks
@@ -47,22 +48,22 @@ MAY_IMPORT = {
     "registration": "backbones classifier fused_sgd guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
-    "callbacks": "data distribution evaluator guarded_optimizer",
+    "callbacks": "data distribution evaluator files guarded_optimizer",
     "plots": "angular classifier evaluation heads margins",
-    "conversion": "backbones",
+    "conversion": "backbones files",
     "model_card": "presets",
     "layer_graph": "backbones",
-    "model_folder": "embedder layer_graph model_size safe_config weights_file",
+    "model_folder": "embedder files layer_graph model_size safe_config weights_file",
     "precision": "layer_graph",
     "export": "devices embedder evaluation evaluator layer_graph precision",
     "hub_arguments": "presets",
     "hub_errors": "",
     "hub_files": "hub_arguments hub_errors model_folder presets",
     "hub": "backbones embedder hub_arguments hub_errors hub_files model_card model_folder precision presets weights_file",
-    "recognition": "data embedder evaluation evaluator export faces hub hub_files model_folder precision presets",
+    "recognition": "data embedder evaluation evaluator export faces files hub hub_files model_folder precision presets",
     "demo": "recognition",
     # 4
-    "cli": "backbones callbacks classifier conversion data demo devices evaluation evaluator export faces heads hub "
+    "cli": "backbones callbacks classifier conversion data demo devices evaluation evaluator export faces files heads hub "
     "ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",
 }
 

@@ -42,7 +42,7 @@ PUBLISHED = {"status": "published", "default": False, "hub_id": "a/b", "revision
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """An embedded preset whose weights are in a temporary folder: returns its model and file."""
-    from keras_sphereface.model_folder import sha256
+    from keras_sphereface.files import sha256
 
     embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
     path = tmp_path / "toy.h5"

@@ -12,14 +12,13 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from keras_sphereface.data.files import atomic_writer, sync_folder
+from keras_sphereface.files import atomic_writer, sha256, sync_folder
 from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".npz"
 FORMAT = 1
-_BLOCK = 1 << 20
 
 
 class CheckpointFiles:
@@ -68,7 +67,7 @@ class CheckpointFiles:
             save(temporary)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            description = {"format": FORMAT, **description, "sha256": _sha256(temporary)}
+            description = {"format": FORMAT, **description, "sha256": sha256(temporary)}
             _description_path(path).unlink(missing_ok=True)  # of an earlier run that got as far
             os.replace(temporary, path)
             sync_folder(self.folder)
@@ -101,7 +100,7 @@ def _read_description(path):
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"its description is not of format {FORMAT}")
     seal = description.pop("seal", None)  # older ones have none
-    if seal not in (None, _seal(description)) or _sha256(path) != description.get("sha256"):
+    if seal not in (None, _seal(description)) or sha256(path) != description.get("sha256"):
         raise ValueError("its checksum is wrong")
     return description
 
@@ -109,11 +108,3 @@ def _read_description(path):
 def _seal(description):
     """The SHA-256 of a description: a flipped bit may leave its JSON well-formed."""
     return hashlib.sha256(json.dumps(description).encode()).hexdigest()
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

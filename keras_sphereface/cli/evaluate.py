@@ -95,8 +95,8 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
 
 def run_ijb(args: argparse.Namespace) -> "IJBReport":
     """Returns the report on IJB-B or IJB-C."""
+    from keras_sphereface.files import sha256
     from keras_sphereface.ijb_evaluator import evaluate_ijb
-    from keras_sphereface.model_folder import sha256
 
     if args.flip == "concat":
         raise ValueError("IJB's templates add mirror images. Received: --flip concat; use sum or none")

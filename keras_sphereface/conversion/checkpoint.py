@@ -2,7 +2,6 @@
 
 import collections.abc
 import dataclasses
-import hashlib
 import os
 import pickle
 import re
@@ -13,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from keras_sphereface import errors
+from keras_sphereface.files import sha256
 from keras_sphereface.hints import Path
 
 # Where the known trainers keep a backbone's and a head's state dict.
@@ -33,7 +33,6 @@ OTHER_ENTRIES = (
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
 BACKBONE_PREFIX, HEAD_PREFIX = "backbone", "head"  # of the names in the state dict of a module that holds both
 PARALLEL_PREFIX = "module."  # left by DistributedDataParallel
-_BLOCK = 1 << 20  # bytes read at a time for the hash
 _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 # PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
 # An archive beyond this is made to fill the memory of whoever opens it.
@@ -78,7 +77,7 @@ def read(path: Path, include_head: bool = True) -> Checkpoint:
     backbone, head, ignored = _split(payload, path, include_head)
     return Checkpoint(
         path=str(path),
-        sha256=_sha256(path),
+        sha256=sha256(path),
         backbone=_arrays(backbone, path),
         head=_arrays(head, path),
         ignored=tuple(ignored),
@@ -247,11 +246,3 @@ def _is_dense(value):
     if value.is_nested or value.is_meta or value.layout != torch.strided or value.is_quantized or value.is_complex():
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

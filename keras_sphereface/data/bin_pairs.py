@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_sphereface.data.bin_reader import load_bin_pickle
 from keras_sphereface.data.bin_values import Blob, LazyArray
-from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
 # Protocol 2 is the highest that Python 2 reads, and many of the tools that take these files are of its time.

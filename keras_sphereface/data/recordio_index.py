@@ -11,7 +11,6 @@ import os
 import numpy as np
 from tqdm import tqdm
 
-from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.recordio_format import (
     ALIGNMENT,
     FIRST,
@@ -23,6 +22,7 @@ from keras_sphereface.data.recordio_format import (
     part_header,
 )
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import atomic_writer
 
 log = logging.getLogger(__name__)
 

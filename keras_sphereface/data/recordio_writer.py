@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.recordio_format import MAX_EXACT_LABEL, frame, pack_image
 from keras_sphereface.data.recordio_index import write_index
+from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
 

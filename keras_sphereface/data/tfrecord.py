@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from keras_sphereface.data.files import atomic_writer
 from keras_sphereface.data.images import encode_jpeg
 from keras_sphereface.data.recordio import paired
 from keras_sphereface.data.sources import check_label, probe_image_size
@@ -26,6 +25,7 @@ from keras_sphereface.data.tfrecord_format import (
     payload_length,
 )
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
 

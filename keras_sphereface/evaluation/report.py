@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_sphereface.evaluation.counts import accept_counts
 from keras_sphereface.evaluation.metrics import roc_corners
+from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
@@ -48,17 +48,9 @@ def save_json(values: dict, path: Path) -> None:
         ValueError: If a number is NaN or infinite, which JSON does not know.
     """
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    folder = os.path.dirname(os.fspath(path))
-    if folder:
-        os.makedirs(folder, exist_ok=True)
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
-        raise
+    os.makedirs(os.path.dirname(os.fspath(path)) or ".", exist_ok=True)
+    with atomic_writer(path) as file:
+        file.write(text.encode())
 
 
 @dataclasses.dataclass

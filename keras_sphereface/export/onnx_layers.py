@@ -82,19 +82,23 @@ def _pads(layer, shape, window, dilations=(1, 1)):
     return begin + end
 
 
-def _convolution(graph, layer, names, shape, kernel, groups, bias=None):
+def _convolution(graph, layer, names, shape, kernel, groups, bias=()):
     """A convolution with a layer's strides and padding, without its activation."""
     _require(layer.data_format == "channels_last", layer, "channels_last")
-    inputs = [names[0], graph.weight(kernel)]
     return graph.node(
         "Conv",
-        inputs if bias is None else [*inputs, graph.weight(_numpy(bias))],
+        [names[0], graph.weight(kernel), *bias],
         strides=layer.strides,
         dilations=layer.dilation_rate,
         group=groups,
         pads=_pads(layer, shape, layer.kernel_size, layer.dilation_rate),
         kernel_shape=layer.kernel_size,
     )
+
+
+def _bias(graph, layer):
+    """The further input that a layer's bias is, if it has one."""
+    return [graph.weight(_numpy(layer.bias))] if layer.use_bias else []
 
 
 def _of_channels(kernel):
@@ -105,20 +109,18 @@ def _of_channels(kernel):
 
 def _conv2d(graph, layer, names, shape):
     kernel = _numpy(layer.kernel).transpose(3, 2, 0, 1)
-    return _activate(graph, layer, _convolution(graph, layer, names, shape, kernel, layer.groups, layer.bias))
+    return _activate(graph, layer, _convolution(graph, layer, names, shape, kernel, layer.groups, _bias(graph, layer)))
 
 
 def _depthwise(graph, layer, names, shape):
     kernel = _of_channels(_numpy(layer.kernel))
-    return _activate(graph, layer, _convolution(graph, layer, names, shape, *kernel, layer.bias))
+    return _activate(graph, layer, _convolution(graph, layer, names, shape, *kernel, _bias(graph, layer)))
 
 
 def _separable(graph, layer, names, shape):
     each = _convolution(graph, layer, names, shape, *_of_channels(_numpy(layer.depthwise_kernel)))
-    inputs = [each, graph.weight(_numpy(layer.pointwise_kernel).transpose(3, 2, 0, 1))]
-    if layer.use_bias:
-        inputs.append(graph.weight(_numpy(layer.bias)))
-    return _activate(graph, layer, graph.node("Conv", inputs))
+    kernel = graph.weight(_numpy(layer.pointwise_kernel).transpose(3, 2, 0, 1))
+    return _activate(graph, layer, graph.node("Conv", [each, kernel, *_bias(graph, layer)]))
 
 
 def _batch_norm(graph, layer, names, shape):
@@ -230,10 +232,8 @@ def _global_pooling(kind):
 
 def _dense(graph, layer, names, shape):
     _require(len(shape) == 2, layer, "vectors as inputs")
-    inputs = [names[0], graph.weight(_numpy(layer.kernel))]
-    if layer.use_bias:
-        inputs.append(graph.weight(_numpy(layer.bias)))
-    return _activate(graph, layer, graph.node("Gemm", inputs))
+    kernel = graph.weight(_numpy(layer.kernel))
+    return _activate(graph, layer, graph.node("Gemm", [names[0], kernel, *_bias(graph, layer)]))
 
 
 def _activation(graph, layer, names, shape):

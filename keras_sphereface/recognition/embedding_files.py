@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.data.files import atomic_writer
+from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
 SUFFIXES = (".npz", ".h5", ".csv")

@@ -1,9 +1,14 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and their checksums."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import threading
+
+from keras_sphereface.hints import Path
+
+_BLOCK = 1 << 20
 
 
 @contextlib.contextmanager
@@ -40,3 +45,12 @@ def sync_folder(path):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
