@@ -29,6 +29,8 @@ from absl import app, flags, logging
 
 import keras_sphereface as ksf
 from keras_sphereface import errors
+from keras_sphereface.data.pairs import number_names
+from keras_sphereface.files import draft
 
 flags.DEFINE_string("data_dir", None, "Folder with train.rec (InsightFace's layout); synthetic faces if not given.")
 flags.DEFINE_multi_string("pairs", [], "Pairs to measure: FILE.bin, or FOLDER:PAIRS.txt for LFW's layout. "
@@ -173,9 +175,10 @@ def validation_pairs():
     if FLAGS.data_dir is None:
         return [ksf.data.synthetic_pairs(num_identities=100, first_identity=SYNTHETIC_IDENTITIES, seed=FLAGS.seed)]
     names = FLAGS.pairs or sorted(str(path) for path in pathlib.Path(FLAGS.data_dir).glob("*.bin"))
-    return [
+    sets = [
         ksf.data.read_bin(name) if name.endswith(".bin") else ksf.data.read_lfw(*name.rsplit(":", 1)) for name in names
     ]
+    return number_names(sets)
 
 
 def make_trainer(num_classes):
@@ -295,12 +298,14 @@ def save_model(trainer, path):
     """Saves the model to keep, in float32, and returns it, outside of any distribution."""
     model = trainer.embedder
     if FLAGS.distribute in PARALLEL:  # By way of the file, as its variables lie on the devices.
-        model.save(path)
+        with draft(path) as unfinished:
+            model.save(unfinished)
         keras.distribution.set_distribution(None)
         model = keras.saving.load_model(path)
     if FLAGS.dtype_policy != "float32":
         model = ksf.precision.with_dtype(model, "float32")
-    model.save(path)
+    with draft(path) as unfinished:
+        model.save(unfinished)
     return model
 
 

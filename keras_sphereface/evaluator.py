@@ -49,8 +49,8 @@ def evaluate(
         `keras_sphereface.evaluation.VerificationReport`: `print` it, `.save(path)` it, `.plot(folder)` it.
 
     Raises:
-        ValueError: If image and model sizes differ, or an embedding holds NaN, is all zeros or changes its width; the
-            message names the image.
+        ValueError: If `pairs` is no set of pairs, image and model sizes differ, or an embedding holds NaN, is all zeros or
+            changes its width; the message names the image.
 
     Example:
     >>> report = evaluate(model, ksf.data.read_bin("lfw.bin"))  # doctest: +SKIP
@@ -94,6 +94,7 @@ def embed_images(
         `(num_images, d)` float32, or `(num_images, 2 d)` for `flip="concat"`; not normalized.
     """
     check_flip(flip)
+    check_pairs(pairs)
     size = _crop_size(model, crop)
     fused, first = None, 0
     with tqdm(total=pairs.num_images, desc=f"embedding {pairs.name}", unit="image", disable=None) as bar:
@@ -111,6 +112,12 @@ def embed_images(
     if fused is None:
         raise ValueError(f"Expected at least one image. Received: pairs={pairs!r}")
     return fused
+
+
+def check_pairs(pairs: Any) -> None:
+    """Raises `ValueError` unless `pairs` is a set of pairs; the path of one is the usual mistake."""
+    if not hasattr(pairs, "images"):
+        raise ValueError(f"Expected a PairSet, e.g. keras_sphereface.data.read_bin(path). Received: pairs={pairs!r}")
 
 
 def center_crop(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

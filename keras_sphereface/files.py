@@ -4,11 +4,38 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import tempfile
 import threading
+from collections.abc import Iterator
 
 from keras_sphereface.hints import Path
 
 _BLOCK = 1 << 20
+
+
+def check_output(path: Path) -> pathlib.Path:
+    """Checks that a file can be written, before the long work that makes it.
+
+    Args:
+        path: Path of the file; an older one may be there.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there is a folder of this name.
+        FileNotFoundError: If its folder is not there.
+        PermissionError: If nothing can be written into its folder.
+    """
+    path = pathlib.Path(path)
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise ValueError(f"Expected a file. Received: {path}, a folder. Add a file's name")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The folder {folder} does not exist. Make it, or choose another for {path.name}")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"Nothing can be written into the folder {folder}. Choose another for {path.name}")
+    return path
 
 
 @contextlib.contextmanager
@@ -34,6 +61,28 @@ def atomic_writer(path):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def draft(path: Path) -> Iterator[pathlib.Path]:
+    """For what others write by name: yields a path in a new folder beside, and moves what is there when the block ends well.
+
+    An older file, or folder, of the name `path` stays as it was until then, and if the block raises.
+
+    Args:
+        path: Path that the finished file or folder will have; its folder exists.
+
+    Yields:
+        The path to write.
+    """
+    path = pathlib.Path(path)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        unfinished = pathlib.Path(folder, path.name)
+        yield unfinished
+        if path.is_dir():  # no rename replaces a folder
+            path.rename(pathlib.Path(folder, "older"))
+        os.replace(unfinished, path)
     sync_folder(path.parent)
 
 

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "layer_graph": "backbones",
     "model_folder": "embedder files layer_graph model_size safe_config weights_file",
     "precision": "layer_graph",
-    "export": "devices embedder evaluation evaluator layer_graph precision",
+    "export": "devices embedder evaluation evaluator files layer_graph precision",
     "hub_arguments": "presets",
     "hub_errors": "",
     "hub_files": "hub_arguments hub_errors model_folder presets",

@@ -60,6 +60,11 @@ def test_wrong_margins_are_refused(mine, text, message):
         ksf.plots.parse_margin(text)
 
 
+def test_softmax_takes_no_margin():
+    with pytest.raises(ValueError, match=r"has no margin.*Received: 'softmax=0.3'"):
+        ksf.plots.train_on_digits("softmax=0.3")
+
+
 def test_every_margin_of_the_package_has_a_usual_value():
     assert set(ksf.margins.names()) >= set(ksf.plots.MARGIN_VALUES)
     for name, value in ksf.plots.MARGIN_VALUES.items():

@@ -1,5 +1,6 @@
 """What all backbones share: a functional graph inside a `keras.Model`, with the arguments that made it beside it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -51,17 +52,19 @@ class FaceBackbone(keras.Model):
         return cls(**config)
 
 
-def image_input(input_shape: tuple[int, int, int]) -> Tensor:
-    """Checks the shape and returns the `keras.Input` of images.
-
-    Raises:
-        ValueError: If the shape is not three positive integers of which the last is 3.
-    """
-    valid = len(input_shape) == 3 and all(isinstance(size, int) and size > 0 for size in input_shape)
-    if not valid or input_shape[-1] != 3:
+def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Returns `input_shape` as a tuple, or raises `ValueError` unless it is three positive integers, the last one 3."""
+    shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else ()
+    valid = len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape)
+    if not valid or shape[-1] != 3:
         raise ValueError(
             f"`input_shape` must be (height, width, 3), positive integers, channels last. Received: {input_shape}"
         )
+    return shape
+
+
+def image_input(input_shape: tuple[int, int, int]) -> Tensor:
+    """Returns the `keras.Input` of images."""
     return keras.Input(shape=input_shape, dtype="float32", name="images")
 
 

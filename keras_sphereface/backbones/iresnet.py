@@ -60,7 +60,7 @@ class IResNet(base.FaceBackbone):
             "channels": tuple(channels),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "dropout": float(dropout),
-            "input_shape": tuple(input_shape),
+            "input_shape": base.check_input_shape(input_shape),
             "image_mean": float(image_mean),
             "image_std": float(image_std),
         }

@@ -59,7 +59,7 @@ class MobileFaceNet(base.FaceBackbone):
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "width": float(width),
             "bottlenecks": tuple(tuple(group) for group in bottlenecks),
-            "input_shape": tuple(input_shape),
+            "input_shape": base.check_input_shape(input_shape),
             "image_mean": float(image_mean),
             "image_std": float(image_std),
         }

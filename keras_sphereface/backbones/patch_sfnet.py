@@ -69,7 +69,7 @@ class PatchSFNet(base.FaceBackbone):
             "channels": tuple(channels),
             "hidden": tuple(hidden),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
-            "input_shape": tuple(input_shape),
+            "input_shape": base.check_input_shape(input_shape),
             "image_mean": float(image_mean),
             "image_std": float(image_std),
         }

@@ -71,7 +71,7 @@ class SFNet(base.FaceBackbone):
             "block_order": block_order,
             "batch_norm": bool(batch_norm),
             "dropout": float(dropout),
-            "input_shape": tuple(input_shape),
+            "input_shape": base.check_input_shape(input_shape),
             "image_mean": float(image_mean),
             "image_std": float(image_std),
         }

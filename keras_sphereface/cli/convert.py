@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from keras_sphereface.cli import options
+from keras_sphereface.files import atomic_writer, check_output, draft
 
 MODEL_SUFFIX = ".keras"
 HEAD_SUFFIX = ".npz"
@@ -52,14 +53,15 @@ def run(args: argparse.Namespace) -> None:
     report = model.conversion_report
     if args.head and not report.head_weights:
         raise ValueError(f"{args.checkpoint}: has no class weights to write to {args.head}; leave --head away.")
-    model.save(args.output)
-    written = [args.output]
+    with draft(args.output) as path:
+        model.save(path)
     if args.head:
-        np.savez(args.head, **report.head_weights)
-        written.append(args.head)
+        with atomic_writer(args.head) as file:
+            np.savez(file, **report.head_weights)
     if args.report:
-        pathlib.Path(args.report).write_text(report.to_json() + "\n", encoding="utf-8")
-        written.append(args.report)
+        with atomic_writer(args.report) as file:
+            file.write(f"{report.to_json()}\n".encode())
+    written = [path for path in (args.output, args.head, args.report) if path]
     text = "\n".join([str(report), *(f"wrote {path}" for path in written)])
     options.show(args, {**report.to_dict(), "written": written}, text)
 
@@ -78,11 +80,7 @@ def _check_paths(args):
     for option, path in written.items():
         if not path:
             continue
-        if pathlib.Path(path).is_dir():
-            raise ValueError(f"{option} must be a file. Received: {path}, a folder: add a file's name")
-        folder = pathlib.Path(path).absolute().parent
-        if not folder.is_dir():
-            raise ValueError(f"The folder {folder} does not exist: make it first, or choose another for {path}.")
+        check_output(path)
         other = used.setdefault(_identity(path), option)
         if other != option:
             raise ValueError(f"{option} would overwrite {other}. Received: {path}: choose another name")

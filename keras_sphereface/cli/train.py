@@ -14,6 +14,7 @@ import argparse
 import pathlib
 
 from keras_sphereface.cli import options
+from keras_sphereface.files import check_output, draft
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
 WITHOUT_MARGIN = ("NormFace", "Softmax")
@@ -77,16 +78,18 @@ def run(args: argparse.Namespace) -> None:
 
     from keras_sphereface.callbacks import PairVerification, StopAfter
     from keras_sphereface.data.bin_pairs import read_bin
+    from keras_sphereface.data.pairs import number_names
     from keras_sphereface.devices import fastest_dtype_policy
     from keras_sphereface.evaluator import evaluate
     from keras_sphereface.precision import with_dtype
 
     output = pathlib.Path(args.output)
-    if output.suffix != ".keras" or not output.absolute().parent.is_dir():
-        raise ValueError(f"--output must be a file name ending in .keras in a folder that exists. Received: {output}")
+    if output.suffix != ".keras":
+        raise ValueError(f"--output must be a file name ending in .keras. Received: {output}")
+    check_output(output)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
-    dataset, pairs = _open(args), [read_bin(path) for path in args.pairs]
+    dataset, pairs = _open(args), number_names([read_bin(path) for path in args.pairs])
     trainer = _make_trainer(args, dataset.num_classes)
     length = args.steps_per_epoch or max(1, args.steps // EPOCHS)
     checkpoint = _make_checkpoint(args, dataset, length)
@@ -104,7 +107,8 @@ def run(args: argparse.Namespace) -> None:
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
     model = trainer.embedder if args.dtype == "float32" else with_dtype(trainer.embedder, "float32")
-    model.save(output)
+    with draft(output) as path:
+        model.save(path)
     reports = [evaluate(model, one) for one in pairs]
     result = {
         "output": str(output),

@@ -208,6 +208,8 @@ def _open_rgb(data, name):
         is_heif = heif.is_heif(data)
         image = heif.open_heif(data) if is_heif else Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
+        if (image.mode, getattr(image, "format", None)) == ("I", "TIFF"):  # 16-bit ones are "I;16"
+            raise ValueError("signed and 32-bit pixels have no fixed range")
         if width * height <= MAX_PIXELS:
             return _to_rgb(image.to_pillow() if is_heif else ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:

@@ -125,6 +125,22 @@ class PairSet:
         return self.identities[self.left], self.identities[self.right]
 
 
+def number_names(pair_sets: Sequence[PairSet]) -> list[PairSet]:
+    """Numbers the sets whose name another one has as well, so that logs and reports tell them apart.
+
+    Args:
+        pair_sets: Sets of pairs; `lfw`, `lfw`, `cfp` become `lfw_1`, `lfw_2`, `cfp`.
+
+    Returns:
+        The same sets as a list.
+    """
+    names = [one.name for one in pair_sets]
+    for index, one in enumerate(pair_sets):
+        if names.count(one.name) > 1:
+            one.name = f"{one.name}_{names[: index + 1].count(one.name)}"
+    return list(pair_sets)
+
+
 def contiguous_folds(count, num_folds=NUM_FOLDS):
     """Cuts `count` pairs into folds of consecutive pairs; the first `count % num_folds` folds have one more.
 

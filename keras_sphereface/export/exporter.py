@@ -3,15 +3,15 @@
 import dataclasses
 import importlib
 import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.evaluator import center_crop
+from keras_sphereface.evaluator import center_crop, check_pairs
 from keras_sphereface.export.comparison import ExportReport, compare
+from keras_sphereface.files import draft
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -86,19 +86,17 @@ def export(
     if pairs is not None:
         _check_pairs(pairs, shape, size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        draft = pathlib.Path(folder, path.name)  # an older file stays until this one is known to be right
-        importlib.import_module(FORMATS[format]).write(embedder, draft, precision, calibration_images)
-        report = compare(embedder, load(draft, format), draft, format, precision, calibration_images, pairs, size)
+    with draft(path) as unfinished:  # an older file stays until this one is known to be right
+        importlib.import_module(FORMATS[format]).write(embedder, unfinished, precision, calibration_images)
+        report = compare(
+            embedder, load(unfinished, format), unfinished, format, precision, calibration_images, pairs, size
+        )
         least = _least_cosine(embedder, precision)
         if not report.smallest_cosine >= least:  # also when it is not a number
             raise ExportError(
                 f"{path}: the file's embeddings are not the model's: smallest cosine {report.smallest_cosine:.6f}, "
                 f"expected at least {least}. Nothing was written"
             )
-        if path.is_dir():  # a SavedModel, which no rename replaces
-            path.rename(pathlib.Path(folder, "older"))
-        draft.rename(path)
     return dataclasses.replace(report, path=str(path))
 
 
@@ -207,6 +205,7 @@ def _check_images(images, shape, size):
 
 def _check_pairs(pairs, shape, size):
     """Looks at the first image before anything is written; `pairs.images` compares the others with it."""
+    check_pairs(pairs)
     if not len(pairs):
         raise ValueError(f"Expected at least one pair. Received: pairs={pairs!r}")
     _check_size(center_crop(pairs.image(0)[None], size), shape, f"images of {pairs.name or 'pairs'}")

@@ -107,7 +107,10 @@ def digits_head(head: str | keras.layers.Layer) -> tuple[str, keras.layers.Layer
     """Returns a label and the head of ten classes that a text stands for, or the head given."""
     if not isinstance(head, str):
         return head.name, head
-    if head == "softmax":
+    name, has_value, _ = head.partition("=")
+    if name == "softmax":
+        if has_value:
+            raise ValueError(f"The softmax head has no margin: expected softmax alone. Received: {head!r}")
         return "softmax", Softmax(NUM_CLASSES)
     margin, value = parse_margin(head)
     label = margin.name if value == margin.neutral else f"{margin.name}, m = {value:g}"

@@ -8,27 +8,23 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.files import atomic_writer
+from keras_sphereface.files import atomic_writer, check_output
 from keras_sphereface.hints import Path
 
 SUFFIXES = (".npz", ".h5", ".csv")
 
 
 def check_path(path: Path) -> pathlib.Path:
-    """Returns the path after checking that its ending is one that `write_embeddings` writes, and that its folder is there.
+    """Returns the path after checking that its ending is one that `write_embeddings` writes, and as `check_output`.
 
     Raises:
         ValueError: If it has another ending, or is a folder.
         FileNotFoundError: If there is no such folder.
+        PermissionError: If nothing can be written there.
     """
-    path = pathlib.Path(path)
-    if path.suffix not in SUFFIXES:
+    if pathlib.Path(path).suffix not in SUFFIXES:
         raise ValueError(f"Expected a file name ending in {', '.join(SUFFIXES)}. Received: {path}")
-    if path.is_dir():
-        raise ValueError(f"Expected a file. Received: {path}, a folder. Choose another name")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"The folder {path.absolute().parent} does not exist. Make it, or choose another file")
-    return path
+    return check_output(path)
 
 
 def write_embeddings(path: Path, names: Sequence[str], embeddings: ArrayLike) -> None:

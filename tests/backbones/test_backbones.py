@@ -327,6 +327,7 @@ def test_unknown_name_lists_the_known_ones():
         (lambda: backbones.SFNet4(embedding_dim=2.5), "embedding_dim=2.5"),
         (lambda: backbones.SFNet4(input_shape=(112, 112)), r"input_shape.*\(112, 112\)"),
         (lambda: backbones.SFNet4(input_shape=(112, 112, 1)), "input_shape"),
+        (lambda: backbones.SFNet4(input_shape=112), "Received: 112"),
         (lambda: backbones.SFNet4(input_shape=(None, None, 3)), "input_shape"),
         (lambda: backbones.SFNet4(image_std=0.0), "image_std"),
         (lambda: backbones.MobileFaceNet(width=0.0), "width"),

@@ -522,8 +522,8 @@ def test_command_line_errors_are_one_line(arguments, message, state, path, tmp_p
         (["--report", "{tmp}/checkpoint.pth"], "--report would overwrite the checkpoint"),
         (["--report", "{tmp}/folder/../link.pth"], "--report would overwrite the checkpoint"),
         (["--head", "{tmp}/h.npz", "--report", "{tmp}/folder/../h.npz"], "--report would overwrite --head"),
-        (["--report", "{tmp}/folder"], "--report must be a file"),
-        (["--head", "{tmp}/folder.npz"], "--head must be a file"),
+        (["--report", "{tmp}/folder"], "Expected a file"),
+        (["--head", "{tmp}/folder.npz"], "Expected a file"),
         (["--head", "{tmp}/h.npz", "--no-head"], "leave one away"),
     ],
 )

@@ -45,6 +45,13 @@ def test_cmyk_jpeg_becomes_rgb():
     assert red[1:].max() < 15
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_of_32_bits_are_refused(dtype):
+    """No range is theirs: a medical image and one of 0..1 look alike."""
+    with pytest.raises(FileFormatError, match="pixels have no fixed range"):
+        images.decode_image(save(Image.fromarray(np.ones((2, 2), dtype)), "TIFF"))
+
+
 def test_16_bit_grey_keeps_the_high_byte():
     deep = Image.fromarray(np.array([[0, 0x8000], [0xFFFF, 0x1234]], np.uint16))
     np.testing.assert_array_equal(images.decode_image(save(deep, "PNG"))[..., 0], [[0, 0x80], [0xFF, 0x12]])

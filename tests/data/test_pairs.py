@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_sphereface.data.pairs import PairSet, contiguous_folds
+from keras_sphereface.data.pairs import PairSet, contiguous_folds, number_names
 
 
 def _images(count=5):
@@ -68,3 +68,8 @@ def test_contiguous_folds_give_the_rest_to_the_first():
     assert contiguous_folds(12, 5).tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
     assert contiguous_folds(3).tolist() == [0, 1, 2]
     assert contiguous_folds(0).tolist() == []
+
+
+def test_sets_of_one_name_are_numbered():
+    sets = [PairSet.from_arrays(_images(), [0], [1], [1], name=name) for name in ("lfw", "cfp", "lfw")]
+    assert [one.name for one in number_names(sets)] == ["lfw_1", "cfp", "lfw_2"]

@@ -121,6 +121,11 @@ def test_unusable_embeddings_are_refused(pairs, model, message):
         evaluate(model, pairs, batch_size=7)
 
 
+def test_a_path_in_place_of_pairs_is_refused(model):
+    with pytest.raises(ValueError, match=r"Expected a PairSet.*Received: pairs='lfw.bin'"):
+        evaluate(model, "lfw.bin")
+
+
 def test_command_line(pairs, model, tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     write_bin(tmp_path / "toy.bin", pairs)

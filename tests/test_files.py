@@ -1,0 +1,62 @@
+"""Files written whole or not at all."""
+
+import hashlib
+import os
+
+import pytest
+
+from keras_sphereface.files import check_output, draft, sha256
+
+
+def test_draft_replaces_a_file_when_the_block_ends_well(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+    with draft(path) as unfinished:
+        assert unfinished.name == path.name
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_draft_replaces_a_folder(tmp_path):
+    path = tmp_path / "saved_model"
+    path.mkdir()
+    (path / "old").touch()
+    with draft(path) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "new").touch()
+    assert os.listdir(path) == ["new"]
+    assert os.listdir(tmp_path) == ["saved_model"]
+
+
+def test_what_raises_leaves_the_older_file(tmp_path):
+    path = tmp_path / "model.keras"
+    path.write_text("old")
+
+    def write_half():
+        with draft(path) as unfinished:
+            unfinished.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["model.keras"]
+
+
+def test_output_that_cannot_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    assert check_output(tmp_path / "new.npz") == tmp_path / "new.npz"
+    with pytest.raises(ValueError, match="Expected a file"):
+        check_output(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no does not exist"):
+        check_output(tmp_path / "no" / "new.npz")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may write anywhere
+    with pytest.raises(PermissionError, match="Nothing can be written"):
+        check_output(tmp_path / "new.npz")
+
+
+def test_checksum(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc" * 1_000_000)
+    assert sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
