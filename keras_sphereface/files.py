@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from keras_sphereface.hints import Path
 
@@ -39,7 +40,7 @@ def check_output(path: Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def atomic_writer(path):
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Opens a temporary file beside `path` for binary writing; renames it to `path` when the block ends well.
 
     The file is flushed to disk before it is renamed, and removed if the block raises.
@@ -86,7 +87,7 @@ def draft(path: Path) -> Iterator[pathlib.Path]:
     sync_folder(path.parent)
 
 
-def sync_folder(path):
+def sync_folder(path: Path) -> None:
     """Makes a rename in a folder last through a power cut, where the system allows it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,3 +1,4 @@
+import hashlib
 import importlib.util
 import json
 import os
@@ -74,7 +75,7 @@ def test_upload_and_download(server, load, backbone, expected):
     assert set(files) == {"config.json", "metadata.json", "model.weights.h5", "preset.json", "README.md"}
     assert server.repos[REPO]["refs"]["main"] == result.revision
     assert len(server.requests("POST", "/commit/")) == 1
-    assert result.sha256 == model_folder.hashlib.sha256(files["model.weights.h5"]).hexdigest()
+    assert result.sha256 == hashlib.sha256(files["model.weights.h5"]).hexdigest()
     model = load()
     np.testing.assert_allclose(model.predict(IMAGES, verbose=0), expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(model.predict(IMAGES, verbose=0), axis=1), 1, atol=1e-6)
