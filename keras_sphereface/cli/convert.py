@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from keras_sphereface.conversion import convert
+    from keras_sphereface.evaluation.report import save_json
 
     model = convert(
         args.checkpoint,
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> None:
         with atomic_writer(args.head) as file:
             np.savez(file, **report.head_weights)
     if args.report:
-        with atomic_writer(args.report) as file:
-            file.write(f"{report.to_json()}\n".encode())
+        save_json(report.to_dict(), args.report)
     written = [path for path in (args.output, args.head, args.report) if path]
     text = "\n".join([str(report), *(f"wrote {path}" for path in written)])
     options.show(args, {**report.to_dict(), "written": written}, text)
