@@ -16,6 +16,7 @@ EXTRAS = {
     "demo": ["gradio>=5"],
     "search": ["usearch>=2.12"],
     "jax": ["jax>=0.4.30"],
+    "openvino": ["openvino>=2025.3", "scipy>=1.13"],  # Keras's backend imports both
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],
 }
 EXTRAS["test"] = [
@@ -28,6 +29,7 @@ EXTRAS["test"] = [
     "build>=1.2",
     *EXTRAS["plots"],
     *EXTRAS["export"],
+    *EXTRAS["openvino"],
     *EXTRAS["docs"],
     "nbclient>=0.10",
     "nbformat>=5.10",

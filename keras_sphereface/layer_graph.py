@@ -112,3 +112,23 @@ def with_keras_layers(model: "keras.Model") -> "keras.Model":
     for layer in own:
         plain.get_layer(layer.name).set_weights(layer.get_weights())
     return plain
+
+
+def check_writes(what: str) -> None:
+    """Raises `RuntimeError` on a backend whose layers, in a layout of their own, are for no other one.
+
+    Args:
+        what: What was asked for, the subject of the message's first sentence.
+
+    Example:
+    >>> check_writes("Export")
+    """
+    import keras
+
+    from keras_sphereface.backbones import layout
+
+    if layout.data_format() == "channels_first":
+        raise RuntimeError(
+            f"{what} needs a backend of Keras that trains. Received: Keras backend {keras.backend.backend()!r}, which only "
+            "predicts. Unset KERAS_BACKEND, or set it to tensorflow, jax or torch"
+        )

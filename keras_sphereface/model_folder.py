@@ -59,11 +59,13 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
 
     Raises:
         FileFormatError: If the model has layers or weights that `read` would refuse.
+        RuntimeError: On Keras's OpenVINO backend, which only predicts.
     """
     import keras
 
     from keras_sphereface.embedder import as_embedder
 
+    layer_graph.check_writes("Publishing")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     flat = layer_graph.with_keras_layers(layer_graph.inline(as_embedder(model)))

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_sphereface.backbones import layout
 from keras_sphereface.hints import Tensor
 
 DEFAULT_INPUT_SHAPE = (112, 112, 3)
@@ -69,13 +70,14 @@ def image_input(input_shape: tuple[int, int, int]) -> Tensor:
 
 
 def rescale(images: Tensor, image_mean: float, image_std: float) -> Tensor:
-    """Maps 0..255 to `(images - image_mean) / image_std`, in float32 whatever the policy.
+    """Maps 0..255 to `(images - image_mean) / image_std`, in float32 whatever the policy, and to the layout of inside.
 
     A pixel's 8 bits survive bfloat16, but `x / 127.5 - 1` computed in bfloat16 does not.
     """
     if not image_std > 0:
         raise ValueError(f"`image_std` must be positive. Received: image_std={image_std}")
-    return layers.Rescaling(1.0 / image_std, offset=-image_mean / image_std, dtype="float32", name="rescale")(images)
+    x = layers.Rescaling(1.0 / image_std, offset=-image_mean / image_std, dtype="float32", name="rescale")(images)
+    return layout.from_channels_last(x)
 
 
 def check_embedding_dim(embedding_dim: int) -> int:

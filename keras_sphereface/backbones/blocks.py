@@ -5,7 +5,7 @@ Layer names are the state dicts' names with dots turned to underscores: `layer1.
 
 from keras import initializers, layers
 
-from keras_sphereface.backbones import base
+from keras_sphereface.backbones import base, layout
 from keras_sphereface.backbones.layers import BatchNormalization, PReLU
 
 BATCH_NORM_EPSILON = 1e-5  # PyTorch's default
@@ -30,7 +30,7 @@ def _pad(x, kernel_size, strides, dtype, name):
     """
     if strides == 1 or kernel_size == 1:
         return x, "same"
-    padding = layers.ZeroPadding2D(kernel_size // 2, data_format="channels_last", dtype=dtype, name=f"{name}_pad")
+    padding = layers.ZeroPadding2D(kernel_size // 2, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pad")
     return padding(x), "valid"
 
 
@@ -40,7 +40,7 @@ def _pick_every_second(x, dtype, name):
     Picking them first is the same; TensorFlow 2.21 corrupts memory in the gradient of a strided 1x1 convolution on the
     CPU where the channels are fewer than 16.
     """
-    return layers.MaxPooling2D(1, strides=2, data_format="channels_last", dtype=dtype, name=f"{name}_pick")(x)
+    return layers.MaxPooling2D(1, strides=2, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pick")(x)
 
 
 def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None, dtype=None, name=None):
@@ -53,7 +53,7 @@ def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None,
         kernel_size,
         strides=strides,
         padding=padding,
-        data_format="channels_last",
+        data_format=layout.data_format(),
         use_bias=use_bias,
         kernel_initializer=initializer or kaiming_fan_out(),
         dtype=dtype,
@@ -71,7 +71,7 @@ def depthwise_conv(x, kernel_size=3, strides=1, dtype=None, name=None):
 
 def global_depthwise_conv(x, dtype=None, name=None):
     """Depthwise convolution over the whole feature map: one learned weighted mean per channel."""
-    return _depthwise(tuple(x.shape[1:3]), 1, "valid", base.embedding_dtype(dtype), name)(x)
+    return _depthwise(layout.image_size(x), 1, "valid", base.embedding_dtype(dtype), name)(x)
 
 
 def _depthwise(kernel_size, strides, padding, dtype, name):
@@ -79,7 +79,7 @@ def _depthwise(kernel_size, strides, padding, dtype, name):
         kernel_size,
         strides=strides,
         padding=padding,
-        data_format="channels_last",
+        data_format=layout.data_format(),
         use_bias=False,
         depthwise_initializer=kaiming_fan_out(),
         dtype=dtype,
@@ -88,16 +88,19 @@ def _depthwise(kernel_size, strides, padding, dtype, name):
 
 
 def batch_norm(x, dtype=None, name=None):
-    """Batch normalization with PyTorch's defaults."""
+    """Batch normalization with PyTorch's defaults, of feature maps or vectors."""
+    axis = layout.channel_axis() if len(x.shape) == 4 else -1
     return BatchNormalization(
-        axis=-1, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name
+        axis=axis, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name
     )(x)
 
 
 def prelu(x, dtype=None, name=None):
     """PReLU with one slope per channel."""
     slope = initializers.Constant(PRELU_SLOPE)
-    return PReLU(alpha_initializer=slope, shared_axes=[1, 2], dtype=dtype, name=name)(x)
+    return PReLU(alpha_initializer=slope, shared_axes=[1, 2], data_format=layout.data_format(), dtype=dtype, name=name)(
+        x
+    )
 
 
 def relu(x, dtype=None, name=None):
@@ -107,7 +110,7 @@ def relu(x, dtype=None, name=None):
 
 def flatten(x, dtype=None):
     """Flattens rows, columns, channels in this order."""
-    return layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")(x)
+    return layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")(layout.to_channels_last(x))
 
 
 def dense(x, units, use_bias=True, dtype=None, name=None):

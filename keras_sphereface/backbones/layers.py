@@ -30,12 +30,37 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
 class PReLU(keras.layers.PReLU):
-    """`keras.layers.PReLU`, with fewer passes over the feature map in training."""
+    """`keras.layers.PReLU`, with fewer passes over the feature map in training.
+
+    Args:
+        *args, **kwargs: As `keras.layers.PReLU`; `shared_axes` count as if the channels were last.
+        data_format: `"channels_first"` where feature maps `(n, channels, height, width)` come; the slopes have the shape
+            of channels last all the same. Defaults to `"channels_last"`.
+    """
+
+    def __init__(self, *args, data_format="channels_last", **kwargs):
+        super().__init__(*args, **kwargs)
+        self.data_format = data_format
+
+    def build(self, input_shape):
+        """Makes the slopes; see Keras's layer."""
+        if self.data_format == "channels_last":
+            return super().build(input_shape)
+        batch, channels, *image_size = input_shape
+        super().build((batch, *image_size, channels))
+        self.input_spec = None  # it names the axis of the channels
 
     def call(self, inputs, training=None):
         """Returns the activations; see Keras's layer."""
+        if self.data_format == "channels_first":
+            return ops.relu(inputs) - ops.moveaxis(ops.cast(self.alpha, inputs.dtype), -1, 0) * ops.relu(-inputs)
         kernel = kernels.get()
         per_channel = self.alpha.shape[-1] == inputs.shape[-1] and all(size == 1 for size in self.alpha.shape[:-1])
         if not (training and kernel and per_channel):
             return super().call(inputs)
         return kernel.prelu(inputs, ops.reshape(ops.cast(self.alpha, inputs.dtype), (-1,)))
+
+    def get_config(self):
+        """Returns the constructor's arguments: Keras's alone where the channels are last, as it knows no others."""
+        ours = {} if self.data_format == "channels_last" else {"data_format": self.data_format}
+        return {**super().get_config(), **ours}

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sphereface.backbones import base, blocks
+from keras_sphereface.backbones import base, blocks, layout
 
 # Expansion, output channels, repetitions and first stride of each group of bottlenecks: arXiv 1804.07573, Table 1.
 BOTTLENECKS = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -108,13 +108,13 @@ def _bottlenecks(x, groups, width, dtype):
 def _bottleneck(x, channels, expansion, strides, dtype, name):
     """Widen, filter, narrow: the narrow end is linear. Numbers in names are those of the reference's `Sequential`."""
     inputs, name = x, f"{name}_conv"
-    x = blocks.conv(x, x.shape[-1] * expansion, 1, dtype=dtype, name=f"{name}_0")
+    x = blocks.conv(x, layout.num_channels(x) * expansion, 1, dtype=dtype, name=f"{name}_0")
     x = blocks.prelu(blocks.batch_norm(x, dtype, f"{name}_1"), dtype, f"{name}_2")
     x = blocks.depthwise_conv(x, 3, strides, dtype, f"{name}_3")
     x = blocks.prelu(blocks.batch_norm(x, dtype, f"{name}_4"), dtype, f"{name}_5")
     x = blocks.conv(x, channels, 1, dtype=dtype, name=f"{name}_6")
     x = blocks.batch_norm(x, dtype, f"{name}_7")
-    if strides == 1 and inputs.shape[-1] == channels:
+    if strides == 1 and layout.num_channels(inputs) == channels:
         x = layers.Add(dtype=dtype, name=f"{name}_add")([inputs, x])
     return x
 

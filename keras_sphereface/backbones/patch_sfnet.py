@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
-from keras_sphereface.backbones import base, blocks
+from keras_sphereface.backbones import base, blocks, layout
 
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 8, 4, 2  # overlapping patches: four times fewer pixels at once
 PAPER_IMAGE_STD = 128.0  # MobileFaceNet's, so that the two are exchangeable
@@ -96,14 +96,14 @@ def _check(config):
 
 def _conv(x, filters, kernel_size, strides, padding, initializer, dtype, name):
     if padding != "same":
-        x = layers.ZeroPadding2D(padding, data_format="channels_last", dtype=dtype, name=f"{name}_pad")(x)
+        x = layers.ZeroPadding2D(padding, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pad")(x)
         padding = "valid"
     return layers.Conv2D(
         filters,
         kernel_size,
         strides=strides,
         padding=padding,
-        data_format="channels_last",
+        data_format=layout.data_format(),
         kernel_initializer=initializer,
         dtype=dtype,
         name=name,
@@ -122,7 +122,7 @@ def _unit(x, hidden, name, dtype):
     residual = blocks.relu(x, dtype, f"{name}_relu1")
     residual = _conv(residual, hidden, 3, 1, "same", "he_normal", dtype, f"{name}_conv1")
     residual = blocks.relu(residual, dtype, f"{name}_relu2")
-    residual = _conv(residual, x.shape[-1], 3, 1, "same", "zeros", dtype, f"{name}_conv2")
+    residual = _conv(residual, layout.num_channels(x), 3, 1, "same", "zeros", dtype, f"{name}_conv2")
     # Changes nothing, but parts convolution and sum: TensorFlow's graph optimizer stumbles over such sums in a chain, and
     # prints an error at the first prediction.
     residual = layers.Reshape(x.shape[1:], dtype=dtype, name=f"{name}_same")(residual)
@@ -132,10 +132,10 @@ def _unit(x, hidden, name, dtype):
 def _embedding(x, embedding_dim, dtype):
     x = blocks.conv(x, EXPANSION_CHANNELS, 1, use_bias=True, initializer="he_normal", dtype=dtype, name="expand_conv")
     x = blocks.relu(x, dtype, "expand_relu")
-    height, width = x.shape[1:3]
+    height, width = layout.image_size(x)
     x = layers.DepthwiseConv2D(
         (height, width),
-        data_format="channels_last",
+        data_format=layout.data_format(),
         depthwise_initializer=initializers.RandomNormal(stddev=(height * width) ** -0.5),  # keeps the variance
         dtype=dtype,
         name="global_conv",

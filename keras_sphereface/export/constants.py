@@ -15,7 +15,7 @@ def tensorflow() -> types.ModuleType:
     if keras.backend.backend() != "tensorflow":
         raise MissingDependencyError(
             "SavedModel and LiteRT are written on the TensorFlow backend. Received: backend="
-            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, or export to ONNX, which works on all backends"
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow, or export to ONNX, which works on all that train"
         )
     import tensorflow as tf
 

@@ -67,6 +67,7 @@ def export(
     Raises:
         ValueError: If an argument is unknown or missing, the path has the wrong ending, or images have another size than
             the model's input. Nothing is written then.
+        RuntimeError: On Keras's OpenVINO backend, which only predicts.
         ExportError: If the file's embeddings are not the model's. An older file stays as it was.
 
     Example:
@@ -74,8 +75,9 @@ def export(
     >>> print(report)
     """
     from keras_sphereface.embedder import as_embedder
-    from keras_sphereface.layer_graph import inline
+    from keras_sphereface.layer_graph import check_writes, inline
 
+    check_writes("Export")
     path = pathlib.Path(path)
     _check_arguments(path, format, precision, calibration_images, crop)
     embedder = _in_float32(inline(as_embedder(model)))
