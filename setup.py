@@ -16,7 +16,7 @@ EXTRAS = {
     "demo": ["gradio>=5"],
     "search": ["usearch>=2.12"],
     "jax": ["jax>=0.4.30"],
-    "openvino": ["openvino>=2025.3", "scipy>=1.13"],  # Keras's backend imports both
+    "openvino": ["keras>=3.15", "openvino>=2026.0", "scipy>=1.13"],  # what was tried; the backend imports SciPy too
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "latex2mathml>=3.77"],
 }
 EXTRAS["test"] = [

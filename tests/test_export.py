@@ -402,6 +402,16 @@ def test_the_commands_calibration_images(tmp_path, capsys):
         assert "at least 1" in capsys.readouterr().err
 
 
+def test_a_model_whose_own_embeddings_overflow_is_named(tmp_path):
+    model = small("sfnet")
+    model.set_weights([value * 1e12 for value in model.get_weights()])
+    with pytest.raises(
+        ValueError, match=r"expected embeddings of length 1 .* Received: lengths from .* Train it first"
+    ):
+        export.export(model, tmp_path / "m.onnx", format="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_command_line(tmp_path, images, capsys):
     from keras_sphereface.data.images import encode_png
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FARS = (1e-2, 1e-3)
 NUM_CHECKED = 32
 BATCH_SIZE = 32
+LENGTH_TOLERANCE = 0.01  # of unit length; what computes in bfloat16 has it to three digits
 _SEED = 0
 
 
@@ -101,6 +102,9 @@ def compare(
 
     Returns:
         An `ExportReport`.
+
+    Raises:
+        ValueError: If an embedding of the Keras model is not of unit length.
     """
     measured = {}
     if pairs is not None:
@@ -128,7 +132,15 @@ def compare(
 
 
 def _embed(embedder, images):
-    return np.asarray(embedder.predict(np.asarray(images, "float32"), batch_size=BATCH_SIZE, verbose=0))
+    embeddings = np.asarray(embedder.predict(np.asarray(images, "float32"), batch_size=BATCH_SIZE, verbose=0))
+    lengths = np.linalg.norm(embeddings.astype("float64"), axis=1)
+    if not (np.abs(lengths - 1.0) < LENGTH_TOLERANCE).all():  # also where they are not numbers
+        raise ValueError(
+            f"{embedder.name}: expected embeddings of length 1 from the Keras model itself. Received: lengths from "
+            f"{lengths.min():.3g} to {lengths.max():.3g}, of values that are all zero, overflowed or not numbers. Train it "
+            "first: deep networks overflow with initial weights"
+        )
+    return embeddings
 
 
 def _embed_pairs(embedder, exported, pairs, size):

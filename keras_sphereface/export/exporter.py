@@ -65,8 +65,8 @@ def export(
         An `ExportReport`.
 
     Raises:
-        ValueError: If an argument is unknown or missing, the path has the wrong ending, or images have another size than
-            the model's input. Nothing is written then.
+        ValueError: If an argument is unknown or missing, the path has the wrong ending, images have another size than the
+            model's input, or the model's own embeddings are not of unit length. Nothing is written then.
         RuntimeError: On Keras's OpenVINO backend, which only predicts.
         ExportError: If the file's embeddings are not the model's. An older file stays as it was.
 
