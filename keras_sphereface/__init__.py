@@ -44,7 +44,8 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface.hub import push_to_hub as push_to_hub
     from keras_sphereface.ijb_evaluator import evaluate_ijb as evaluate_ijb
     from keras_sphereface.recognition import Recognizer as Recognizer
-    from keras_sphereface.sampled_sgd import SampledSGD as SampledSGD
+    from keras_sphereface.sampled_optimizers import SampledAdam as SampledAdam
+    from keras_sphereface.sampled_optimizers import SampledSGD as SampledSGD
 
 __getattr__, __dir__, _names = attach(
     __name__,
@@ -56,7 +57,7 @@ __getattr__, __dir__, _names = attach(
         "hub": ["load_pretrained", "push_to_hub"],
         "ijb_evaluator": ["evaluate_ijb"],
         "recognition": ["Recognizer"],
-        "sampled_sgd": ["SampledSGD"],
+        "sampled_optimizers": ["SampledAdam", "SampledSGD"],
     },
     submodules=[
         "angular",

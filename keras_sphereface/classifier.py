@@ -6,7 +6,7 @@ from keras_sphereface.devices import tensorflow_has_accelerator
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
-from keras_sphereface.sampled_sgd import for_sampling
+from keras_sphereface.sampled_optimizers import for_sampling
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
 OWN_COMPILE_ARGUMENTS = ("loss", "loss_weights", "metrics", "weighted_metrics")
@@ -83,7 +83,7 @@ class FaceClassifier(keras.Model):
 
         Args:
             optimizer: A Keras optimizer or its name. With a head that draws classes (`sample_rate`) a `keras.optimizers.SGD`
-                is made a `SampledSGD`, and others are refused. Defaults to `"sgd"`.
+                is made a `SampledSGD`, an `Adam` or `AdamW` a `SampledAdam`, and others are refused. Defaults to `"sgd"`.
             jit_compile: As in `keras.Model.compile`; `"auto"` leaves XLA out on TensorFlow without an accelerator, where
                 its convolutions are slower. Defaults to `"auto"`.
             **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.

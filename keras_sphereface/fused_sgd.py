@@ -37,42 +37,43 @@ class FusedSGD(keras.optimizers.SGD):
             return
         import tensorflow as tf
 
-        velocity = self.velocity_of(variable)
+        variables = [variable, *self.slots_of(variable)]
         gradient, learning_rate = (tf.cast(tf.convert_to_tensor(x), variable.dtype) for x in (gradient, learning_rate))
 
         @tf.function(jit_compile=True)
         def update():
-            values = [ops.convert_to_tensor(v) for v in (variable, velocity) if v is not None]
-            for old, new in zip((variable, velocity), self.step(gradient, learning_rate, variable, *values)):
+            values = [ops.convert_to_tensor(old) for old in variables]
+            for old, new in zip(variables, self.step(gradient, learning_rate, variable, *values)):
                 old.assign(new)
 
         update()
 
-    def velocity_of(self, variable: Any) -> Any:
-        """The momentum's variable, or `None` without momentum."""
-        return self.momentums[self._get_variable_index(variable)] if self.momentum != 0 else None
+    def slots_of(self, variable: Any) -> list:
+        """The momentum's variable, if there is one."""
+        return [self.momentums[self._get_variable_index(variable)]] if self.momentum != 0 else []
 
     def step(
         self, gradient: Tensor, learning_rate: Tensor, variable: Any, values: Tensor, velocity: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """Returns the values after a step with their weight decay and, with momentum, the velocity."""
-        moved = values
-        if self.weight_decay is not None and self._use_weight_decay(variable):
-            moved = values - values * ops.cast(self.weight_decay, values.dtype) * learning_rate
+        moved = decayed(self, variable, values, learning_rate)
         step = -learning_rate * gradient
         if velocity is None:
             return (moved + step,)
         velocity = velocity * self.momentum + step
         return moved + (velocity * self.momentum + step if self.nesterov else velocity), velocity
 
-    def decays_itself(self, variable: Any) -> bool:
-        """Whether `update_step` takes the weight decay of a variable."""
-        return _is_fused(variable)
-
     def _apply_weight_decay(self, variables):
-        others = [variable for variable in variables if not self.decays_itself(variable)]
+        others = [variable for variable in variables if not _is_fused(variable)]
         if others:
             super()._apply_weight_decay(others)
+
+
+def decayed(optimizer: keras.optimizers.Optimizer, variable: Any, values: Tensor, learning_rate: Tensor) -> Tensor:
+    """A variable's values less the optimizer's weight decay, as Keras takes it."""
+    if optimizer.weight_decay is None or not optimizer._use_weight_decay(variable):
+        return values
+    return values - values * ops.cast(optimizer.weight_decay, values.dtype) * learning_rate
 
 
 def _is_fused(variable):

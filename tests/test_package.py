@@ -42,9 +42,9 @@ MAY_IMPORT = {
     "fused_sgd": "devices",
     "optimizers": "fused_sgd",
     "guarded_optimizer": "",
-    "sampled_sgd": "fused_sgd",
+    "sampled_optimizers": "fused_sgd",
     # 3: what people call
-    "classifier": "devices embedder losses sampled_sgd",
+    "classifier": "devices embedder losses sampled_optimizers",
     "registration": "backbones classifier fused_sgd guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",

@@ -91,7 +91,7 @@ class AngularHead(keras.layers.Layer):
             dtype="float32",
             autocast=False,
         )
-        self.kernel.sampled_classes = self.samples  # Read by `SampledSGD`
+        self.kernel.sampled_classes = self.samples  # Read by `sampled_optimizers`
         self.current_margin = self.add_weight(
             name="current_margin",
             shape=(),

@@ -38,7 +38,7 @@ class MarginHead(AngularHead):
         class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
         sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over. The batch's
             own are always among them, the others are drawn anew for each step, uniformly; there are never fewer than
-            the batch has examples. Train with `SampledSGD`. Defaults to `None`, all classes, as 1 is.
+            the batch has examples. Train with `SampledSGD` or `SampledAdam`. Defaults to `None`, all classes, as 1 is.
         seed: Seed of the draws, an integer. Defaults to `None`, a random one, which `keras.utils.set_random_seed` fixes.
         **kwargs: `name`, `dtype`, `trainable`.
 

@@ -1,4 +1,4 @@
-"""SampledSGD and its constraint: classes not drawn keep every bit of weights and momentum; the others move as by SGD."""
+"""Sampled optimizers and their constraint: classes not drawn keep every bit, the others move as by Keras's optimizer."""
 
 import keras
 import numpy as np
@@ -25,50 +25,73 @@ def numpy_of(variable):
 
 
 def slots(trainer):
-    """The kernel and its momentum."""
+    """The kernel and its slots."""
     optimizer = getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer)
     if hasattr(trainer, "jax_state_sync"):
         trainer.jax_state_sync()
     kernel = trainer.head.kernel
-    return numpy_of(kernel), numpy_of(optimizer.momentums[optimizer._get_variable_index(kernel)])
+    if hasattr(optimizer, "slots_of"):
+        moments = optimizer.slots_of(kernel)
+    else:  # Keras's SGD
+        moments = [optimizer.momentums[optimizer._get_variable_index(kernel)]]
+    return [numpy_of(variable) for variable in (kernel, *moments)]
 
 
+OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01, use_ema=True),
+    "adam": lambda: keras.optimizers.Adam(0.01),
+    "adamw": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.05, amsgrad=True, use_ema=True),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("guarded", "weight_norm"), [(True, "projected"), (False, "graph")])
-def test_what_was_not_drawn_keeps_every_bit(guarded, weight_norm, rng):
+def test_what_was_not_drawn_keeps_every_bit(optimizer, guarded, weight_norm, rng):
     images, labels = coloured_squares(rng, 8)
-    optimizer = keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01, use_ema=True)
+    optimizer = OPTIMIZERS[optimizer]()
     trainer = trainer_of(ksf.GuardedOptimizer(optimizer) if guarded else optimizer, weight_norm=weight_norm)
     trainer.train_on_batch(images, labels)
     for _ in range(2):
-        kernel, momentum = slots(trainer)
+        kernel, *moments = slots(trainer)
         trainer.train_on_batch(images, labels)
-        new_kernel, new_momentum = slots(trainer)
+        new_kernel, *new_moments = slots(trainer)
         same = (new_kernel == kernel).all(axis=0)
-        np.testing.assert_array_equal((new_momentum == momentum).all(axis=0), same)
         assert same.sum() == MANY - 15
         assert not same[labels].any()
-        assert momentum[:, same].any(), "some of them had been drawn before"
+        for moment, new_moment in zip(moments, new_moments, strict=True):
+            assert (new_moment == moment)[:, same].all()
+            assert moment[:, same].any(), "some of them had been drawn before"
+        assert not (new_moments[0] == moments[0]).all(axis=0)[~same].any()
     if weight_norm == "projected":
         np.testing.assert_allclose(np.linalg.norm(new_kernel, axis=0), 1.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_what_was_drawn_moves_as_by_sgd(nesterov):
-    arguments = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.05, "nesterov": nesterov}
+@pytest.mark.parametrize(
+    ("plain", "sampled", "arguments"),
+    [
+        (keras.optimizers.SGD, ksf.SampledSGD, {"momentum": 0.9, "weight_decay": 0.05}),
+        (keras.optimizers.SGD, ksf.SampledSGD, {"momentum": 0.9, "weight_decay": 0.05, "nesterov": True}),
+        (keras.optimizers.Adam, ksf.SampledAdam, {}),
+        (keras.optimizers.AdamW, ksf.SampledAdam, {"weight_decay": 0.05, "beta_1": 0.8, "epsilon": 1e-3}),
+        (keras.optimizers.AdamW, ksf.SampledAdam, {"weight_decay": 0.05, "amsgrad": True}),
+    ],
+)
+def test_what_was_drawn_moves_as_by_keras(plain, sampled, arguments):
     results = []
-    for make in (keras.optimizers.SGD, ksf.SampledSGD):
+    for make in (plain, sampled):
         kernel = keras.Variable(np.arange(6.0, dtype="float32").reshape(2, 3))
         kernel.sampled_classes = True
-        optimizer = make(**arguments)
+        optimizer = make(learning_rate=0.1, **arguments)
         optimizer.build([kernel])
-        for _ in range(2):
-            optimizer.apply([ops.convert_to_tensor([[1.0, 0.0, 2.0], [0.0, 0.0, -1.0]])], [kernel])
-        results.append((numpy_of(kernel), numpy_of(optimizer.momentums[0])))
-    (plain, plain_momentum), (sampled, sampled_momentum) = results
-    np.testing.assert_allclose(sampled[:, [0, 2]], plain[:, [0, 2]], rtol=1e-6)
-    np.testing.assert_allclose(sampled_momentum[:, [0, 2]], plain_momentum[:, [0, 2]], rtol=1e-6)
-    np.testing.assert_array_equal(sampled[:, 1], [1.0, 4.0])
-    assert plain[0, 1] < 1.0
+        for gradient in ([[1.0, 0.0, 2.0], [0.0, 0.0, -1.0]], [[0.1, 0.0, 3.0], [0.2, 0.0, 0.5]]):
+            optimizer.apply([ops.convert_to_tensor(gradient)], [kernel])
+        slots = [numpy_of(variable) for variable in optimizer.variables if tuple(variable.shape) == (2, 3)]
+        results.append([numpy_of(kernel), *slots])
+    for expected, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found[:, [0, 2]], expected[:, [0, 2]], rtol=1e-6)
+    np.testing.assert_array_equal(results[1][0][:, 1], [1.0, 4.0])
+    if "weight_decay" in arguments:
+        assert results[0][0][0, 1] < 1.0
 
 
 def test_rate_one_trains_as_the_dense_head(rng):
@@ -99,7 +122,7 @@ def test_accumulated_steps_move_what_any_of_them_drew(rng):
     trainer = trainer_of(keras.optimizers.SGD(0.05, momentum=0.9, gradient_accumulation_steps=2), weight_norm="graph")
     first = numpy_of(trainer.head.kernel)
     trainer.train_on_batch(images, labels)
-    second, _ = slots(trainer)
+    second = slots(trainer)[0]
     np.testing.assert_array_equal(second, first)
     trainer.train_on_batch(images, labels)
     assert 15 < (slots(trainer)[0] != second).any(axis=0).sum() < 30
@@ -111,7 +134,7 @@ def test_sphereface2_learns_from_drawn_classes(rng):
     trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.002, momentum=0.9)))
     history = trainer.fit(images, labels, batch_size=16, epochs=8, verbose=0).history
     assert history["loss"][-1] < 0.8 * history["loss"][0]
-    kernel, _ = slots(trainer)
+    kernel = slots(trainer)[0]
     trainer.train_on_batch(images[:4], labels[:4])
     assert (slots(trainer)[0] == kernel).all(axis=0).sum() == MANY - 15
 
@@ -125,11 +148,15 @@ def test_the_constraint_settles(rng):
 
 
 def test_other_optimizers_are_refused():
-    with pytest.raises(ValueError, match=r"SampledSGD.* Received: AdamW"):
-        trainer_of(keras.optimizers.AdamW())
+    with pytest.raises(ValueError, match=r"SampledSGD.* Received: RMSprop"):
+        trainer_of(keras.optimizers.RMSprop())
     excluding = keras.optimizers.SGD(weight_decay=0.1)
     excluding.exclude_from_weight_decay(var_names=["bias"])
     with pytest.raises(ValueError, match="Received: one that is built or excludes variables"):
         trainer_of(excluding)
-    trainer_of(keras.optimizers.AdamW(), rate=1.0)
+    trainer_of(keras.optimizers.RMSprop(), rate=1.0)
     assert isinstance(trainer_of("sgd").optimizer, ksf.SampledSGD)
+    adam = trainer_of(keras.optimizers.AdamW(0.01, weight_decay=0.1, beta_2=0.98)).optimizer
+    assert isinstance(adam, ksf.SampledAdam)
+    assert (adam.weight_decay, adam.beta_2) == (0.1, 0.98)
+    assert isinstance(trainer_of("adam").optimizer, ksf.SampledAdam)
