@@ -20,7 +20,8 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
     (1, 64)
     """
     images = keras.Input(backbone.input_shape[1:], name="images")
-    embeddings = keras.layers.UnitNormalization(axis=-1, dtype="float32", name="unit_length")(backbone(images))
+    raw = keras.tree.flatten(backbone(images))[0]  # a model made of lists returns one
+    embeddings = keras.layers.UnitNormalization(axis=-1, dtype="float32", name="unit_length")(raw)
     return keras.Model(images, embeddings, name=name or f"{backbone.name}_embedder")
 
 

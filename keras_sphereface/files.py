@@ -81,10 +81,22 @@ def draft(path: Path) -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
         unfinished = pathlib.Path(folder, path.name)
         yield unfinished
-        if path.is_dir():  # no rename replaces a folder
-            path.rename(pathlib.Path(folder, "older"))
-        os.replace(unfinished, path)
+        _replace(unfinished, path, pathlib.Path(folder, "older"))
     sync_folder(path.parent)
+
+
+def _replace(new, path, aside):
+    """Renames; no rename replaces a folder, so that an older one is moved aside, and back if anything fails."""
+    if not path.is_dir():
+        os.replace(new, path)
+        return
+    path.rename(aside)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        if not path.exists():
+            aside.rename(path)
+        raise
 
 
 def sync_folder(path: Path) -> None:

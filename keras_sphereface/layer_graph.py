@@ -79,8 +79,16 @@ def _with_prefix(model, prefix):
         return type(layer).from_config({**layer.get_config(), "name": prefix + layer.name})
 
     copied = keras.models.clone_model(keras.Model(model.input, model.output, name=model.name), clone_function=copy)
-    copied.set_weights(model.get_weights())
+    copy_weights(model, copied)
     return copied
+
+
+def copy_weights(model: "keras.Model", copied: "keras.Model") -> None:
+    """Gives a copy of a model its weights, and has layers take over what they compute of them: `Normalization` its scale."""
+    copied.set_weights(model.get_weights())
+    for layer in copied.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def with_keras_layers(model: "keras.Model") -> "keras.Model":

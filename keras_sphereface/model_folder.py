@@ -31,6 +31,9 @@ _REASON_LENGTH = 500  # of Keras's own errors, some of which list the values of 
 # Keras stores without compression; text shrinks to a twentieth at most, weights hardly at all.
 _EXPANSION, _SMALL = 20, 1 << 20
 
+# Bytes of a configuration: as JSON, each can become fifty in memory. An IResNet-200's has 780,000.
+_LONGEST_CONFIG = 4 << 20
+
 # What zipfile raises on broken archives, depending on where in them it notices.
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
 
@@ -140,11 +143,14 @@ def read(folder: Path, source: str | None = None) -> "keras.Model":
         if not (folder / name).is_file():
             raise FileFormatError(f"{source}: {name} is missing. A model folder has {', '.join(KERAS_FILES)}")
     if (folder / PRESET).is_file():
-        for name, expected in read_checksums(folder / PRESET).items():
+        checksums = read_checksums(folder / PRESET)
+        if missing := [name for name in checksums if not (folder / name).is_file()]:
+            raise FileFormatError(f"{source}: {', '.join(missing)} is missing. Get the whole folder again")
+        for name, expected in checksums.items():
             check_sha256(folder / name, expected, f"{source}/{name}")
-    config = _parse(f"{source}/{CONFIG}", (folder / CONFIG).read_bytes())
+    config = _parse_file(folder / CONFIG, f"{source}/{CONFIG}")
     safe_config.check(config, f"{source}/{CONFIG}")
-    model_size.check(config, weights_file.check_hdf5(folder / WEIGHTS), source)
+    model_size.check(config, weights_file.check_hdf5(folder / WEIGHTS, f"{source}/{WEIGHTS}"), source)
     return _load(folder / WEIGHTS, config, source)
 
 
@@ -185,7 +191,14 @@ def _extract(archive, folder, path):
         with archive.open(entry) as source, open(folder / name, "wb") as target:
             shutil.copyfileobj(source, target)
         if name == CONFIG:
-            safe_config.check(_parse(path, (folder / name).read_bytes()), path)
+            safe_config.check(_parse_file(folder / name, path), path)
+
+
+def _parse_file(path, source):
+    size = path.stat().st_size
+    if size > _LONGEST_CONFIG:
+        raise FileFormatError(f"{source}: has {size} bytes, expected at most {_LONGEST_CONFIG}. Do not use this file")
+    return _parse(source, path.read_bytes())
 
 
 def _parse(source, content):

@@ -1,10 +1,15 @@
-"""Refuses model configurations that ask for more weights than their file has, before any memory is taken."""
+"""Refuses models that ask for more weights than their file has, before any memory is taken."""
 
 import copy
 import math
 import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from keras_sphereface.errors import FileFormatError
+
+# Numbers that a configuration may give of its own, beside those of the weights' file.
+GIVEN = 2**20
 
 
 def check(config: dict, values: int, source: str) -> None:
@@ -18,36 +23,84 @@ def check(config: dict, values: int, source: str) -> None:
     Raises:
         FileFormatError: If the configuration cannot be built or asks for more.
     """
-    outcome = {}
-
-    def count():
-        try:
-            outcome["needed"] = _count(config)
-        except Exception as error:  # Keras has no error of its own for broken configurations
-            outcome["error"] = error
-
-    # A thread of its own: Keras keeps what was built but not made yet in a list of the thread, and would make it later.
-    thread = threading.Thread(target=count)
-    thread.start()
-    thread.join()
-    if "error" in outcome:
-        error = outcome["error"]
+    try:
+        needed, given = without_weights(lambda: _count(config))
+    except Exception as error:  # Keras has no error of its own for broken configurations
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise FileFormatError(
             f"{source}: the configuration cannot be built ({reason}). Save the model again"
         ) from error
-    if outcome["needed"] > values:
+    if needed > values or given > GIVEN:
         raise FileFormatError(
-            f"{source}: Keras could not load the whole model: its configuration asks for {outcome['needed']} weights, the "
+            f"{source}: Keras could not load the whole model: its configuration asks for {needed + given} weights, the "
             f"file holds {values}. Do not use this file"
         )
 
 
+def without_weights(function: Callable[[], Any]) -> Any:
+    """Calls a function that builds a model, without making its weights: variables have shapes only, and take no memory.
+
+    Args:
+        function: Called in a thread of its own: Keras keeps what was built but not made yet in a list of the thread, and
+            would make it later.
+
+    Returns:
+        What the function returns; a model of it is good for nothing but its shapes.
+
+    Raises:
+        Exception: What the function raises.
+    """
+    outcome = {}
+
+    def call():
+        import keras
+
+        try:
+            with keras.StatelessScope(initialize_variables=False):
+                outcome["result"] = function()
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
 def _count(config):
-    """Number of weights of a configuration, which is built without making any."""
+    """Numbers of weights of a configuration: those of the file, and those that it gives itself by few numbers or one."""
     import keras
 
     own = copy.deepcopy({**config, "compile_config": None})  # Keras empties the dictionaries that it reads
-    with keras.StatelessScope(initialize_variables=False):
-        model = keras.saving.deserialize_keras_object(own)
-        return sum(math.prod(variable.shape) for variable in model.weights)
+    giving = {node["config"].get("name") for node in _normalizations(own) if node["config"].get("mean") is not None}
+    for node in list(_normalizations(own)):
+        node.update(_of_the_same_size(node))
+    model = keras.saving.deserialize_keras_object(own)
+    counts = {True: 0, False: 0}
+    for variable in model.weights:
+        counts[bool(giving) and variable.path.split("/")[-2] in giving] += math.prod(variable.shape)
+    return counts[False], counts[True]
+
+
+def _of_the_same_size(normalization):
+    """A layer with as many weights as a `Normalization`, which would at once make its own, or what it is given, in full."""
+    arguments = normalization["config"]
+    axis, kept = arguments.get("axis", -1), {name: arguments[name] for name in ("name", "dtype") if name in arguments}
+    if axis is None:
+        return {"class_name": "Identity", "config": kept}
+    return {"class_name": "LayerNormalization", "config": {**kept, "axis": axis}}
+
+
+def _normalizations(config: Any) -> Iterator[dict]:
+    """All `Normalization` layers of a configuration."""
+    pending = [config]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            if node.get("class_name") == "Normalization" and isinstance(node.get("config"), dict):
+                yield node
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from keras_sphereface.errors import one_line
-from keras_sphereface.layer_graph import inline, is_functional
+from keras_sphereface.layer_graph import copy_weights, inline, is_functional
 
 if TYPE_CHECKING:
     import keras
@@ -89,5 +89,5 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
         return type(layer).from_config({**layer.get_config(), "dtype": own})
 
     copied = keras.models.clone_model(flat, clone_function=copy)
-    copied.set_weights(flat.get_weights())
+    copy_weights(flat, copied)
     return copied

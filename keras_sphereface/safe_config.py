@@ -19,6 +19,23 @@ KERAS_MODULES = frozenset(
         "keras.src.models.sequential",
     }
 )
+# What `x + y`, `x[:, 1:]` and the like of a functional model are: they compute and do nothing else.
+OPERATIONS_MODULE = "keras.src.ops.numpy"
+OPERATIONS = frozenset(
+    {
+        "Add",
+        "Subtract",
+        "Multiply",
+        "Divide",
+        "TrueDivide",
+        "Power",
+        "Negative",
+        "Absolute",
+        "Maximum",
+        "Minimum",
+        "GetItem",
+    }
+)
 KERAS_TOP_LEVEL = frozenset({"DTypePolicy", "FloatDTypePolicy", "Sequential", "Model"})
 # Layers that run code of their configuration, or read files that it names.
 REFUSED_LAYERS = frozenset(
@@ -77,7 +94,7 @@ def check(config: Any, source: str) -> None:
     """Checks the configuration of a saved model, as in its `config.json`.
 
     Allowed are the layers, initializers, regularizers and constraints of Keras without those that run code (`Lambda` and
-    wrappers of other frameworks) or read files, and the registered classes of this package.
+    wrappers of other frameworks) or read files, its arithmetic, and the registered classes of this package.
 
     Args:
         config: The configuration, a dictionary of plain JSON values.
@@ -136,6 +153,8 @@ def _known(name, module, registered):
         return False
     if module == "keras":
         return name in KERAS_TOP_LEVEL
+    if module == OPERATIONS_MODULE:
+        return name in OPERATIONS
     if module not in KERAS_MODULES or name in REFUSED_LAYERS:
         return False
     return inspect.isclass(getattr(importlib.import_module(module), name, None))

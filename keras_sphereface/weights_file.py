@@ -7,6 +7,7 @@ file's attribute `format` is 1. One long data set is read a hundred times faster
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING
 
 import h5py
@@ -179,14 +180,16 @@ def check_finite(model: "keras.Model", source: str) -> None:
             )
 
 
-def check_hdf5(path: Path) -> int:
+def check_hdf5(path: Path, source: str | None = None) -> int:
     """Refuses HDF5 files that are broken, reach into other files, or claim more content than they hold.
 
     Refused are links, external and virtual data, and data sets that are not plain numbers or are longer than the bytes
-    stored for them: compressed or never written, they would take memory that the file does not have.
+    stored for them: compressed or never written, they would take memory that the file does not have. So would data sets
+    that share their bytes.
 
     Args:
         path: Path of the file.
+        source: What to call it in errors. Defaults to the path.
 
     Returns:
         Number of values in all data sets.
@@ -194,44 +197,48 @@ def check_hdf5(path: Path) -> int:
     Raises:
         FileFormatError: If the file is not readable HDF5 or holds such a thing.
     """
+    source, stored = source or path, os.path.getsize(path)
     try:
         with h5py.File(path, "r") as file:
-            return _check_groups(path, file)
+            values, claimed = _check_groups(source, file)
     except BROKEN_HDF5 as error:
         if isinstance(error, FileFormatError):
             raise
-        raise FileFormatError(f"{path}: not a readable HDF5 file ({one_line(error)}). Get the file again") from error
+        raise FileFormatError(f"{source}: not a readable HDF5 file ({one_line(error)}). Get the file again") from error
+    if claimed > stored:  # each has as many as it claims, but they may be the same ones
+        raise FileFormatError(f"{source}: claims {claimed} bytes, but has {stored} in all. Do not use this file")
+    return values
 
 
-def _check_groups(path, root):
-    pending, seen, values = [root], set(), 0
+def _check_groups(source, root):
+    """Numbers of values and of bytes of all data sets."""
+    pending, seen, values, claimed = [root], set(), 0, 0
     while pending:  # no recursion: groups may be nested deep, or hold themselves
         group = pending.pop()
         for name in group:
             place = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise FileFormatError(f"{path}: {place} is a link, expected plain data. Do not use this file")
+                raise FileFormatError(f"{source}: {place} is a link, expected plain data. Do not use this file")
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             if address in seen:
-                raise FileFormatError(f"{path}: {place} is a second name of something else. Do not use this file")
+                raise FileFormatError(f"{source}: {place} is a second name of something else. Do not use this file")
             seen.add(address)
             if isinstance(item, h5py.Group):
                 pending.append(item)
             else:
-                values += _check_dataset(path, place, item)
-    return values
+                _check_dataset(source, place, item)
+                values, claimed = values + item.size, claimed + item.nbytes
+    return values, claimed
 
 
-def _check_dataset(path, place, item):
-    """Returns the number of values."""
+def _check_dataset(source, place, item):
     if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-        raise FileFormatError(f"{path}: {place} lies in another file, expected plain data. Do not use this file")
+        raise FileFormatError(f"{source}: {place} lies in another file, expected plain data. Do not use this file")
     if item.dtype.kind not in "biufV":  # V: bfloat16
-        raise FileFormatError(f"{path}: {place} holds {item.dtype}, expected numbers. Do not use this file")
+        raise FileFormatError(f"{source}: {place} holds {item.dtype}, expected numbers. Do not use this file")
     if item.nbytes > item.id.get_storage_size():
         raise FileFormatError(
-            f"{path}: {place} claims {item.nbytes} bytes, but {item.id.get_storage_size()} are stored. "
+            f"{source}: {place} claims {item.nbytes} bytes, but {item.id.get_storage_size()} are stored. "
             "Get the file again, or write it without compression"
         )
-    return item.size

@@ -60,3 +60,22 @@ def test_checksum(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc" * 1_000_000)
     assert sha256(path) == hashlib.sha256(b"abc" * 1_000_000).hexdigest()
+
+
+def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    path = tmp_path / "saved_model"
+    path.mkdir()
+    (path / "old").touch()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def write():
+        with draft(path) as unfinished:
+            unfinished.mkdir()
+            monkeypatch.setattr(os, "replace", interrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["saved_model"]

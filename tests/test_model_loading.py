@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 
@@ -321,3 +322,118 @@ def test_layers_that_were_tuned_by_lora(tmp_path):
     for path in (tmp_path / "m.keras", tmp_path / "folder"):
         embeddings = keras.ops.convert_to_numpy(load_pretrained(path)(crops))
         np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+
+
+def test_data_sets_that_share_their_bytes_are_refused(tmp_path):
+    """Each has as many bytes as it claims; together they claim more than the file has."""
+    path = tmp_path / "shared.h5"
+    with h5py.File(path, "w", libver="earliest") as file:
+        real = file.create_dataset("real", data=np.ones((100, 100), "float32"))
+        address = struct.pack("<Q", real.id.get_offset())
+        for number in range(3):  # never written: the file has no address for them yet
+            file.create_dataset(f"shared_{number}", shape=(100, 100), dtype="float32")
+    size = struct.pack("<Q", 40_000)
+    unwritten = b"\x03\x01" + b"\xff" * 8 + size
+    content = path.read_bytes()
+    assert content.count(unwritten) == 3
+    path.write_bytes(content.replace(unwritten, b"\x03\x01" + address + size))
+    with h5py.File(path) as file:
+        assert file["shared_2"][0, 0] == 1
+    with pytest.raises(FileFormatError, match=r"the source: claims 160000 bytes, but has \d+ in all"):
+        weights_file.check_hdf5(path, "the source")
+
+
+@pytest.mark.parametrize("statistics", [{"mean": 0.0, "variance": 1.0}, {}])
+def test_a_normalization_layer_takes_no_memory_before_it_is_counted(changed, statistics):
+    """Keras makes its scale when it is built, in the size of its input: here four billion numbers."""
+
+    def config(content):
+        content["config"]["layers"] = [
+            layer("InputLayer", "i", {"batch_shape": [None, 2, 2, 4 * 10**9], "dtype": "float32"}, []),
+            layer("Normalization", "n", {"axis": -1, **statistics}, [{"args": [tensor], "kwargs": {}}]),
+        ]
+        content["config"].update(input_layers=[["i", 0, 0]], output_layers=[["n", 0, 0]])
+
+    def layer(kind, name, arguments, inbound):
+        arguments = {"name": name, **arguments}
+        return {
+            "module": "keras.layers",
+            "class_name": kind,
+            "config": arguments,
+            "name": name,
+            "inbound_nodes": inbound,
+        }
+
+    history = {"shape": [None, 2, 2, 4 * 10**9], "dtype": "float32", "keras_history": ["i", 0, 0]}
+    tensor = {"class_name": "__keras_tensor__", "config": history}
+    with pytest.raises(FileFormatError, match=r"its configuration asks for 8000000000 weights, the file holds"):
+        load_pretrained(changed(config))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"mean": [1.0, 2.0, 3.0], "variance": [4.0, 5.0, 6.0]}, {"axis": None, "mean": 3.0, "variance": 2.0}, {}],
+)
+def test_normalization_layers_are_loaded(arguments, tmp_path):
+    images = keras.Input((8, 8, 3))
+    normalization = keras.layers.Normalization(**arguments)
+    if not arguments:
+        normalization.adapt(IMAGES.astype("float32"))
+    model = build_embedder(keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(normalization(images)))))
+    model.save(tmp_path / "m.keras")
+    crops = IMAGES[:, :8, :8]
+    np.testing.assert_allclose(
+        embeddings(load_pretrained(tmp_path / "m.keras"), crops), embeddings(model, crops), atol=1e-6
+    )
+
+
+def test_a_long_configuration_is_not_parsed(changed):
+    folder = changed(lambda content: content["config"].update(unknown=[[]] * 1_100_000))
+    with pytest.raises(FileFormatError, match=r"config\.json: has \d+ bytes, expected at most 4194304"):
+        load_pretrained(folder)
+
+
+def test_a_missing_file_of_a_folder_with_checksums_is_named(tmp_path):
+    model_folder.write(backbone(), tmp_path)
+    (tmp_path / "metadata.json").unlink()
+    with pytest.raises(FileFormatError, match=r"metadata\.json is missing"):
+        load_pretrained(tmp_path)
+
+
+def test_arithmetic_of_a_functional_model(tmp_path):
+    images = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, padding="same")(images)
+    maps = (maps * 2.0 - keras.layers.Conv2D(4, 3, padding="same")(maps))[:, 1:]
+    model = build_embedder(keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps)))
+    model.save(tmp_path / "m.keras")
+    model_folder.write(model, tmp_path / "folder")
+    crops = IMAGES[:, :8, :8].astype("float32")
+    for name in ("m.keras", "folder"):
+        np.testing.assert_allclose(
+            embeddings(load_pretrained(tmp_path / name), crops), embeddings(model, crops), atol=1e-6
+        )
+
+
+def test_other_operations_are_refused(changed):
+    def config(content):
+        content["config"]["layers"][-1].update(module="keras.src.ops.numpy", class_name="Vectorize")
+
+    with pytest.raises(FileFormatError, match="refused to build 'Vectorize'"):
+        load_pretrained(changed(config))
+
+
+def test_a_model_made_of_lists(tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model([images], [keras.layers.Dense(4)(keras.layers.Flatten()(images))])
+    model.save(tmp_path / "m.keras")
+    crops = IMAGES[:, :8, :8]
+    expected = model.predict(crops, verbose=0)
+    expected = np.reshape(expected, (3, 4)) / np.linalg.norm(np.reshape(expected, (3, 4)), axis=1, keepdims=True)
+    np.testing.assert_allclose(load_pretrained(tmp_path / "m.keras").predict(crops, verbose=0), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("threshold", [10**400, None, "NaN", 2.0])
+def test_thresholds_that_are_none_are_told_with_their_file(tmp_path, threshold):
+    model_folder.write(backbone(), tmp_path, {"thresholds": [{"far": 0.01, "threshold": threshold}]})
+    with pytest.raises(FileFormatError, match=r"preset\.json: Expected"):
+        Recognizer(tmp_path, detector=None)

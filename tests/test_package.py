@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "ijb_evaluator": "evaluator evaluation data",
     "callbacks": "data distribution evaluator files guarded_optimizer",
     "plots": "angular classifier evaluation heads margins",
-    "conversion": "backbones files",
+    "conversion": "backbones files model_size",
     "model_card": "presets",
     "layer_graph": "backbones",
     "model_folder": "embedder files layer_graph model_size safe_config weights_file",

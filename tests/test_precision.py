@@ -177,3 +177,22 @@ def test_models_that_do_not_unfold_are_refused():
     images = keras.Input((16, 16, 3))
     with pytest.raises(ValueError, match="functional Keras models"):
         with_dtype(keras.Model(images, Inner()(images)), "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_statistics_of_a_normalization_layer_come_along(dtype, rng):
+    """The layer computes with what it made of its weights when it was built."""
+    crops = rng.uniform(0, 255, (16, 16, 16, 3)).astype("float32") * np.array([1.0, 0.5, 0.2], "float32")
+    normalization = keras.layers.Normalization()
+    normalization.adapt(crops)
+    images = keras.Input((16, 16, 3))
+    maps = keras.layers.Conv2D(8, 3, activation="relu")(normalization(images))
+    inner = keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))
+    again = keras.Model.from_config(
+        {**inner.get_config(), "name": "again"}
+    )  # same layers' names: unfolding copies them
+    again.set_weights(inner.get_weights())
+    again.get_layer(normalization.name).finalize_state()
+    both = ksf.embedder.build_embedder(keras.Model(images, keras.layers.Concatenate()([inner(images), again(images)])))
+    expected, found = (keras.ops.convert_to_numpy(model(crops)) for model in (both, with_dtype(both, dtype)))
+    assert (expected * found).sum(axis=1).min() > 0.999

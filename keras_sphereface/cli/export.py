@@ -10,6 +10,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from keras_sphereface.cli import options
+from keras_sphereface.files import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"Unknown ending {args.path.suffix!r} of {args.path}. Use .onnx, .tflite or a folder, or name it with --format"
         )
+    if args.path.absolute().parent.is_dir():  # else it is made
+        check_output(_report_path(args.path))
     images = read_images(args.calibration, args.num_calibration) if args.calibration else None
     pairs = None
     if args.pairs:
@@ -46,8 +49,12 @@ def run(args: argparse.Namespace) -> None:
         pairs = data.read_bin(args.pairs)
     model = hub.load_pretrained(args.model)
     report = export.export(model, args.path, format, args.precision, images, pairs, args.crop)
-    report.save(args.path.with_name(args.path.name + ".json"))
+    report.save(_report_path(args.path))
     options.show(args, report.to_dict(), report)
+
+
+def _report_path(path):
+    return path.with_name(path.name + ".json")
 
 
 def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":

@@ -65,7 +65,7 @@ def architectures() -> tuple[str, ...]:
 
 def get(name: str) -> Architecture:
     """Returns the `Architecture` of a name, or raises `ValueError` with the known names."""
-    if name not in _TABLE:
+    if not isinstance(name, str) or name not in _TABLE:
         raise ValueError(
             f"Unknown architecture. Received: architecture={name!r}. Known names: {', '.join(_TABLE)}."
             f"{errors.did_you_mean(name, _TABLE)}"

@@ -39,6 +39,7 @@ _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 _MOST_UNPACKED = 4  # bytes of entries per byte of the file
 _ZIP_START = b"PK\x03\x04"
 _LISTED = 10  # names that an error message lists before it only counts
+_LONGEST_NAME = 200  # letters; a file may hold anything as a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,12 @@ def listing(names: Iterable[str]) -> str:
     """Joins names for an error message, the first ten and the number of the others."""
     names = sorted(names)
     rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(_short, names[:_LISTED])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _short(name):
+    text = errors.one_line(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 def _load(path):

@@ -14,6 +14,7 @@ from keras_sphereface.conversion import architecture as table
 from keras_sphereface.conversion import checkpoint, mapping, torch_reference
 from keras_sphereface.conversion.head import head_weights
 from keras_sphereface.conversion.report import ConversionReport
+from keras_sphereface.model_size import without_weights
 
 PARITY_IMAGES = 4
 PARITY_SEED = 2109
@@ -67,9 +68,14 @@ def convert(
             raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
     content = checkpoint.read(path, include_head)
     tensors = table.canonical_names(known, content.backbone)
-    backbone = table.build(
-        known, tensors, path, input_shape=input_shape, image_mean=image_mean, image_std=image_std, name=architecture
-    )
+    arguments = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
+
+    def build():
+        return table.build(known, tensors, path, **arguments)
+
+    # The sizes are those of some tensors; whether the others have them too is known before there is memory for all.
+    without_weights(lambda: mapping.check(build(), tensors, path))
+    backbone = build()
     mapping.assign(backbone, tensors, path)
     weights = head_weights(content.head, backbone.embedding_dim, path, head_layout)
     report = _report(backbone, architecture, known, content, tensors, weights)

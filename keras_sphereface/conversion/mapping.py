@@ -91,13 +91,16 @@ def _dense_slot(layer, backbone):
     return Slot(layer.kernel, (*shape, 1, 1) if layer.name == EMBEDDING_CONV else shape, to_keras)
 
 
-def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> None:
-    """Fills a backbone's variables, all of them or, on any disagreement, none.
+def check(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> dict[str, Slot]:
+    """Compares the tensors with a backbone's variables, by names and shapes.
 
     Args:
         backbone: The backbone.
         tensors: Tensor names to arrays; the counters of batch normalizations that the backbone has are passed over.
         source: Where they come from, for error messages.
+
+    Returns:
+        The backbone's `slots`.
 
     Raises:
         FileFormatError: If tensors are missing, unknown, or of another shape; it names them.
@@ -121,5 +124,10 @@ def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) 
             f"{source}: does not fit {backbone.name} for {backbone.input_shape[1]}x{backbone.input_shape[2]} images; "
             f"{'; '.join(found)}. Is `architecture` (or `input_shape`) another?"
         )
-    for name, slot in expected.items():
+    return expected
+
+
+def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> None:
+    """Fills a backbone's variables, all of them or, on any disagreement, none; arguments and errors as of `check`."""
+    for name, slot in check(backbone, tensors, source).items():
         slot.variable.assign(slot.to_keras(tensors[name]))

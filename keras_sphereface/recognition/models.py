@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface import hub, hub_files, model_folder, presets
 from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
+from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
@@ -119,5 +120,13 @@ def _load(name):
 
 
 def _described(folder):
+    """The thresholds of a model folder, none where it states none."""
     path = pathlib.Path(folder, model_folder.PRESET)
-    return json.loads(path.read_text(encoding="utf-8")).get("thresholds", ()) if path.is_file() else ()
+    if not path.is_file():
+        return ()
+    entries = json.loads(path.read_text(encoding="utf-8")).get("thresholds") or ()
+    try:
+        Thresholds(entries)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {one_line(error)}") from error
+    return entries

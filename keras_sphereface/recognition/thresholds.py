@@ -119,7 +119,7 @@ def _pairs(entries):
         if isinstance(entries, dict):
             return [(float(far), float(threshold)) for far, threshold in entries.items()]
         return [(float(entry["far"]), float(entry["threshold"])) for entry in entries]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
             "Expected thresholds as a list of dictionaries with `far` and `threshold`, a dictionary from FAR to "
             f"threshold, or a report. Received: {entries!r}"

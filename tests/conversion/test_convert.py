@@ -289,6 +289,24 @@ def test_missing_unknown_and_misshapen_tensors_are_named(state, path):
     assert "\n" not in message
 
 
+def test_a_tensor_that_claims_a_large_network_takes_no_memory(state, path):
+    """One column of a matrix with ten million rows: the layer would have four billion weights."""
+    state["fc.weight"] = torch.zeros(10_000_000, 1)
+    with pytest.raises(errors.FileFormatError, match=r"fc\.weight \(has \(10000000, 1\), expected \(10000000, 392\)\)"):
+        convert(save(path, state), architecture="sfnet")
+    with pytest.raises(errors.FileFormatError, match=r"for 100000x100000 images; .*fc\.weight"):
+        convert(save(path, tensors_of(sfnet())), architecture="sfnet", input_shape=(100_000, 100_000, 3))
+
+
+def test_names_that_a_file_gives_fit_on_a_line(state, path):
+    state["evil\nname\n"] = state["x" * 100_000] = torch.zeros(1)
+    with pytest.raises(errors.FileFormatError) as error:
+        convert(save(path, state), architecture="sfnet")
+    assert "unknown tensors: evil name, xxx" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("name", ["fc.weight", "layer3.0.conv1.weight"])
 def test_missing_tensor_that_tells_a_size(name, state, path):
     del state[name]
@@ -309,6 +327,8 @@ def test_depth_in_the_name_is_held_to(state, path):
 def test_unknown_architecture_lists_the_known_ones(state, path):
     with pytest.raises(ValueError, match=r"Received: architecture='resnet50'.*iresnet50"):
         convert(save(path, state), architecture="resnet50")
+    with pytest.raises(ValueError, match=r"Received: architecture=\['sfnet'\]"):
+        convert(save(path, state), architecture=["sfnet"])
     assert {"sfnet64_deprecated", "iresnet200", "mobilefacenet"} <= set(architectures())
 
 
