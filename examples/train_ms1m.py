@@ -318,6 +318,10 @@ def main(argv):
                              "same as one replica. Use it with --distribute=none.")  # fmt: skip
     if FLAGS.distribute in PARALLEL and keras.backend.backend() != "jax":
         raise app.UsageError(f"--distribute={FLAGS.distribute} needs the JAX backend: set KERAS_BACKEND=jax.")
+    if keras.backend.backend() == "openvino":
+        raise app.UsageError(
+            "Keras trains on TensorFlow, JAX and PyTorch. Unset KERAS_BACKEND, or set it to one of them."
+        )
     join_processes()
     fill_in_defaults()
     keras.utils.set_random_seed(FLAGS.seed)

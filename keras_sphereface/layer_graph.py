@@ -108,13 +108,17 @@ def with_keras_layers(model: "keras.Model") -> "keras.Model":
         layers.BatchNormalization: keras.layers.BatchNormalization,
         layers.PReLU: keras.layers.PReLU,
     }
-    own = [layer for layer in model.layers if type(layer) in originals]
+    # Keras's PReLU has its slopes where its channels are: one of channels first stays this package's.
+    own = [
+        layer
+        for layer in model.layers
+        if type(layer) in originals and getattr(layer, "data_format", "channels_last") == "channels_last"
+    ]
     if not own or not is_functional(model):
         return model
 
     def replace(layer):
-        original = originals.get(type(layer))
-        return layer if original is None else original.from_config(layer.get_config())
+        return originals[type(layer)].from_config(layer.get_config()) if layer in own else layer
 
     plain = keras.models.clone_model(model, clone_function=replace)
     for layer in own:

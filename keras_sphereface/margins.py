@@ -12,6 +12,7 @@ head = keras_sphereface.heads.MarginHead(1000, margin="half_angle", margin_value
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 
 import keras
@@ -56,7 +57,7 @@ class Margin:
 
     def validate(self, value: float) -> float:
         """Returns `value` as a float if it is a margin of this kind's range; raises ValueError otherwise."""
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
         if value < self.neutral:
             raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")

@@ -87,7 +87,8 @@ def write(model: "keras.Model", path: Path, dtype: str = "float16") -> None:
 def _to_numpy(variable):
     import keras
 
-    return keras.ops.convert_to_numpy(keras.ops.cast(variable.value, "float32"))
+    # NumPy casts: OpenVINO would compile a program for each weight.
+    return np.asarray(keras.ops.convert_to_numpy(variable.value)).astype("float32", copy=False)
 
 
 def read(model: "keras.Model", path: Path) -> None:

@@ -138,6 +138,18 @@ def test_weights_that_are_not_finite_are_not_saved_without_a_guard_either(rng, t
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_batch_that_was_skipped_last_in_an_epoch_is_no_reason_not_to_save(rng, tmp_path):
+    images, labels = spoilt(rng, bad=(5,))
+    trainer, checkpoint = guarded_trainer(), callbacks.Checkpoint(tmp_path)
+    history = fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"), checkpoint, epochs=2)
+    assert history["skipped"] == [1, 1]
+    assert len(checkpoint.paths()) == 2
+    resumed = guarded_trainer()
+    assert callbacks.Checkpoint(tmp_path).resume(resumed) == 2
+    for weight, expected in zip(weights_of(resumed), weights_of(trainer)):
+        np.testing.assert_array_equal(weight, expected)
+
+
 def test_an_overflow_of_a_dynamic_loss_scale_stops_nothing(rng, caplog):
     images, labels = coloured_squares(rng, 32)
     trainer = make_trainer(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003), initial_scale=2.0**127))

@@ -2,7 +2,8 @@
 
 OpenVINO's convolutions want them first, and Keras turns every feature map there and back for them. On two CPU cores the
 default model went from 334 to 564 images a second one by one, and from 478 to 657 in batches of 64, without those turns
-(`benchmarks/inference.py`). Weights have the same shapes both ways, so files do not know of it.
+(`benchmarks/inference.py`). Weights have the same shapes both ways, and a saved backbone is its class and arguments, so its
+files do not know of it; those of a copy of its layers do, as `precision.with_dtype` makes one.
 """
 
 import keras

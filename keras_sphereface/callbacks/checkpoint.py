@@ -150,7 +150,9 @@ class Checkpoint(keras.callbacks.Callback):
         """
         self.step = self._epoch_first + self._epoch_steps
         variables = _variables(self.model)
-        _check_finite(variables, self.step)
+        # A `GuardedOptimizer` keeps the norm of the last gradient, also of one that it did not take.
+        measured = getattr(self.model.optimizer, "gradient_norm", None)
+        _check_finite([variable for variable in variables if variable is not measured], self.step)
         if not distribution.is_chief():
             for variable in variables:  # Process 0 writes them, and needs this one's part.
                 distribution.gathered(variable)

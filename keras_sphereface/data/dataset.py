@@ -1,5 +1,6 @@
 """A set of labelled face images, and its views for training."""
 
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -178,8 +179,8 @@ class FaceDataset:
         return FaceSequence(loader, start_step, repeat, workers or _cores())
 
     def _loader(self, batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows):
-        if start_step < 0:
-            raise ValueError(f"start_step must be 0 or larger. Received: start_step={start_step!r}")
+        if isinstance(start_step, bool) or not isinstance(start_step, numbers.Integral) or start_step < 0:
+            raise ValueError(f"start_step must be a whole number, 0 or larger. Received: start_step={start_step!r}")
         return loaders.make_loader(
             self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend, rows
         )

@@ -1,5 +1,6 @@
 """What every margin head shares: class weights on the sphere, cosines in float32, and the checks of its input."""
 
+import numbers
 from typing import Any
 
 import keras
@@ -8,7 +9,7 @@ from keras import ops
 from keras_sphereface import feature_norms, margins
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
-from keras_sphereface.heads.sampling import check_sample_rate, draw_classes
+from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_classes
 from keras_sphereface.hints import Shape, Tensor
 
 WEIGHT_NORMS = ("projected", "graph", "none")
@@ -53,13 +54,13 @@ class AngularHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
             raise ValueError(f"`num_classes` must be an integer of at least 1. Received: num_classes={num_classes!r}")
         if weight_norm not in WEIGHT_NORMS:
             raise ValueError(
                 f"`weight_norm` must be one of {list(WEIGHT_NORMS)}. Received: weight_norm={weight_norm!r}"
             )
-        self.num_classes = num_classes
+        self.num_classes = int(num_classes)
         self.margin = margins.get(margin)
         self.margin_value = self.margin.validate(self.margin.neutral if margin_value is None else margin_value)
         self.detach = bool(detach)
@@ -67,8 +68,8 @@ class AngularHead(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.class_block = class_blocks.check_class_block(class_block, self.detach)
         self.sample_rate = check_sample_rate(sample_rate)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if self.samples else None
+        self.seed = check_seed(seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed) if self.samples else None
 
     @property
     def samples(self) -> bool:

@@ -1,5 +1,7 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -190,7 +192,7 @@ def _scaled(characteristic, magnitudes, bias):
 
 def check_positive(name: str, value: float, zero_allowed: bool = False) -> float:
     """Returns `value` as a float if it is a finite number above zero (or zero, if allowed); raises ValueError."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not (0.0 <= value < float("inf")) or (value == 0 and not zero_allowed):
         wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")

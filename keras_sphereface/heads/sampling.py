@@ -4,6 +4,8 @@ Reference: "Partial FC: Training 10 Million Identities on a Single Machine", arX
 One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC", arXiv 2203.15565, section 3.
 """
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -15,13 +17,22 @@ def check_sample_rate(sample_rate):
     """Returns `sample_rate` as a float in (0, 1], or None; raises ValueError."""
     if sample_rate is None:
         return None
-    is_number = isinstance(sample_rate, (int, float)) and not isinstance(sample_rate, bool)
+    is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
     if not is_number or not 0.0 < sample_rate <= 1.0:
         raise ValueError(
             "`sample_rate` must be None (all classes) or a share of the classes in (0, 1]. "
             f"Received: sample_rate={sample_rate!r}"
         )
     return float(sample_rate)
+
+
+def check_seed(seed):
+    """Returns `seed` as an int, or None; raises ValueError."""
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise ValueError(f"`seed` must be None or an integer. Received: seed={seed!r}")
+    return int(seed)
 
 
 def number_drawn(sample_rate, num_classes, batch_size):

@@ -58,6 +58,13 @@ def test_slopes_are_the_channels_wherever_these_are(rng):
     assert "data_format" not in last.get_config()
 
 
+def test_slopes_of_channels_first_have_no_counterpart_in_keras(channels_first):
+    model = backbones.MobileFaceNet(width=0.125, embedding_dim=4)
+    kinds = {type(layer) for layer in layer_graph.with_keras_layers(layer_graph.inline(model)).layers}
+    assert layers.PReLU in kinds
+    assert keras.layers.BatchNormalization in kinds
+
+
 def test_what_would_be_read_by_another_backend_is_not_written(channels_first):
     message = f"Export needs a backend of Keras that trains. Received: Keras backend '{keras.backend.backend()}'"
     with pytest.raises(RuntimeError, match=message):

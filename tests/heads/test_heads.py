@@ -1,6 +1,7 @@
 """Behaviour of the heads: every combination is finite, saves and loads, and bad input is refused."""
 
 import itertools
+import json
 import math
 
 import keras
@@ -233,6 +234,18 @@ def test_the_head_computes_in_float32_under_mixed_precision():
     logits = head(keras.ops.cast(embeddings, "float16"), labels)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     np.testing.assert_allclose(numpy(head.loss(embeddings, labels)), expected, rtol=1e-6)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """As of `labels.max() + 1`."""
+    head = heads.ArcFace(
+        np.int64(5), margin=np.float32(0.5), scale=np.float32(8), sample_rate=np.float32(0.5), seed=np.int64(3)
+    )
+    assert (head.num_classes, head.margin, head.scale, head.sample_rate, head.seed) == (5, 0.5, 8.0, 0.5, 3)
+    assert type(head).from_config(json.loads(json.dumps(head.get_config()))).num_classes == 5
+    for seed in ("a", 1.5, True):
+        with pytest.raises(ValueError, match="`seed` must be None or an integer. Received"):
+            heads.ArcFace(5, seed=seed)
 
 
 def test_bad_arguments_are_refused():
