@@ -112,7 +112,7 @@ def test_classes_that_cannot_be_divided_are_refused(monkeypatch):
         with pytest.raises(ValueError, match=rf"num_classes={arguments['num_classes']}, 4 devices.*of 8 classes"):
             distribution.class_parallel(**arguments)
     for arguments in ({"num_classes": 8.0}, {"num_classes": 0}, {"num_classes": 8, "class_ways": 0}):
-        with pytest.raises(ValueError, match="must be an integer of at least 1. Received"):
+        with pytest.raises(ValueError, match="must be an integer of at least 1"):
             distribution.class_parallel(**arguments)
     with pytest.raises(ValueError, match="Received: process_id=2, num_processes=2"):
         distribution.initialize("127.0.0.1:1", 2, 2)

@@ -238,13 +238,13 @@ def test_the_head_computes_in_float32_under_mixed_precision():
 
 def test_numbers_of_numpy_are_numbers():
     """As of `labels.max() + 1`."""
-    head = heads.ArcFace(
-        np.int64(5), margin=np.float32(0.5), scale=np.float32(8), sample_rate=np.float32(0.5), seed=np.int64(3)
-    )
-    assert (head.num_classes, head.margin, head.scale, head.sample_rate, head.seed) == (5, 0.5, 8.0, 0.5, 3)
-    assert type(head).from_config(json.loads(json.dumps(head.get_config()))).num_classes == 5
+    given = {"num_classes": 5, "margin_value": 0.5, "scale": 8.0, "sample_rate": 0.5, "seed": 3}
+    kinds = {int: np.int64, float: np.float32}
+    head = heads.MarginHead(margin="arcface", **{name: kinds[type(value)](value) for name, value in given.items()})
+    config = json.loads(json.dumps(head.get_config()))
+    assert {name: config[name] for name in given} == given
     for seed in ("a", 1.5, True):
-        with pytest.raises(ValueError, match="`seed` must be None or an integer. Received"):
+        with pytest.raises(ValueError, match="`seed` must be None or an integer"):
             heads.ArcFace(5, seed=seed)
 
 
