@@ -51,10 +51,9 @@ def main():
         model = ksf.load_pretrained(args.model)
     images = np.random.default_rng(0).integers(0, 256, (max(IMAGES.values()), *model.input_shape[1:]), np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        others = {
-            name: exported(model, pathlib.Path(folder), name, ending)
-            for name, ending in (("onnx", ".onnx"), ("litert", ".tflite"))
-        }
+        source = pathlib.Path(folder, "model.keras")
+        model.save(source)
+        others = {name: exported(source, name, ending) for name, ending in (("onnx", ".onnx"), ("litert", ".tflite"))}
         if args.dtype:
             model = precision.with_dtype(model, args.dtype)
         for batch, count in IMAGES.items():
@@ -68,10 +67,9 @@ def force_float32():
     openvino.compile_model = functools.partial(openvino.compile_model, config={"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def exported(model, folder, format, ending):
-    """The model's file of another runtime, loaded; the backend that is measured need not be one that exports."""
-    source, target = folder / "model.keras", folder / f"model{ending}"
-    model.save(source)
+def exported(source, format, ending):
+    """A model's file of another runtime, loaded; the backend that is measured need not be one that exports."""
+    target = source.with_suffix(ending)
     command = [sys.executable, "-m", "keras_sphereface.cli", "export", source, target]
     subprocess.run(command, check=True, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, stdout=subprocess.DEVNULL)
     return export.load(target, format)

@@ -108,17 +108,21 @@ def with_keras_layers(model: "keras.Model") -> "keras.Model":
         layers.BatchNormalization: keras.layers.BatchNormalization,
         layers.PReLU: keras.layers.PReLU,
     }
-    # Keras's PReLU has its slopes where its channels are: one of channels first stays this package's.
-    own = [
-        layer
-        for layer in model.layers
-        if type(layer) in originals and getattr(layer, "data_format", "channels_last") == "channels_last"
-    ]
+
+    def original_of(layer):
+        if (
+            getattr(layer, "data_format", None) == "channels_first"
+        ):  # Keras's PReLU has its slopes where its channels are
+            return None
+        return originals.get(type(layer))
+
+    own = [layer for layer in model.layers if original_of(layer)]
     if not own or not is_functional(model):
         return model
 
     def replace(layer):
-        return originals[type(layer)].from_config(layer.get_config()) if layer in own else layer
+        original = original_of(layer)
+        return layer if original is None else original.from_config(layer.get_config())
 
     plain = keras.models.clone_model(model, clone_function=replace)
     for layer in own:

@@ -3,9 +3,10 @@
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from keras_sphereface import safe_config
 from keras_sphereface.errors import FileFormatError
 
 # Numbers that a configuration may give of its own, beside those of the weights' file.
@@ -74,33 +75,21 @@ def _count(config):
     import keras
 
     own = copy.deepcopy({**config, "compile_config": None})  # Keras empties the dictionaries that it reads
-    giving = {node["config"].get("name") for node in _normalizations(own) if node["config"].get("mean") is not None}
-    for node in list(_normalizations(own)):
-        node.update(_of_the_same_size(node))
+    giving = set()  # names of layers
+    for node in safe_config.classes(own):
+        if node["class_name"] == "Normalization" and isinstance(arguments := node.get("config"), dict):
+            if arguments.get("mean") is not None:
+                giving.add(arguments.get("name"))
+            node.update(_of_the_same_size(arguments))
     model = keras.saving.deserialize_keras_object(own)
-    counts = {True: 0, False: 0}
-    for variable in model.weights:
-        counts[bool(giving) and variable.path.split("/")[-2] in giving] += math.prod(variable.shape)
-    return counts[False], counts[True]
+    sizes = [(variable.path.split("/")[-2:-1], math.prod(variable.shape)) for variable in model.weights]
+    given = sum(size for layer, size in sizes if giving.intersection(layer))
+    return sum(size for _, size in sizes) - given, given
 
 
-def _of_the_same_size(normalization):
+def _of_the_same_size(arguments):
     """A layer with as many weights as a `Normalization`, which would at once make its own, or what it is given, in full."""
-    arguments = normalization["config"]
     axis, kept = arguments.get("axis", -1), {name: arguments[name] for name in ("name", "dtype") if name in arguments}
     if axis is None:
         return {"class_name": "Identity", "config": kept}
     return {"class_name": "LayerNormalization", "config": {**kept, "axis": axis}}
-
-
-def _normalizations(config: Any) -> Iterator[dict]:
-    """All `Normalization` layers of a configuration."""
-    pending = [config]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            if node.get("class_name") == "Normalization" and isinstance(node.get("config"), dict):
-                yield node
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from keras_sphereface.errors import FileFormatError
@@ -87,7 +88,7 @@ def without_compilation(node: dict) -> dict:
 
 def needs_package(config: Any) -> bool:
     """Whether a configuration names classes of this package, without which Keras alone cannot build it."""
-    return any(str(node.get("module")).partition(".")[0] == OWN_PACKAGE for node in _classes(config))
+    return any(str(node.get("module")).partition(".")[0] == OWN_PACKAGE for node in classes(config))
 
 
 def check(config: Any, source: str) -> None:
@@ -105,12 +106,12 @@ def check(config: Any, source: str) -> None:
     """
     if not isinstance(config, dict) or "class_name" not in config:
         raise FileFormatError(f"{source}: expected the configuration of a Keras model, a dictionary with `class_name`")
-    for node in _classes(config):
+    for node in classes(config):
         _check_class(node, source)
 
 
-def _classes(node):
-    """All dictionaries in a configuration that name a class."""
+def classes(node: Any) -> Iterator[dict]:
+    """All dictionaries in a configuration that name a class, the outer ones first."""
     pending = [node]  # no recursion: a nested file must not exhaust the stack
     while pending:
         node = pending.pop()

@@ -402,6 +402,16 @@ def test_the_commands_calibration_images(tmp_path, capsys):
         assert "at least 1" in capsys.readouterr().err
 
 
+def test_layers_in_16_bits_inside_a_model_inside_are_compared_in_float32(tmp_path):
+    images = keras.Input(SIZE)
+    maps = keras.layers.Rescaling(1 / 255)(images)
+    for _ in range(4):
+        maps = keras.layers.Conv2D(16, 3, activation="relu", dtype="mixed_bfloat16")(maps)
+    inner = keras.Model(images, keras.layers.Dense(8)(keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)))
+    report = export.export(keras.Model(images, inner(images)), tmp_path / "m.onnx", format="onnx")
+    assert report.largest_difference < 1e-5
+
+
 def test_a_model_whose_own_embeddings_overflow_is_named(tmp_path):
     model = small("sfnet")
     model.set_weights([value * 1e12 for value in model.get_weights()])

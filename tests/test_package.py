@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "devices": "",
     "embedder": "",
     "files": "",
-    "model_size": "",
     "safe_config": "",
+    "model_size": "safe_config",
     "weights_file": "",
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",

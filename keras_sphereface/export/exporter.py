@@ -81,9 +81,10 @@ def export(
     path = pathlib.Path(path)
     _check_arguments(path, format, precision, calibration_images, crop)
     original = as_embedder(model)
-    embedder = _in_float32(inline(original))
-    # What is written is a copy: only one in 16 bits is compared with a copy in float32.
-    reference = embedder if _computes_in(original, "float16", "float64") else original
+    flat = inline(original)
+    embedder = _in_float32(flat)
+    # What is written may be a copy: it is compared with the model itself, unless that computes in other digits.
+    reference = original if embedder is flat else embedder
     shape = _fixed_shape(embedder)
     size = None if crop is None else shape[:2]
     if calibration_images is not None:

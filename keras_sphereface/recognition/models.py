@@ -86,9 +86,9 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
     if model is None or isinstance(model, str | os.PathLike):
         embed, known = _load(model)
     elif hasattr(model, "predict_on_batch"):
-        embed, known = as_embedder(model), ()
+        embed, known = as_embedder(model), Thresholds()
     elif callable(model) or callable(getattr(model, "predict", None)):
-        embed, known = (model if callable(model) else model.predict), ()
+        embed, known = (model if callable(model) else model.predict), Thresholds()
     else:
         raise TypeError(
             "Expected a model: a name, a path, a keras.Model, a callable or an object with predict(images). "
@@ -102,18 +102,18 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
     size = check_size(size, "size")
     if any(side not in (None, given) for side, given in zip(fixed, size)):
         raise ValueError(f"Expected the size of the model's input, {fixed}, or None. Received: size={size}")
-    return FaceModel(embed, size, Thresholds(known if thresholds is None else thresholds))
+    return FaceModel(embed, size, known if thresholds is None else Thresholds(thresholds))
 
 
 def _load(name):
     """Returns a model by its name, and the thresholds that its preset or card states."""
     if name is not None and os.fspath(name).endswith(".onnx"):
-        return OnnxModel(name), ()
+        return OnnxModel(name), Thresholds()
     model = hub.load_pretrained(name)
     if name is None:
-        return model, presets.default().thresholds
+        return model, Thresholds(presets.default().thresholds)
     if name in presets.names():
-        return model, presets.get(name).thresholds
+        return model, Thresholds(presets.get(name).thresholds)
     if os.fspath(name).startswith(hub.HUB_SCHEME):
         return model, _described(hub_files.download(name[len(hub.HUB_SCHEME) :]))  # from the cache: it was just loaded
     return model, _described(name)
@@ -123,10 +123,9 @@ def _described(folder):
     """The thresholds of a model folder, none where it states none."""
     path = pathlib.Path(folder, model_folder.PRESET)
     if not path.is_file():
-        return ()
+        return Thresholds()
     entries = json.loads(path.read_text(encoding="utf-8")).get("thresholds") or ()
     try:
-        Thresholds(entries)
+        return Thresholds(entries)
     except ValueError as error:
         raise FileFormatError(f"{path}: {one_line(error)}") from error
-    return entries
