@@ -11,10 +11,11 @@ Reference: Keras's guide "Distributed training with JAX"; the class-parallel hea
 """
 
 import math
-import numbers
 
 import keras
 import numpy as np
+
+from keras_sphereface.arguments import whole_number
 
 BATCH, CLASS = "batch", "class"
 
@@ -113,8 +114,7 @@ def class_parallel(
     """
     _require_jax("class_parallel")
     for name, value in {"num_classes": num_classes, "class_ways": 1 if class_ways is None else class_ways}.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}")
+        whole_number(name, value)
     devices = keras.distribution.list_devices()
     ways = math.gcd(num_classes, len(devices)) if class_ways is None else class_ways
     if num_classes % ways or len(devices) % ways or (ways == 1 and len(devices) > 1):

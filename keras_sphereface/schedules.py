@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.hints import Tensor
 
 NAMES = ("steps", "cosine", "polynomial", "constant")
@@ -24,12 +25,8 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup_steps: int):
-        if not isinstance(warmup_steps, int) or warmup_steps < 0:
-            raise ValueError(
-                f"`warmup_steps` must be an integer of at least 0. Received: warmup_steps={warmup_steps!r}"
-            )
         self.schedule = schedule
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = whole_number("warmup_steps", warmup_steps, 0)
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the learning rate of a step, counted from 0."""

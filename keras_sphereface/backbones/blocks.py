@@ -10,6 +10,7 @@ from keras_sphereface.backbones.layers import BatchNormalization, PReLU
 
 BATCH_NORM_EPSILON = 1e-5  # PyTorch's default
 BATCH_NORM_MOMENTUM = 0.9  # Keras's momentum keeps the old value: 1 - PyTorch's default of 0.1
+LINEAR_VARIANCE = 1.0 / 3.0  # of what PyTorch's default linear layer makes of numbers of variance 1
 PRELU_SLOPE = 0.25  # PyTorch's default, of He et al. (arXiv 1502.01852)
 
 
@@ -20,7 +21,7 @@ def kaiming_fan_out():
 
 def linear_uniform():
     """PyTorch's default for linear layers: uniform within +-1/sqrt(fan_in)."""
-    return initializers.VarianceScaling(scale=1.0 / 3.0, mode="fan_in", distribution="uniform")
+    return initializers.VarianceScaling(scale=LINEAR_VARIANCE, mode="fan_in", distribution="uniform")
 
 
 def _pad(x, kernel_size, strides, dtype, name):
@@ -87,11 +88,19 @@ def _depthwise(kernel_size, strides, padding, dtype, name):
     )
 
 
-def batch_norm(x, dtype=None, name=None):
-    """Batch normalization with PyTorch's defaults, of feature maps or vectors."""
-    axis = layout.channel_axis() if len(x.shape) == 4 else -1
+def batch_norm(x, dtype=None, name=None, variance=1.0):
+    """Batch normalization with PyTorch's defaults, of feature maps or vectors.
+
+    `variance` is the moving variance before training: where it is that of `x`, a network with initial weights does in
+    inference about what it does in training.
+    """
     return BatchNormalization(
-        axis=axis, momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, dtype=dtype, name=name
+        axis=layout.channel_axis() if len(x.shape) == 4 else -1,
+        momentum=BATCH_NORM_MOMENTUM,
+        epsilon=BATCH_NORM_EPSILON,
+        moving_variance_initializer=initializers.Constant(variance),
+        dtype=dtype,
+        name=name,
     )(x)
 
 

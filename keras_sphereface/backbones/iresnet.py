@@ -6,10 +6,12 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
-from keras_sphereface.backbones import base, blocks
+from keras_sphereface.backbones import base, blocks, layout
 
 CHANNELS = (64, 128, 256, 512)
 CONV_STDDEV = 0.1  # InsightFace's and OpenSphere's; batch normalization follows, so that only the direction matters
+# Mean squares in a network with initial weights: of pixels, evenly spread from -1 to 1; of a normalized map after PReLU.
+PIXELS, ACTIVATED = 1 / 3, (1 + blocks.PRELU_SLOPE**2) / 2
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -71,12 +73,12 @@ class IResNet(base.FaceBackbone):
             )
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
-        x = _conv(x, config["channels"][0], 3, 1, dtype, "conv1")
-        x = blocks.prelu(blocks.batch_norm(x, dtype, "bn1"), dtype, "prelu")
+        x = _conv_norm(x, PIXELS, config["channels"][0], 3, 1, dtype, ("conv1", "bn1"))
+        x, variance = blocks.prelu(x, dtype, "prelu"), ACTIVATED
         for stage, (count, filters) in enumerate(zip(config["units"], config["channels"]), start=1):
             for index in range(count):
-                x = _unit(x, f"layer{stage}_{index}", filters, 2 if index == 0 else 1, dtype)
-        embeddings = _embedding(x, config, dtype)
+                x, variance = _unit(x, variance, f"layer{stage}_{index}", filters, 2 if index == 0 else 1, dtype)
+        embeddings = _embedding(x, variance, config, dtype)
         super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
 
 
@@ -85,27 +87,36 @@ def _conv(x, filters, kernel_size, strides, dtype, name):
     return blocks.conv(x, filters, kernel_size, strides, initializer=initializer, dtype=dtype, name=name)
 
 
-def _unit(x, name, filters, strides, dtype):
-    """A residual unit; the shortcut of a stage's first one is a strided 1x1 convolution."""
+def _conv_norm(x, variance, filters, kernel_size, strides, dtype, names):
+    """Convolution of a map of this variance, and batch normalization that expects what comes of it."""
+    expected = kernel_size**2 * layout.num_channels(x) * CONV_STDDEV**2 * variance
+    return blocks.batch_norm(_conv(x, filters, kernel_size, strides, dtype, names[0]), dtype, names[1], expected)
+
+
+def _unit(x, variance, name, filters, strides, dtype):
+    """A residual unit; the shortcut of a stage's first one is a strided 1x1 convolution.
+
+    Takes and returns the map with its variance in a network with initial weights. A deep network that leaves it at 1 there
+    overflows in inference: each unit adds to the map what is in proportion to it.
+    """
     shortcut = x
-    x = blocks.batch_norm(x, dtype, f"{name}_bn1")
-    x = _conv(x, filters, 3, 1, dtype, f"{name}_conv1")
-    x = blocks.prelu(blocks.batch_norm(x, dtype, f"{name}_bn2"), dtype, f"{name}_prelu")
-    x = _conv(x, filters, 3, strides, dtype, f"{name}_conv2")
-    x = blocks.batch_norm(x, dtype, f"{name}_bn3")
+    x = blocks.batch_norm(x, dtype, f"{name}_bn1", variance)
+    x = _conv_norm(x, 1.0, filters, 3, 1, dtype, (f"{name}_conv1", f"{name}_bn2"))
+    x = blocks.prelu(x, dtype, f"{name}_prelu")
+    x = _conv_norm(x, ACTIVATED, filters, 3, strides, dtype, (f"{name}_conv2", f"{name}_bn3"))
     if strides != 1:
-        shortcut = _conv(shortcut, filters, 1, strides, dtype, f"{name}_downsample_0")
-        shortcut = blocks.batch_norm(shortcut, dtype, f"{name}_downsample_1")
-    return layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut])
+        names = (f"{name}_downsample_0", f"{name}_downsample_1")
+        shortcut, variance = _conv_norm(shortcut, variance, filters, 1, strides, dtype, names), 1.0
+    return layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut]), variance + 1.0
 
 
-def _embedding(x, config, dtype):
-    x = blocks.flatten(blocks.batch_norm(x, dtype, "bn2"), dtype)
+def _embedding(x, variance, config, dtype):
+    x = blocks.flatten(blocks.batch_norm(x, dtype, "bn2", variance), dtype)
     if config["dropout"]:
         x = layers.Dropout(config["dropout"], dtype=dtype, name="dropout")(x)
     last = base.embedding_dtype(dtype)
     x = blocks.dense(x, config["embedding_dim"], dtype=last, name="fc")
-    return blocks.batch_norm(x, last, "features")
+    return blocks.batch_norm(x, last, "features", blocks.LINEAR_VARIANCE)
 
 
 def IResNet18(embedding_dim: int = 512, name: str = "iresnet18", **kwargs) -> IResNet:

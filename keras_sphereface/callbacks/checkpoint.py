@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_sphereface import distribution
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
 from keras_sphereface.callbacks.counting import done_in_epoch
@@ -52,9 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, keep: int = 2, run: dict | None = None, may_change: Sequence[str] = ()):
         super().__init__()
-        if not isinstance(keep, int) or isinstance(keep, bool) or keep < 1:
-            raise ValueError(f"`keep` must be an integer of at least 1. Received: keep={keep!r}")
-        self._files = CheckpointFiles(folder, keep)
+        self._files = CheckpointFiles(folder, whole_number("keep", keep))
         self.run = dict(run or {})
         if unknown := sorted({*may_change} - {*self.run}):
             raise ValueError(f"`may_change` must name values of `run`: {sorted(self.run)}. Received: {unknown}")

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.callbacks.scalars import value_of
 
 
@@ -31,9 +32,7 @@ class MarginSchedule(keras.callbacks.Callback):
         super().__init__()
         if not increase > 0:
             raise ValueError(f"`increase` must be above 0. Received: increase={increase!r}")
-        if not isinstance(interval, int) or interval < 1:
-            raise ValueError(f"`interval` must be an integer of at least 1. Received: interval={interval!r}")
-        self.increase, self.interval = float(increase), interval
+        self.increase, self.interval = float(increase), whole_number("interval", interval)
         self.start, self.final = start, final
         self._first_batch, self._batches_per_step = 0, 1
         self._current = None

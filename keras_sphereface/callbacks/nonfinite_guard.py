@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.callbacks.scalars import value_of
 from keras_sphereface.errors import DivergenceError
 from keras_sphereface.guarded_optimizer import GuardedOptimizer
@@ -50,10 +51,8 @@ class NonFiniteGuard(keras.callbacks.Callback):
         super().__init__()
         if action not in ACTIONS:
             raise ValueError(f"`action` must be one of {list(ACTIONS)}. Received: action={action!r}")
-        for name, value, lowest in (("max_skipped", max_skipped, 0), ("every", every, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise ValueError(f"`{name}` must be an integer of at least {lowest}. Received: {name}={value!r}")
-        self.action, self.max_skipped, self.records, self.every = action, max_skipped, records, every
+        self.action, self.records = action, records
+        self.max_skipped, self.every = whole_number("max_skipped", max_skipped, 0), whole_number("every", every)
         self._skipped = self._applied = 0
         self._scale = None
         self._statistics = []

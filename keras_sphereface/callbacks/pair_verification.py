@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.pairs import PairSet
 
 
@@ -32,9 +33,8 @@ class PairVerification(keras.callbacks.Callback):
         metrics: Sequence[str] | None = None,
     ):
         super().__init__()
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"`every` must be an integer of at least 1. Received: every={every!r}")
-        self.pairs, self.every, self.batch_size = pairs, every, batch_size
+        self.pairs, self.every = pairs, whole_number("every", every)
+        self.batch_size = whole_number("batch_size", batch_size)
         self.name = name or pairs.name or "pairs"
         if metrics is None:
             metrics = ("accuracy",) if pairs.folds is not None else ("best_threshold_accuracy",)

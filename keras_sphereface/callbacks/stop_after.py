@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.callbacks.counting import done_in_epoch
 
 
@@ -21,9 +22,7 @@ class StopAfter(keras.callbacks.Callback):
 
     def __init__(self, batches: int):
         super().__init__()
-        if not isinstance(batches, int) or isinstance(batches, bool) or batches < 1:
-            raise ValueError(f"`batches` must be an integer of at least 1. Received: batches={batches!r}")
-        self.batches = batches
+        self.batches = whole_number("batches", batches)
         self._before = self._in_epoch = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -1,12 +1,12 @@
 """A set of labelled face images, and its views for training."""
 
-import numbers
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data import loader as loaders
 from keras_sphereface.data.augmentation import Augmentation
 from keras_sphereface.data.bad_records import BadRecords
@@ -147,7 +147,7 @@ class FaceDataset:
 
         backend = loaders.TensorFlowBackend
         loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
-        return as_tf_data(loader, self.image_size, start_step, repeat, workers or _cores() + 1)
+        return as_tf_data(loader, self.image_size, start_step, repeat, _workers(workers, further=1))
 
     def sequence(
         self,
@@ -176,11 +176,10 @@ class FaceDataset:
 
         backend = loaders.NumpyBackend
         loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
-        return FaceSequence(loader, start_step, repeat, workers or _cores())
+        return FaceSequence(loader, start_step, repeat, _workers(workers))
 
     def _loader(self, batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows):
-        if isinstance(start_step, bool) or not isinstance(start_step, numbers.Integral) or start_step < 0:
-            raise ValueError(f"start_step must be a whole number, 0 or larger. Received: start_step={start_step!r}")
+        whole_number("start_step", start_step, 0)
         return loaders.make_loader(
             self.source, batch_size, seed, augment, self.bad, drop_remainder, shuffle, backend, rows
         )
@@ -300,5 +299,5 @@ def synthetic(
     return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
 
 
-def _cores():
-    return max(2, min(16, cpu_cores()))
+def _workers(workers, further=0):
+    return max(2, min(16, cpu_cores())) + further if workers is None else whole_number("workers", workers)

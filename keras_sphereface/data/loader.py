@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data import augmentation as augmentations
 from keras_sphereface.data.image_headers import upright_sizes
 from keras_sphereface.data.images import decode_resized
@@ -24,9 +25,8 @@ class Steps:
     """
 
     def __init__(self, num_images, batch_size, drop_remainder=True):
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number, 1 or larger. Received: batch_size={batch_size!r}")
-        self.num_images, self.batch_size, self.drop_remainder = num_images, int(batch_size), drop_remainder
+        self.num_images, self.drop_remainder = num_images, drop_remainder
+        self.batch_size = whole_number("batch_size", batch_size)
         whole = max(1, num_images // self.batch_size)
         self.per_epoch = whole if drop_remainder else math.ceil(num_images / self.batch_size)
 

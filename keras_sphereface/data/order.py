@@ -4,6 +4,8 @@ import threading
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
+
 _KEPT_EPOCHS = 2  # a batch may cross from one epoch to the next
 
 
@@ -23,7 +25,7 @@ class EpochOrder:
     """
 
     def __init__(self, num_images, seed, shuffle=True):
-        self.num_images, self.seed, self.shuffle = num_images, check_seed(seed), shuffle
+        self.num_images, self.seed, self.shuffle = num_images, whole_number("seed", seed, 0), shuffle
         self._lock = threading.Lock()
         self._epochs = {}
 
@@ -51,14 +53,3 @@ class EpochOrder:
         if self.shuffle:
             np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, 0, epoch]))).shuffle(numbers)
         return numbers
-
-
-def check_seed(seed):
-    """Returns the seed as an int.
-
-    Raises:
-        ValueError: If it is no whole number, 0 or larger.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed must be a whole number, 0 or larger. Received: seed={seed!r}")
-    return int(seed)

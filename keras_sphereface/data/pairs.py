@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
+
 NUM_FOLDS = 10
 
 
@@ -104,8 +106,7 @@ class PairSet:
         Raises:
             ValueError: If an image differs in size from the first one; the message names both.
         """
-        if batch_size < 1:
-            raise ValueError(f"Expected batch_size of at least 1. Received: batch_size={batch_size}")
+        whole_number("batch_size", batch_size)
         shape = None
         for start in range(0, self.num_images, batch_size):
             block = [self.image(index) for index in range(start, min(start + batch_size, self.num_images))]

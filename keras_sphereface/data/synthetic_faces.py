@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.face_renderer import render
-from keras_sphereface.data.order import check_seed
 
 if TYPE_CHECKING:
     from keras_sphereface.data.pairs import PairSet
@@ -18,23 +18,17 @@ _SIZES = (16, 512)
 _BLOCK = 64
 
 
-def _check_count(name, value, least=1):
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number, {least} or larger. Received: {name}={value!r}")
-    return int(value)
-
-
 class SyntheticSource:
     """Procedural faces: identity `k` of the set is the person `first_identity + k` of the world `seed`."""
 
     name, class_names = "synthetic faces", None
 
     def __init__(self, num_identities, images_per_identity, seed=0, image_size=112, first_identity=0):
-        self.num_classes = _check_count("num_identities", num_identities)
-        self._per_identity = _check_count("images_per_identity", images_per_identity)
-        self._first = _check_count("first_identity", first_identity, 0)
-        self._seed = check_seed(seed)
-        side = _check_count("image_size", image_size, _SIZES[0])
+        self.num_classes = whole_number("num_identities", num_identities)
+        self._per_identity = whole_number("images_per_identity", images_per_identity)
+        self._first = whole_number("first_identity", first_identity, 0)
+        self._seed = whole_number("seed", seed, 0)
+        side = whole_number("image_size", image_size, _SIZES[0])
         if side > _SIZES[1]:
             raise ValueError(f"image_size must be at most {_SIZES[1]}. Received: image_size={image_size!r}")
         self.image_size = (side, side)
@@ -105,10 +99,10 @@ def synthetic_pairs(
     """
     from keras_sphereface.data.pairs import PairSet
 
-    _check_count("num_folds", num_folds)
-    _check_count("images_per_identity", images_per_identity, 2)
-    _check_count("num_identities", num_identities, 2 * num_folds)
-    _check_count("num_pairs", num_pairs, 2 * num_folds)
+    whole_number("num_folds", num_folds)
+    whole_number("images_per_identity", images_per_identity, 2)
+    whole_number("num_identities", num_identities, 2 * num_folds)
+    whole_number("num_pairs", num_pairs, 2 * num_folds)
     if num_pairs % (2 * num_folds):
         raise ValueError(
             f"num_pairs must be a multiple of {2 * num_folds} (2 x num_folds). Received: num_pairs={num_pairs}"

@@ -1,12 +1,12 @@
 """What every margin head shares: class weights on the sphere, cosines in float32, and the checks of its input."""
 
-import numbers
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, margins
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
 from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_classes
@@ -54,13 +54,11 @@ class AngularHead(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(num_classes, bool) or not isinstance(num_classes, numbers.Integral) or num_classes < 1:
-            raise ValueError(f"`num_classes` must be an integer of at least 1. Received: num_classes={num_classes!r}")
         if weight_norm not in WEIGHT_NORMS:
             raise ValueError(
                 f"`weight_norm` must be one of {list(WEIGHT_NORMS)}. Received: weight_norm={weight_norm!r}"
             )
-        self.num_classes = int(num_classes)
+        self.num_classes = whole_number("num_classes", num_classes)
         self.margin = margins.get(margin)
         self.margin_value = self.margin.validate(self.margin.neutral if margin_value is None else margin_value)
         self.detach = bool(detach)

@@ -1,5 +1,7 @@
 """Loops over blocks of classes, so that nothing of size (batch, classes) exists."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -15,7 +17,7 @@ def check_class_block(class_block, detach):
     """Returns `class_block` if it is None, "auto" or a positive integer that `detach` allows; raises ValueError."""
     if class_block is None or class_block == "auto":
         return class_block
-    if isinstance(class_block, bool) or not isinstance(class_block, int) or class_block < 1:
+    if isinstance(class_block, bool) or not isinstance(class_block, numbers.Integral) or class_block < 1:
         raise ValueError(
             f"`class_block` must be None, 'auto' or an integer of at least 1. Received: class_block={class_block!r}"
         )
@@ -24,7 +26,7 @@ def check_class_block(class_block, detach):
             "`class_block` needs detach=True, whose gradient has a closed form: leave it at 'auto' or None with "
             f"detach=False. Received: class_block={class_block}"
         )
-    return class_block
+    return int(class_block)
 
 
 def block_size(class_block, batch_size, num_classes):

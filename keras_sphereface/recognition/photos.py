@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.images import Photo
 from keras_sphereface.evaluation.embeddings import check_flip, fuse
 from keras_sphereface.evaluator import embed_batch
@@ -42,10 +43,8 @@ class PhotoEmbedder:
         batch_size: int = 32,
     ):
         check_flip(flip)
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"Expected batch_size as a whole number, at least 1. Received: batch_size={batch_size!r}")
         self.align = FaceAligner(detector, model.size, which)
-        self.flip, self.batch_size = flip, batch_size
+        self.flip, self.batch_size = flip, whole_number("batch_size", batch_size)
         self._model, self._lock = model, threading.Lock()
 
     def crop(self, photo: Photo, name: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.images import Photo
 from keras_sphereface.evaluation.embeddings import pair_scores
 from keras_sphereface.faces.detectors import Detector
@@ -199,8 +200,7 @@ class Recognizer:
         return [self._look_up(row, top, threshold, far) for row in self.photos.embed_crops(crops)]
 
     def _check_search(self, top):
-        if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-            raise ValueError(f"Expected top as a whole number, at least 1. Received: top={top!r}")
+        whole_number("top", top)
         if not self.gallery.is_bound():
             raise ValueError(f"The gallery {self.gallery.path} is empty. Enroll somebody first")
         self._bind()

@@ -216,6 +216,15 @@ def test_deep_plain_network_starts_with_units_near_the_identity():
         assert 1e-3 < np.abs(numpy(backbones.SFNet64(**kwargs)(images))).max() < 10
 
 
+def test_deep_iresnet_of_initial_weights_infers_about_what_it_trains_on():
+    keras.utils.set_random_seed(0)
+    backbone = backbones.IResNet((2, 10, 30, 2), (8, 8, 16, 16), embedding_dim=64, input_shape=TINY)
+    images = np.random.default_rng(0).integers(0, 256, (16, *TINY)).astype("float32")
+    inferred, trained = numpy(backbone(images, training=False)), numpy(backbone(images, training=True))
+    assert 0.5 < trained.std() < 2.0
+    assert 0.3 < inferred.std() < 3.0  # 1e7 where normalization layers expect variance 1 of every map
+
+
 def test_preprocessing_is_inside():
     """SFNet-4 sees (x - mean) / std: shifting and scaling both the image and the arguments changes nothing."""
     images = np.random.RandomState(0).uniform(0, 255, (2, 112, 112, 3)).astype("float32")
