@@ -1,8 +1,13 @@
 """The tf.data view: Python runs once a batch, TensorFlow decodes and augments."""
 
+import atexit
+import threading
+import time
+
 import tensorflow as tf
 
 _READY = 2  # batches that wait to be asked for
+_LONGEST_WAIT, _QUIET = 10.0, 0.5  # seconds, at the program's end
 
 
 def as_tf_data(loader, image_size, start_step, repeat, workers):
@@ -22,7 +27,7 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
     parallel = {"num_parallel_calls": workers, "deterministic": True}
 
     def load(step):
-        images, labels = tf.py_function(loader, [step], [tf.uint8, tf.int32])
+        images, labels = tf.py_function(lambda step: _calls.run(loader, step), [step], [tf.uint8, tf.int32])
         return tf.ensure_shape(images, (count, *image_size, 3)), tf.ensure_shape(labels, (count,))
 
     options = tf.data.Options()
@@ -35,6 +40,38 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
         options.experimental_optimization.inject_prefetch = False  # It would ask for batches before the reader does.
         data = passes.steps().map(lambda step: (step, *load(step)), **parallel).prefetch(_READY).map(passes.hand_out)
     return data.with_options(options)
+
+
+class _Calls:
+    """The calls of Python that TensorFlow's threads are in.
+
+    Where a program ends while a data set is open (an error, Ctrl-C, an iterator that nobody closed), a thread that is in
+    Python then never comes out of it, and TensorFlow waits for it for ever. So the end waits, until nobody is in Python
+    and, as the batches that wait are full, nobody goes there.
+    """
+
+    def __init__(self):
+        self._lock, self._running, self._last = threading.Lock(), 0, -1e9
+        atexit.register(self.wait)
+
+    def run(self, function, *args):
+        """Calls a function, and keeps count."""
+        with self._lock:
+            self._running += 1
+        try:
+            return function(*args)
+        finally:
+            with self._lock:
+                self._running, self._last = self._running - 1, time.monotonic()
+
+    def wait(self):
+        """Until no call runs and none ended just now."""
+        limit = time.monotonic() + _LONGEST_WAIT
+        while (now := time.monotonic()) < limit and (self._running or now - self._last < _QUIET):
+            time.sleep(_QUIET / 10)
+
+
+_calls = _Calls()
 
 
 class _Passes:

@@ -158,7 +158,7 @@ class BinaryHead(AngularHead):
             block=self.block_size(directions.shape[0], kernel.shape[1]),
             weights=weights,
         )
-        magnitudes = ops.where(valid, self.scale, float("nan"))
+        magnitudes = ops.cast(ops.where(valid, self.scale, float("nan")), "float32")  # two numbers take floatx
         return detached_loss(problem, directions, kernel, magnitudes, ops.convert_to_tensor(self.bias))
 
     def _differentiated(self, directions, labels, kernel, weights):

@@ -70,7 +70,7 @@ def draw_classes(labels, num_classes, sample_rate, seed):
     """
     own = _of_all_replicas(labels)
     batch_size = own.shape[0] if own.shape[0] is not None else ops.shape(own)[0]
-    scores = keras.random.uniform((num_classes,), seed=seed)
+    scores = keras.random.uniform((num_classes,), dtype="float32", seed=seed)  # 16 bits of floatx have ties
     scores = ops.scatter_update(scores, own[:, None], ops.full_like(ops.cast(own, scores.dtype), RAISED))
     _, classes = ops.top_k(scores, number_drawn(sample_rate, num_classes, batch_size), sorted=False)
     classes = ops.sort(ops.cast(classes, "int32"))

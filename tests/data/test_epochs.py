@@ -1,6 +1,8 @@
 """`repeat=False`: each epoch of `fit` sees its own permutation, the first one first, on every backend."""
 
 import importlib.util
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -103,3 +105,11 @@ def test_a_pass_of_tf_data_moves_on_with_the_last_batch_that_was_asked_for():
     for epoch in range(2):
         labels = np.concatenate([labels.numpy() for _, labels in data.take(3)])
         np.testing.assert_array_equal(labels, EpochOrder(12, 0).epoch(epoch))
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("end", ["", "raise KeyError('end')"])
+def test_a_program_ends_while_a_data_set_is_open(end):
+    text = f"import keras_sphereface as ksf\ndata = iter(ksf.data.synthetic(20, 20).batches(8))\nnext(data)\n{end}"
+    ended = subprocess.run([sys.executable, "-c", text], timeout=120, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == (1 if end else 0), ended.stderr
