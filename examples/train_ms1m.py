@@ -283,11 +283,15 @@ def uses_tf_data():
 
 def join_processes():
     """With JAX: joins the other processes, and keeps TensorFlow, which only reads data then, off the GPUs."""
-    if FLAGS.num_processes is not None:
-        if FLAGS.distribute not in PARALLEL or FLAGS.job_address is None or FLAGS.process_id is None:
+    job = FLAGS.job_address, FLAGS.num_processes, FLAGS.process_id
+    if job != (None, None, None):
+        if FLAGS.distribute not in PARALLEL or None in job:
             raise app.UsageError("--num_processes needs --job_address, --process_id and --distribute=data_parallel or "
-                                 "class_parallel.")  # fmt: skip
-        ksf.distribution.initialize(FLAGS.job_address, FLAGS.num_processes, FLAGS.process_id)
+                                 "class_parallel, and they need it.")  # fmt: skip
+        if FLAGS.process_id >= FLAGS.num_processes:
+            raise app.UsageError(f"--process_id counts from 0 to --num_processes less 1. Received: {FLAGS.process_id} of "
+                                 f"{FLAGS.num_processes}.")  # fmt: skip
+        ksf.distribution.initialize(*job)
     if keras.backend.backend() == "jax" and uses_tf_data():
         import tensorflow as tf
 

@@ -10,6 +10,7 @@ from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import Softmax
 from keras_sphereface.heads.labels import check_labels
+from keras_sphereface.heads.sampling import of_all_replicas
 from keras_sphereface.heads.statistics import batch_statistics, divided_by_lengths, target_and_rank
 from keras_sphereface.hints import Shape, Tensor
 
@@ -141,7 +142,7 @@ class MarginHead(AngularHead):
         if self.feature_norm.penalizes:
             result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
         if self.repulsion:
-            result = result + self.repulsion * regularizers.angular_repulsion(kernel, labels)
+            result = result + self.repulsion * regularizers.angular_repulsion(kernel, of_all_replicas(labels))
         result = ops.where(valid, result, float("nan"))
         if self.weight_norm == "none":
             target_cosines = divided_by_lengths(target_cosines, kernel, labels)

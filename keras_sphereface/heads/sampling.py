@@ -68,7 +68,7 @@ def draw_classes(labels, num_classes, sample_rate, seed):
         `(classes, positions)`: the distinct classes drawn in rising order, `(drawn,)`, and the place among them of each
         label, `(batch,)`. The replicas of `tf.distribute` draw the same classes, with the labels of all of them.
     """
-    own = _of_all_replicas(labels)
+    own = of_all_replicas(labels)
     batch_size = own.shape[0] if own.shape[0] is not None else ops.shape(own)[0]
     scores = keras.random.uniform((num_classes,), dtype="float32", seed=seed)  # 16 bits of floatx have ties
     scores = ops.scatter_update(scores, own[:, None], ops.full_like(ops.cast(own, scores.dtype), RAISED))
@@ -92,7 +92,7 @@ def weights_of_drawn(classes, labels, num_classes):
         A float32 tensor of shape `(drawn,)`.
     """
     drawn = ops.cast(ops.shape(classes)[0], "float32")
-    labels = _of_all_replicas(labels)
+    labels = of_all_replicas(labels)
     own = ops.scatter_update(
         ops.zeros_like(classes, dtype="float32"), labels[:, None], ops.ones_like(labels, dtype="float32")
     )
@@ -100,7 +100,7 @@ def weights_of_drawn(classes, labels, num_classes):
     return ops.where(own > 0, 1.0, (num_classes - distinct) / ops.maximum(drawn - distinct, 1.0))
 
 
-def _of_all_replicas(labels):
+def of_all_replicas(labels):
     """The labels of the whole batch, of which each replica of `tf.distribute` has a part."""
     if keras.backend.backend() != "tensorflow":
         return labels
