@@ -13,6 +13,7 @@ CHECKS = (
     "a_bad_batch_is_skipped_by_all_or_none",
     "stopping_leaves_the_weights_before",
     "they_draw_the_same_classes",
+    "they_repel_the_same_classes",
 )
 
 

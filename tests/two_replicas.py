@@ -136,11 +136,26 @@ def they_draw_the_same_classes(folder):
         assert_close(trainers[1], trainers[0])
 
 
+def they_repel_the_same_classes(folder):
+    """SphereFace+ on two replicas: the penalty is that of the whole batch's classes."""
+    images, labels = coloured_squares(np.random.default_rng(0), BATCH)
+    losses = []
+    for replicas in (1, 2):
+        keras.utils.set_random_seed(1)
+        with strategy_of(replicas).scope():
+            trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.SphereFacePlus(MANY, scale=10.0, repulsion=10.0))
+            trainer.compile(keras.optimizers.SGD(0.002))
+        data = tf.data.Dataset.from_tensor_slices((images.astype("float32"), labels)).batch(BATCH)
+        losses.append(trainer.fit(data, epochs=2, verbose=0).history["loss"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
 CHECKS = (
     another_number_of_replicas_goes_on,
     a_bad_batch_is_skipped_by_all_or_none,
     stopping_leaves_the_weights_before,
     they_draw_the_same_classes,
+    they_repel_the_same_classes,
 )
 
 
