@@ -288,10 +288,10 @@ def join_processes():
         if FLAGS.distribute not in PARALLEL or None in job:
             raise app.UsageError("--num_processes needs --job_address, --process_id and --distribute=data_parallel or "
                                  "class_parallel, and they need it.")  # fmt: skip
-        if FLAGS.process_id >= FLAGS.num_processes:
-            raise app.UsageError(f"--process_id counts from 0 to --num_processes less 1. Received: {FLAGS.process_id} of "
-                                 f"{FLAGS.num_processes}.")  # fmt: skip
-        ksf.distribution.initialize(*job)
+        try:
+            ksf.distribution.initialize(*job)
+        except ValueError as error:
+            raise app.UsageError(str(error)) from error
     if keras.backend.backend() == "jax" and uses_tf_data():
         import tensorflow as tf
 

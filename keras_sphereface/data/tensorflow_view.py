@@ -51,7 +51,7 @@ class _Calls:
     """
 
     def __init__(self):
-        self._lock, self._running, self._last = threading.Lock(), 0, -1e9
+        self._lock, self._running, self._last = threading.Lock(), 0, float("-inf")
         atexit.register(self.wait)
 
     def run(self, function, *args):
