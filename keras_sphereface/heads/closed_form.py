@@ -196,13 +196,13 @@ class BlockLogits:
         ranked = cosines
         if bias_per_class:
             ranked = self.values if others is None else _logits_of_others(cosines, magnitudes, bias=bias)
-        self.nearest = ops.max(ranked, axis=1, initial=criteria.LOWEST)
+        self.nearest = criteria.largest(ranked)
 
     def peaks(self):
         """The largest logit of each example, or a little below any where there is none."""
         if self.values is None:
             return self.magnitudes * self.nearest
-        return ops.max(self.values, axis=1, initial=criteria.LOWEST)
+        return criteria.largest(self.values)
 
     def weighted(self, values):
         """Values of shape `(batch, size)` times what their classes count."""

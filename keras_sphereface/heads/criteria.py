@@ -10,6 +10,14 @@ from keras import ops
 LOWEST = -1e30
 
 
+def largest(values):
+    """The largest value of each row of `(batch, classes)`, and not below `LOWEST`.
+
+    `ops.max` has an argument `initial` for this, which on PyTorch fails on an accelerator: it makes its tensor on the CPU.
+    """
+    return ops.maximum(ops.max(values, axis=1), LOWEST)
+
+
 class Softmax:
     r"""Cross-entropy, $\log(1 + e^{\ell - z_y})$ with $\ell = \log\sum_{i \ne y} e^{z_i}$ kept as a peak and a sum.
 

@@ -23,7 +23,7 @@ def target_and_rank(cosines, labels, logits=None):
     ours = kernels.take_targets(ranked, labels, all_inside=True)
     targets = ours if logits is None else kernels.take_targets(cosines, labels, all_inside=True)
     others = kernels.replace_targets(ranked, labels, ours - float("inf"), all_inside=True)
-    return targets, ours > ops.max(others, axis=1, initial=criteria.LOWEST)
+    return targets, ours > criteria.largest(others)
 
 
 def divided_by_lengths(products, kernel, labels):
