@@ -3,7 +3,7 @@
 import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
-from keras_sphereface.embedder import build_embedder
+from keras_sphereface.embedder import build_embedder, images_shape, only_tensor
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_optimizers import for_sampling
@@ -22,7 +22,8 @@ class FaceClassifier(keras.Model):
     draws classes, `fit` takes its accuracy among those drawn, which is easier; `evaluate` takes all classes.
 
     Args:
-        backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`.
+        backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`, its one output. One of your own class
+            is built, as the head is, by the first batch.
         head: A head of `keras_sphereface.heads`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -50,20 +51,22 @@ class FaceClassifier(keras.Model):
         self.head = head
         self._trackers = [keras.metrics.Mean(name=name) for name in STATISTICS]
         object.__setattr__(self, "_embedder", None)  # Not tracked: its weights are the backbone's.
-        if backbone.built:
-            self.build(backbone.input_shape)
+        shape = images_shape(backbone)
+        if shape is not None:
+            self.build(shape)
 
     def build(self, input_shape: Shape) -> None:
         """Builds the backbone, and the head for its embeddings."""
-        if not self.backbone.built:
-            self.backbone.build(input_shape)
+        # A subclassed model is built by a call only, and only then has a shape of outputs.
+        of_backbone = self.backbone.compute_output_spec if self.backbone.built else self.backbone
+        embeddings = only_tensor(of_backbone(keras.Input(batch_shape=input_shape)))
         if not self.head.built:
-            self.head.build(self.backbone.compute_output_shape(input_shape))
+            self.head.build(embeddings.shape)
         self.built = True
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
-        return self.backbone(images, training=training)
+        return only_tensor(self.backbone(images, training=training))
 
     @property
     def _samples(self):

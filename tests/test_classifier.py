@@ -104,6 +104,63 @@ def test_save_and_load(rng, tmp_path):
     np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
 
 
+@keras.saving.register_keras_serializable(package="test_classifier")
+class OwnClass(keras.Model):
+    """A backbone whose shapes are known only when it is called."""
+
+    def __init__(self, outputs=1):
+        super().__init__()
+        self.outputs = outputs
+        self.convolution = keras.layers.Conv2D(4, 3, strides=2, activation="relu")
+        self.normalization = keras.layers.BatchNormalization()
+        self.embedding = keras.layers.Dense(6)
+
+    def call(self, images, training=None):
+        x = self.normalization(self.convolution(keras.ops.cast(images, "float32") / 255), training=training)
+        embeddings = self.embedding(keras.ops.reshape(x, (-1, 7 * 7 * 4)))
+        return embeddings if self.outputs == 1 else [embeddings] * self.outputs
+
+    def get_config(self):
+        return {"outputs": self.outputs}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_backbone_may_be_a_class_of_ones_own(seen, rng, tmp_path):
+    images, labels = coloured_squares(rng)
+    backbone = OwnClass()
+    if seen:
+        backbone(images[:2])
+    trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(CLASSES, margin=1.2, scale=10.0))
+    assert trainer.built == seen
+    if not seen:
+        with pytest.raises(ValueError, match="call it on a batch of them, first"):
+            _ = trainer.embedder
+    trainer.compile(keras.optimizers.SGD(0.003, momentum=0.9))
+    history = trainer.fit(images, labels, batch_size=16, epochs=4, verbose=0).history
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert trainer.head.kernel.shape == (6, CLASSES)
+    embeddings = trainer.embedder.predict(images, verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    np.testing.assert_array_equal(loaded.embedder.predict(images, verbose=0), embeddings)
+
+
+def test_a_backbone_has_one_output(rng):
+    images, labels = coloured_squares(rng, 8)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    flat = keras.layers.Flatten()(inputs)
+    head = ksf.heads.ArcFace(CLASSES)
+    with pytest.raises(ValueError, match=r"one tensor.* Received: 2 outputs, of shapes \[\(None, 3\), \(None, 5\)\]"):
+        ksf.FaceClassifier(keras.Model(inputs, [keras.layers.Dense(units)(flat) for units in (3, 5)]), head)
+    trainer = ksf.FaceClassifier(OwnClass(outputs=2), head)
+    trainer.compile("sgd")
+    with pytest.raises(ValueError, match=r"one tensor.* Received: 2 outputs"):
+        trainer.fit(images, labels, verbose=0)
+    trainer = ksf.FaceClassifier(keras.Model([inputs], [keras.layers.Dense(3)(flat)]), head)
+    assert trainer.predict(images, verbose=0).shape == (8, 3), "a list of one is as good as its tensor"
+
+
 def test_sample_weights_scale_the_loss(rng):
     images, labels = coloured_squares(rng, 8)
     trainer = make_trainer()
