@@ -162,8 +162,9 @@ def test_statistics_of_labels_that_are_no_classes_are_refused(rng):
 
 
 def test_bad_arguments_are_refused(rng, tmp_path):
-    with pytest.raises(ValueError, match="`increase` must be above 0"):
-        callbacks.MarginSchedule(increase=0.0, interval=5)
+    for increase in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="`increase` must be a finite number above 0"):
+            callbacks.MarginSchedule(increase=increase, interval=5)
     with pytest.raises(ValueError, match="`interval` must be an integer"):
         callbacks.MarginSchedule(increase=0.1, interval=0)
     with pytest.raises(ValueError, match="`keep` must be"):
