@@ -92,7 +92,8 @@ class FaceClassifier(keras.Model):
             **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.
 
         Raises:
-            ValueError: If a loss or metrics are given, or the optimizer does not suit a head that draws classes.
+            ValueError: If a loss or metrics are given, the optimizer does not suit a head that draws classes, or something
+                is asked for that Keras can't do under `tf.distribute.MirroredStrategy`.
         """
         for name in OWN_COMPILE_ARGUMENTS:
             if kwargs.get(name) is not None:
@@ -103,6 +104,8 @@ class FaceClassifier(keras.Model):
             kwargs.pop(name, None)
         if self._samples:
             optimizer = for_sampling(optimizer)
+        if keras.backend.backend() == "tensorflow":
+            _check_mirrored(self.distribute_strategy, optimizer, kwargs.get("steps_per_execution") or 1)
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not tensorflow_has_accelerator():
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
@@ -158,3 +161,22 @@ class FaceClassifier(keras.Model):
         config = keras.saving.deserialize_keras_object(config)
         self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})
         self.optimizer.build(self.trainable_variables)
+
+
+def _check_mirrored(strategy, optimizer, steps_per_execution):
+    """Refuses what Keras ends with a traceback of TensorFlow's in the first step."""
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        raise ValueError(
+            "Keras can't accumulate gradients under MirroredStrategy: take larger batches. "
+            f"Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
+        )
+    if steps_per_execution > 1 and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Keras can't run several steps at once on several replicas: leave `steps_per_execution` out. "
+            f"Received: steps_per_execution={steps_per_execution}"
+        )
