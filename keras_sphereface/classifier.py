@@ -9,6 +9,8 @@ from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_optimizers import for_sampling
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
+# Where the optimizers are that Keras puts in the place of its own, under their names, with PyTorch
+TORCH_OPTIMIZERS = "keras.src.backend.torch.optimizers."
 OWN_COMPILE_ARGUMENTS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
@@ -158,9 +160,19 @@ class FaceClassifier(keras.Model):
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as a saved model was; the loss and the metrics are the head's."""
-        config = keras.saving.deserialize_keras_object(config)
+        config = keras.saving.deserialize_keras_object(_for_any_backend(config))
         self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})
         self.optimizer.build(self.trainable_variables)
+
+
+def _for_any_backend(config):
+    """A saved optimizer's configuration, with Keras's public module instead of PyTorch's, at any depth."""
+    if not isinstance(config, dict):
+        return config
+    config = {name: _for_any_backend(value) for name, value in config.items()}
+    if str(config.get("module")).startswith(TORCH_OPTIMIZERS):
+        config["module"] = "keras.optimizers"
+    return config
 
 
 def _check_mirrored(strategy, optimizer, steps_per_execution):

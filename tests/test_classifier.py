@@ -104,6 +104,21 @@ def test_save_and_load(rng, tmp_path):
     np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
 
 
+@pytest.mark.parametrize(("name", "guarded"), [("SGD", False), ("AdamW", True)])
+def test_a_trainer_saved_with_pytorch_goes_on_with_any_backend(name, guarded, rng):
+    """Keras saves the optimizer by the module of its stand-in for PyTorch, which is not there or fails elsewhere."""
+    images, labels = coloured_squares(rng, 8)
+    optimizer = getattr(keras.optimizers, name)(0.003)
+    trainer = make_trainer(ksf.GuardedOptimizer(optimizer) if guarded else optimizer)
+    saved = trainer.get_compile_config()
+    inner = saved["optimizer"]["config"]["inner_optimizer"] if guarded else saved["optimizer"]
+    inner["module"] = f"keras.src.backend.torch.optimizers.torch_{name.lower()}"
+    again = make_trainer()
+    again.compile_from_config(saved)
+    assert type(getattr(again.optimizer, "inner_optimizer", again.optimizer)) is type(optimizer)
+    assert np.isfinite(again.fit(images, labels, verbose=0).history["loss"][0])
+
+
 @keras.saving.register_keras_serializable(package="test_classifier")
 class OwnClass(keras.Model):
     """A backbone whose shapes are known only when it is called."""
