@@ -320,6 +320,9 @@ def main(argv):
     if FLAGS.clip_norm and FLAGS.distribute == "mirrored":
         raise app.UsageError("--clip_norm: Keras clips each replica's gradient before they are summed, which is not the "
                              "same as one replica. Use it with --distribute=none.")  # fmt: skip
+    if FLAGS.accumulate and FLAGS.distribute == "mirrored":
+        raise app.UsageError("--accumulate: Keras can't accumulate gradients under MirroredStrategy. Use it with "
+                             "--distribute=none, or a larger --batch_size.")  # fmt: skip
     if FLAGS.distribute in PARALLEL and keras.backend.backend() != "jax":
         raise app.UsageError(f"--distribute={FLAGS.distribute} needs the JAX backend: set KERAS_BACKEND=jax.")
     if keras.backend.backend() == "openvino":

@@ -3,12 +3,14 @@
 import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
-from keras_sphereface.embedder import build_embedder
+from keras_sphereface.embedder import build_embedder, images_shape, only_tensor
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_optimizers import for_sampling
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
+# Where the optimizers are that Keras puts in the place of its own, under their names, with PyTorch
+TORCH_OPTIMIZERS = "keras.src.backend.torch.optimizers."
 OWN_COMPILE_ARGUMENTS = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
@@ -22,7 +24,8 @@ class FaceClassifier(keras.Model):
     draws classes, `fit` takes its accuracy among those drawn, which is easier; `evaluate` takes all classes.
 
     Args:
-        backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`.
+        backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`, its one output. One of your own class
+            is built, as the head is, by the first batch.
         head: A head of `keras_sphereface.heads`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -50,20 +53,22 @@ class FaceClassifier(keras.Model):
         self.head = head
         self._trackers = [keras.metrics.Mean(name=name) for name in STATISTICS]
         object.__setattr__(self, "_embedder", None)  # Not tracked: its weights are the backbone's.
-        if backbone.built:
-            self.build(backbone.input_shape)
+        shape = images_shape(backbone)
+        if shape is not None:
+            self.build(shape)
 
     def build(self, input_shape: Shape) -> None:
         """Builds the backbone, and the head for its embeddings."""
-        if not self.backbone.built:
-            self.backbone.build(input_shape)
+        # A subclassed model is built by a call only, and only then has a shape of outputs.
+        of_backbone = self.backbone.compute_output_spec if self.backbone.built else self.backbone
+        embeddings = only_tensor(of_backbone(keras.Input(batch_shape=input_shape)))
         if not self.head.built:
-            self.head.build(self.backbone.compute_output_shape(input_shape))
+            self.head.build(embeddings.shape)
         self.built = True
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
-        return self.backbone(images, training=training)
+        return only_tensor(self.backbone(images, training=training))
 
     @property
     def _samples(self):
@@ -89,7 +94,8 @@ class FaceClassifier(keras.Model):
             **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.
 
         Raises:
-            ValueError: If a loss or metrics are given, or the optimizer does not suit a head that draws classes.
+            ValueError: If a loss or metrics are given, the optimizer does not suit a head that draws classes, or something
+                is asked for that Keras can't do under `tf.distribute.MirroredStrategy`.
         """
         for name in OWN_COMPILE_ARGUMENTS:
             if kwargs.get(name) is not None:
@@ -100,6 +106,8 @@ class FaceClassifier(keras.Model):
             kwargs.pop(name, None)
         if self._samples:
             optimizer = for_sampling(optimizer)
+        if keras.backend.backend() == "tensorflow":
+            _check_mirrored(self.distribute_strategy, optimizer, kwargs.get("steps_per_execution") or 1)
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not tensorflow_has_accelerator():
             jit_compile = False
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
@@ -152,6 +160,35 @@ class FaceClassifier(keras.Model):
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as a saved model was; the loss and the metrics are the head's."""
-        config = keras.saving.deserialize_keras_object(config)
+        config = keras.saving.deserialize_keras_object(_for_any_backend(config))
         self.compile(**{name: value for name, value in config.items() if name not in OWN_COMPILE_ARGUMENTS})
         self.optimizer.build(self.trainable_variables)
+
+
+def _for_any_backend(config):
+    """A saved optimizer's configuration, with Keras's public module instead of PyTorch's, at any depth."""
+    if not isinstance(config, dict):
+        return config
+    config = {name: _for_any_backend(value) for name, value in config.items()}
+    if str(config.get("module")).startswith(TORCH_OPTIMIZERS):
+        config["module"] = "keras.optimizers"
+    return config
+
+
+def _check_mirrored(strategy, optimizer, steps_per_execution):
+    """Refuses what Keras ends with a traceback of TensorFlow's in the first step."""
+    import tensorflow as tf
+
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        raise ValueError(
+            "Keras can't accumulate gradients under MirroredStrategy: take larger batches. "
+            f"Received: gradient_accumulation_steps={optimizer.gradient_accumulation_steps}"
+        )
+    if steps_per_execution > 1 and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Keras can't run several steps at once on several replicas: leave `steps_per_execution` out. "
+            f"Received: steps_per_execution={steps_per_execution}"
+        )

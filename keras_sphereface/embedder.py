@@ -1,28 +1,61 @@
 """The model to keep after training: images in, unit-length embeddings out."""
 
+from typing import Any
+
 import keras
+
+from keras_sphereface.hints import Shape, Tensor
 
 
 def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Model:
     """Puts a normalization to unit length on a backbone.
 
     Args:
-        backbone: A `keras.Model` from images of shape `(n, height, width, 3)`, RGB 0..255, to embeddings `(n, d)`.
+        backbone: A `keras.Model` from images of shape `(n, height, width, 3)`, RGB 0..255, to embeddings `(n, d)`. One of
+            your own class must have seen images.
         name: Name of the model. Defaults to the backbone's with `_embedder`.
 
     Returns:
         A functional `keras.Model` made of the backbone and Keras's own layers; its output is float32 whatever the
         backbone's dtype policy, and it shares the backbone's weights.
 
+    Raises:
+        ValueError: If the shape of its images isn't known.
+
     Example:
     >>> embedder = build_embedder(keras_sphereface.backbones.SFNet4(embedding_dim=64))
     >>> embedder.predict(np.zeros((1, 112, 112, 3), "uint8")).shape
     (1, 64)
     """
-    images = keras.Input(backbone.input_shape[1:], name="images")
-    raw = keras.tree.flatten(backbone(images))[0]  # a model made of lists returns one
+    shape = images_shape(backbone)
+    if shape is None:
+        raise ValueError(
+            "The size of the images must be known: train the model, or call it on a batch of them, first. "
+            f"Received: {backbone.name!r}, which has seen none"
+        )
+    images = keras.Input(shape[1:], name="images")
+    raw = only_tensor(backbone(images))
     embeddings = keras.layers.UnitNormalization(axis=-1, dtype="float32", name="unit_length")(raw)
     return keras.Model(images, embeddings, name=name or f"{backbone.name}_embedder")
+
+
+def images_shape(model: keras.Model) -> Shape | None:
+    """The shape `(None, height, width, 3)` of a model's images; None for a subclassed one that has seen none."""
+    if hasattr(model, "input_shape"):
+        return model.input_shape
+    shape = (model.get_build_config() or {}).get("input_shape")  # the first batch's
+    return None if shape is None else (None, *shape[1:])
+
+
+def only_tensor(outputs: Any) -> Tensor:
+    """The tensor of a model's output, which is a list of one for a model made of lists; raises ValueError for more."""
+    tensors = keras.tree.flatten(outputs)
+    if len(tensors) != 1:
+        raise ValueError(
+            "A backbone gives one tensor, the embeddings: choose it with keras.Model(backbone.input, backbone.output[0]). "
+            f"Received: {len(tensors)} outputs, of shapes {[tuple(tensor.shape) for tensor in tensors]}"
+        )
+    return tensors[0]
 
 
 def as_embedder(model: keras.Model) -> keras.Model:

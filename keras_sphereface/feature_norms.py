@@ -79,10 +79,13 @@ def normalize(vectors: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         `(directions, norms)`: a tensor of `vectors`' shape with unit vectors (zeros for a zero vector) and the norms,
-        with `axis` removed.
+        with `axis` removed. Both are NaN for a vector that is not finite, or so long that its squared norm is not (in
+        float32 above 1.8e19).
     """
     squared = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
-    has_direction = squared > MIN_SQUARED_NORM
+    # Divided by an infinite norm, a finite vector would be one of zeros.
+    squared = ops.where(ops.isfinite(squared), squared, float("nan"))
+    has_direction = ops.logical_not(squared <= MIN_SQUARED_NORM)  # NaN has: it must not pass for zero.
     # The inner `where` keeps the square root's infinite derivative at 0 out of the backward pass.
     safe_norms = ops.sqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
     directions = ops.where(has_direction, vectors / safe_norms, ops.zeros_like(vectors))

@@ -1,5 +1,8 @@
 """Optimizers as the papers state them, made from Keras's own."""
 
+import math
+import numbers
+
 import keras
 
 from keras_sphereface.fused_sgd import FusedSGD
@@ -26,12 +29,16 @@ def sgd(
         A `keras.optimizers.SGD`; on TensorFlow a `FusedSGD`, which is quicker with many classes on the CPU.
 
     Raises:
-        ValueError: If the momentum or the decay is out of range.
+        ValueError: If the momentum or the decay is out of range, or a number is not finite.
 
     Example:
     >>> f"{sgd(0.1, momentum=0.9, weight_decay=5e-4).weight_decay:.4f}"
     '0.0050'
     """
+    arguments = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay, **kwargs}
+    for name, value in arguments.items():  # Keras takes them, and the weights become NaN.
+        if isinstance(value, numbers.Real) and not math.isfinite(value):
+            raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}")
     if not 0 <= momentum < 1 or weight_decay < 0:
         raise ValueError(
             "Expected momentum from 0 to below 1 and weight_decay of at least 0. "

@@ -1,5 +1,6 @@
 """Optimizers that leave alone the classes that a step did not draw."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -115,7 +116,7 @@ def for_sampling(optimizer: str | keras.optimizers.Optimizer) -> keras.optimizer
         optimizer: A Keras optimizer or its name; what a `GuardedOptimizer` or `LossScaleOptimizer` wraps is replaced in it.
 
     Returns:
-        The optimizer.
+        The optimizer. It shares the given one's learning rate, so that a later assignment to either holds for both.
 
     Raises:
         ValueError: For an optimizer of another kind, or one that is more than its arguments.
@@ -136,4 +137,17 @@ def for_sampling(optimizer: str | keras.optimizers.Optimizer) -> keras.optimizer
             "A head with `sample_rate` needs an optimizer that leaves classes not drawn alone: keras_sphereface.SampledSGD "
             f"or SampledAdam, which Keras's SGD, Adam and AdamW become. Received: {what}"
         )
-    return kind.from_config(optimizer.get_config())
+    return _made_of(optimizer, kind)
+
+
+def _made_of(optimizer, kind):
+    """An optimizer of another kind with the same arguments; the learning rate itself, as not every one can be copied."""
+    accepted = inspect.signature(kind).parameters
+    arguments = {name: value for name, value in vars(optimizer).items() if name in accepted}
+    rate = optimizer._learning_rate
+    if callable(rate):  # a schedule or a function
+        return kind(rate, **arguments)
+    made = kind(0.0, **arguments)
+    made._untrack_variable(made._learning_rate)
+    made._learning_rate = rate  # Keras tracks what is assigned
+    return made

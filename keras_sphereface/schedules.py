@@ -58,7 +58,7 @@ def learning_rate(
     Args:
         name: `"steps"` (divided by 10 at each boundary), `"cosine"` (half a cosine down to 0), `"polynomial"` (squared
             decay to 0, as arcface_torch) or `"constant"`.
-        peak: The largest learning rate, above 0.
+        peak: The largest learning rate, above 0 and finite.
         total_steps: Number of steps of the whole run, the warm-up included.
         warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
         boundaries: Steps at which `"steps"` divides by 10. Defaults to 1/3, 7/12 and 5/6 of the
@@ -76,9 +76,9 @@ def learning_rate(
     """
     if name not in NAMES:
         raise ValueError(f"The schedule must be one of {list(NAMES)}. Received: name={name!r}")
-    if not peak > 0 or not 0 <= warmup_steps < total_steps:
+    if not 0 < peak < float("inf") or not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            "A schedule needs peak > 0 and 0 <= warmup_steps < total_steps. "
+            "A schedule needs a finite peak > 0 and 0 <= warmup_steps < total_steps. "
             f"Received: peak={peak}, warmup_steps={warmup_steps}, total_steps={total_steps}"
         )
     schedules = keras.optimizers.schedules

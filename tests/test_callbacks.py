@@ -132,9 +132,39 @@ def test_statistics_of_known_embeddings():
     assert logs["stats_nearest_other_angle_mean"] == pytest.approx((90.0 + 45.0) / 2)
 
 
+@pytest.mark.parametrize("labels", [[[0], [-1], [1]], [0.0, -1.0, 1.0], np.array([0, -1, 1], "int8")])
+def test_statistics_leave_unknown_people_out(labels):
+    """Class numbers of any type and shape; the image in the middle is of nobody in the classes."""
+    embeddings = np.array([[2.0, 0.0], [100.0, -7.0], [3.0, 3.0]])
+    callback = callbacks.EmbeddingStatistics(np.zeros((3, 1)), labels, batch_size=2)
+    head = types.SimpleNamespace(kernel=np.eye(2), num_classes=2)
+    parts = iter([embeddings[:2], embeddings[2:]])
+    callback.set_model(types.SimpleNamespace(backbone=lambda images, training: next(parts), head=head))
+    logs = {}
+    callback.on_train_begin()
+    callback.on_epoch_end(0, logs)
+    assert logs["stats_embedding_norm_mean"] == pytest.approx((2.0 + 3.0 * np.sqrt(2.0)) / 2)
+    assert logs["stats_target_angle_mean"] == pytest.approx((0.0 + 45.0) / 2)
+    assert logs["stats_nearest_other_angle_mean"] == pytest.approx((90.0 + 45.0) / 2)
+
+
+def test_statistics_of_labels_that_are_no_classes_are_refused(rng):
+    images, labels = coloured_squares(rng, 8)
+    for bad in ([0.5] * 8, [-2] * 8, [np.nan] * 8):
+        with pytest.raises(ValueError, match="class numbers, or -1"):
+            callbacks.EmbeddingStatistics(images, bad)
+    with pytest.raises(ValueError, match=r"Received: shape \(8, 4\)"):
+        callbacks.EmbeddingStatistics(images, np.eye(4)[labels])
+    statistics = callbacks.EmbeddingStatistics(images, labels + 4)
+    with pytest.raises(ValueError, match="below the head's 4 classes, or -1"):
+        make_trainer().fit(images, labels, verbose=0, callbacks=[statistics])
+    callbacks.EmbeddingStatistics(images, [-1] * 8)
+
+
 def test_bad_arguments_are_refused(rng, tmp_path):
-    with pytest.raises(ValueError, match="`increase` must be above 0"):
-        callbacks.MarginSchedule(increase=0.0, interval=5)
+    for increase in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="`increase` must be a finite number above 0"):
+            callbacks.MarginSchedule(increase=increase, interval=5)
     with pytest.raises(ValueError, match="`interval` must be an integer"):
         callbacks.MarginSchedule(increase=0.1, interval=0)
     with pytest.raises(ValueError, match="`keep` must be"):

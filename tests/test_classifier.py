@@ -104,6 +104,78 @@ def test_save_and_load(rng, tmp_path):
     np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
 
 
+@pytest.mark.parametrize(("name", "guarded"), [("SGD", False), ("AdamW", True)])
+def test_a_trainer_saved_with_pytorch_goes_on_with_any_backend(name, guarded, rng):
+    """Keras saves the optimizer by the module of its stand-in for PyTorch, which is not there or fails elsewhere."""
+    images, labels = coloured_squares(rng, 8)
+    optimizer = getattr(keras.optimizers, name)(0.003)
+    trainer = make_trainer(ksf.GuardedOptimizer(optimizer) if guarded else optimizer)
+    saved = trainer.get_compile_config()
+    inner = saved["optimizer"]["config"]["inner_optimizer"] if guarded else saved["optimizer"]
+    inner["module"] = f"keras.src.backend.torch.optimizers.torch_{name.lower()}"
+    again = make_trainer()
+    again.compile_from_config(saved)
+    assert type(getattr(again.optimizer, "inner_optimizer", again.optimizer)) is type(optimizer)
+    assert np.isfinite(again.fit(images, labels, verbose=0).history["loss"][0])
+
+
+@keras.saving.register_keras_serializable(package="test_classifier")
+class OwnClass(keras.Model):
+    """A backbone whose shapes are known only when it is called."""
+
+    def __init__(self, outputs=1):
+        super().__init__()
+        self.outputs = outputs
+        self.convolution = keras.layers.Conv2D(4, 3, strides=2, activation="relu")
+        self.normalization = keras.layers.BatchNormalization()
+        self.embedding = keras.layers.Dense(6)
+
+    def call(self, images, training=None):
+        x = self.normalization(self.convolution(keras.ops.cast(images, "float32") / 255), training=training)
+        embeddings = self.embedding(keras.ops.reshape(x, (-1, 7 * 7 * 4)))
+        return embeddings if self.outputs == 1 else [embeddings] * self.outputs
+
+    def get_config(self):
+        return {"outputs": self.outputs}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_backbone_may_be_a_class_of_ones_own(seen, rng, tmp_path):
+    images, labels = coloured_squares(rng)
+    backbone = OwnClass()
+    if seen:
+        backbone(images[:2])
+    trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(CLASSES, margin=1.2, scale=10.0))
+    assert trainer.built == seen
+    if not seen:
+        with pytest.raises(ValueError, match="call it on a batch of them, first"):
+            _ = trainer.embedder
+    trainer.compile(keras.optimizers.SGD(0.003, momentum=0.9))
+    history = trainer.fit(images, labels, batch_size=16, epochs=4, verbose=0).history
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
+    assert trainer.head.kernel.shape == (6, CLASSES)
+    embeddings = trainer.embedder.predict(images, verbose=0)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, rtol=1e-5)
+    trainer.save(tmp_path / "trainer.keras")
+    loaded = keras.saving.load_model(tmp_path / "trainer.keras")
+    np.testing.assert_array_equal(loaded.embedder.predict(images, verbose=0), embeddings)
+
+
+def test_a_backbone_has_one_output(rng):
+    images, labels = coloured_squares(rng, 8)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    flat = keras.layers.Flatten()(inputs)
+    head = ksf.heads.ArcFace(CLASSES)
+    with pytest.raises(ValueError, match=r"one tensor.* Received: 2 outputs, of shapes \[\(None, 3\), \(None, 5\)\]"):
+        ksf.FaceClassifier(keras.Model(inputs, [keras.layers.Dense(units)(flat) for units in (3, 5)]), head)
+    trainer = ksf.FaceClassifier(OwnClass(outputs=2), head)
+    trainer.compile("sgd")
+    with pytest.raises(ValueError, match=r"one tensor.* Received: 2 outputs"):
+        trainer.fit(images, labels, verbose=0)
+    trainer = ksf.FaceClassifier(keras.Model([inputs], [keras.layers.Dense(3)(flat)]), head)
+    assert trainer.predict(images, verbose=0).shape == (8, 3), "a list of one is as good as its tensor"
+
+
 def test_sample_weights_scale_the_loss(rng):
     images, labels = coloured_squares(rng, 8)
     trainer = make_trainer()
@@ -163,6 +235,21 @@ def test_a_label_outside_the_classes_stops_fit_or_shows_in_the_loss(rng):
     else:
         with pytest.raises(Exception, match=rf"Labels must be integers in \[0, {CLASSES}\)"):
             trainer.fit(images, labels, verbose=0)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="there the loss is NaN, for the guarded optimizer to see")
+@pytest.mark.parametrize("head", ["SphereFaceR", "SphereFace2"])
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_refused_label_leaves_the_weights_as_they_were(head, detach, rng):
+    images, labels = coloured_squares(rng, 8)
+    labels[3] = -1
+    trainer = ksf.FaceClassifier(tiny_backbone(), getattr(ksf.heads, head)(CLASSES, detach=detach))
+    trainer.compile(keras.optimizers.SGD(0.01), jit_compile=False)
+    before = [keras.ops.convert_to_numpy(weight).copy() for weight in trainer.weights]
+    with pytest.raises(Exception, match="Labels must be integers"):
+        trainer.fit(images, labels, verbose=0)
+    for weight, expected in zip(trainer.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), expected)
 
 
 REPLICAS = """

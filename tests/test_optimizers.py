@@ -29,3 +29,10 @@ def test_numbers_out_of_range_are_named():
         optimizers.sgd(0.1, momentum=1.0)
     with pytest.raises(ValueError, match="weight_decay=-1"):
         optimizers.sgd(0.1, weight_decay=-1)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "momentum", "weight_decay", "global_clipnorm", "ema_momentum"])
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf")])
+def test_numbers_that_are_not_finite_are_named(name, value):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a finite number. Received: {name}="):
+        optimizers.sgd(**{"learning_rate": 0.1, name: value})

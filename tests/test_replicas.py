@@ -14,6 +14,7 @@ CHECKS = (
     "stopping_leaves_the_weights_before",
     "they_draw_the_same_classes",
     "they_repel_the_same_classes",
+    "what_keras_cannot_do_is_refused",
 )
 
 

@@ -147,6 +147,43 @@ def test_the_constraint_settles(rng):
     np.testing.assert_allclose(np.linalg.norm(twice, axis=0), 1.0, rtol=1e-6)
 
 
+class HalvedAtOnce(keras.optimizers.schedules.LearningRateSchedule):
+    """A user's own schedule: not registered, and without get_config."""
+
+    def __call__(self, step):
+        return 0.5 / (1.0 + ops.cast(step, "float32"))
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam, keras.optimizers.AdamW])
+@pytest.mark.parametrize(("rate", "after_a_step"), [(HalvedAtOnce(), 0.25), (lambda: 0.5, 0.5)])
+def test_schedules_and_functions_of_ones_own_go_on(kind, rate, after_a_step, rng):
+    images, labels = coloured_squares(rng, 8)
+    optimizer = trainer_of(kind(rate, weight_decay=0.25, clipnorm=2.0, gradient_accumulation_steps=2)).optimizer
+    assert float(optimizer.learning_rate) == 0.5
+    assert (optimizer.weight_decay, optimizer.clipnorm, optimizer.gradient_accumulation_steps) == (0.25, 2.0, 2)
+    trainer = trainer_of(kind(rate))
+    kernel = numpy_of(trainer.head.kernel)
+    trainer.fit(images, labels, verbose=0)
+    assert (numpy_of(trainer.head.kernel) != kernel).any(axis=0).sum() == 15
+    assert float(trainer.optimizer.learning_rate) == after_a_step
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_learning_rate_assigned_later_holds(guarded, rng):
+    images, labels = coloured_squares(rng, 8)
+    given = keras.optimizers.SGD(0.5, momentum=0.9)
+    trainer = trainer_of(ksf.GuardedOptimizer(given) if guarded else given)
+    given.learning_rate = 0.0
+    kernel = numpy_of(trainer.head.kernel)
+    trainer.fit(images, labels, verbose=0)
+    np.testing.assert_allclose(numpy_of(trainer.head.kernel), kernel, atol=1e-6)
+    trainer.fit(images, labels, verbose=0, callbacks=[keras.callbacks.LearningRateScheduler(lambda epoch: 0.25)])
+    assert np.abs(numpy_of(trainer.head.kernel) - kernel).max() > 1e-3
+    assert float(given.learning_rate) == 0.25
+    optimizer = getattr(trainer.optimizer, "inner_optimizer", trainer.optimizer)
+    assert [variable.name for variable in optimizer.variables][:2] == ["iteration", "learning_rate"]
+
+
 def test_other_optimizers_are_refused():
     with pytest.raises(ValueError, match=r"SampledSGD.* Received: RMSprop"):
         trainer_of(keras.optimizers.RMSprop())

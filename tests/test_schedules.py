@@ -47,5 +47,8 @@ def test_bad_arguments_are_refused():
         schedules.learning_rate("linear", 0.1, 100)
     with pytest.raises(ValueError, match=r"warmup_steps=100, total_steps=100"):
         schedules.learning_rate("cosine", 0.1, 100, warmup_steps=100)
+    for peak in (0.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"a finite peak > 0 .* Received: peak={peak}"):
+            schedules.learning_rate("cosine", peak, 100)
     with pytest.raises(ValueError, match="increasing steps after the warm-up"):
         schedules.learning_rate("steps", 0.1, 100, warmup_steps=20, boundaries=[10, 50])

@@ -111,6 +111,9 @@ def test_wrong_flags_are_refused_in_a_line(tmp_path):
     result = run("--clip_norm=1", "--distribute=mirrored")
     assert result.returncode != 0
     assert "clips each replica" in result.stderr + result.stdout
+    result = run("--accumulate=2", "--distribute=mirrored")
+    assert result.returncode != 0
+    assert "--accumulate: Keras can't accumulate" in result.stderr + result.stdout
 
 
 forks = pytest.mark.skipif(

@@ -150,12 +150,25 @@ def they_repel_the_same_classes(folder):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
+def what_keras_cannot_do_is_refused(folder):
+    """Accumulated gradients and several steps at once, in one line each."""
+    with strategy_of(2).scope():
+        trainer = ksf.FaceClassifier(tiny_backbone(), ksf.heads.ArcFace(MANY))
+        for wrap in (ksf.GuardedOptimizer, keras.optimizers.get):
+            sgd = keras.optimizers.SGD(0.002, gradient_accumulation_steps=2)
+            with pytest.raises(ValueError, match="Received: gradient_accumulation_steps=2"):
+                trainer.compile(wrap(sgd))
+        with pytest.raises(ValueError, match="Received: steps_per_execution=2"):
+            trainer.compile("sgd", steps_per_execution=2)
+
+
 CHECKS = (
     another_number_of_replicas_goes_on,
     a_bad_batch_is_skipped_by_all_or_none,
     stopping_leaves_the_weights_before,
     they_draw_the_same_classes,
     they_repel_the_same_classes,
+    what_keras_cannot_do_is_refused,
 )
 
 

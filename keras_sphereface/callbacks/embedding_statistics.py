@@ -13,15 +13,27 @@ class EmbeddingStatistics(keras.callbacks.Callback):
 
     Args:
         images: Array of shape `(n, height, width, 3)`, RGB, 0..255.
-        labels: Integers of shape `(n,)`.
+        labels: Class numbers of shape `(n,)` or `(n, 1)`, -1 for an image of nobody in the classes, which is left out.
         batch_size: Images at a time. Defaults to `64`.
+
+    Raises:
+        ValueError: If the labels are no class numbers, or, when training begins, not among the head's classes.
     """
 
     def __init__(self, images: ArrayLike, labels: ArrayLike, batch_size: int = 64):
         super().__init__()
         if len(images) != len(labels):
             raise ValueError(f"Expected as many labels as images. Received: {len(images)} images, {len(labels)} labels")
-        self.images, self.labels, self.batch_size = images, np.asarray(labels), batch_size
+        self.images, self.labels, self.batch_size = images, _class_numbers(labels), batch_size
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks the labels against the head's classes, before an epoch is spent."""
+        outside = self.labels[self.labels >= self.model.head.num_classes]
+        if len(outside):
+            raise ValueError(
+                f"Labels of EmbeddingStatistics must be below the head's {self.model.head.num_classes} classes, or -1. "
+                f"Received: {outside[:8].tolist()}"
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Computes the statistics, and adds them to the logs."""
@@ -34,13 +46,15 @@ class EmbeddingStatistics(keras.callbacks.Callback):
             for name, numbers in self._statistics(embeddings, self.labels[start : start + len(images)]).items():
                 values[name].append(numbers)
         for name, parts in values.items():
-            if not parts:  # One class has no other.
+            numbers = np.concatenate(parts or [[]])
+            if not len(numbers):  # One class has no other, and labels may all be -1.
                 continue
-            numbers = np.concatenate(parts)
             logs[f"stats_{name}_mean"] = float(numbers.mean())
             logs[f"stats_{name}_std"] = float(numbers.std())
 
     def _statistics(self, embeddings, labels):
+        known = labels >= 0
+        embeddings, labels = embeddings[known], labels[known]
         kernel = keras.ops.convert_to_numpy(self.model.head.kernel).astype("float64")
         norms = np.linalg.norm(embeddings, axis=1)
         cosines = embeddings @ (kernel / np.linalg.norm(kernel, axis=0)) / np.maximum(norms, 1e-12)[:, None]
@@ -52,3 +66,18 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         if angles.shape[1] > 1:
             statistics["nearest_other_angle"] = angles.min(axis=1)
         return statistics
+
+
+def _class_numbers(labels):
+    numbers = np.asarray(labels)
+    if numbers.ndim == 2 and numbers.shape[1] == 1:
+        numbers = numbers[:, 0]
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+        raise ValueError(
+            "Expected labels that are class numbers of shape (n,) or (n, 1). "
+            f"Received: shape {numbers.shape}, dtype {numbers.dtype}"
+        )
+    bad = ~((numbers >= -1) & (numbers == np.floor(numbers)))
+    if bad.any():
+        raise ValueError(f"Expected labels that are class numbers, or -1. Received: {numbers[bad][:8].tolist()}")
+    return numbers.astype("int64")

@@ -30,8 +30,8 @@ class MarginSchedule(keras.callbacks.Callback):
 
     def __init__(self, increase: float, interval: int, start: float | None = None, final: float | None = None):
         super().__init__()
-        if not increase > 0:
-            raise ValueError(f"`increase` must be above 0. Received: increase={increase!r}")
+        if not 0 < increase < float("inf"):
+            raise ValueError(f"`increase` must be a finite number above 0. Received: increase={increase!r}")
         self.increase, self.interval = float(increase), whole_number("interval", interval)
         self.start, self.final = start, final
         self._first_batch, self._batches_per_step = 0, 1

@@ -46,23 +46,27 @@ def check_labels(labels, num_classes, batch_size=None):
     valid = ops.logical_and(labels >= 0, labels < num_classes)
     if "float" in dtype:
         valid = ops.logical_and(valid, ops.equal(ops.cast(numbers, labels.dtype), labels))
-    _raise_where_possible(labels, valid, num_classes)
+    valid = _raise_where_possible(labels, valid, num_classes)
     return ops.clip(numbers, 0, num_classes - 1), valid
 
 
 def _raise_where_possible(labels, valid, num_classes):
+    """Returns `valid`, on which loss and logits depend."""
     message = f"Labels must be integers in [0, {num_classes})."
     if keras.backend.backend() == "tensorflow" and not isinstance(labels, keras.KerasTensor):
         import tensorflow as tf
 
         if not tf.executing_eagerly():
-            tf.debugging.Assert(tf.reduce_all(valid), [message, "Received:", labels], summarize=8)
-            return
+            assertion = tf.debugging.Assert(tf.reduce_all(valid), [message, "Received:", labels], summarize=8)
+            # Without an edge to the loss, the weights could be updated, with NaN, before the step ends.
+            with tf.control_dependencies([assertion]):
+                return tf.identity(valid)
     if is_readable(labels):
         ok = ops.convert_to_numpy(valid)
         if not ok.all():
             bad = ops.convert_to_numpy(labels)[~ok][:8].tolist()
             raise ValueError(f"{message} Received: {bad}")
+    return valid
 
 
 def is_readable(tensor):
