@@ -4,7 +4,7 @@
 
 writes train.rec, train.idx and property in InsightFace's layout, so that `packed` works as
 `python examples/train_ms1m.py --data_dir=packed`. JPEG files that have the right size already are stored byte for byte;
-others are resized and encoded.
+others are resized and encoded. A folder has one `property` for all its .rec files: one of other people needs its own.
 """
 
 import argparse
@@ -92,11 +92,13 @@ class Packer:
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
         """Writes train.rec, .idx and property; returns the names of the files."""
-        from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
+        from keras_sphereface.data.recordio_writer import RecordIOWriter, check_property, write_property
 
+        check_property(path, len(self.faces.class_names), self.image_size)
         with RecordIOWriter(path) as writer:
             for data, label in self._images():
                 writer.add(data, label)
+            check_property(path, len(self.people), self.image_size)  # fewer, where all of a person's images are broken
         write_property(path.parent, len(self.people), self.image_size)
         return [os.fspath(path), f"{path.stem}.idx", "property"]
 
