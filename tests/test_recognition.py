@@ -56,11 +56,32 @@ def test_threshold_comes_from_the_user_the_far_or_the_nearest_usual_one():
         ours.verify(RED, PINK, far=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "far", "words"),
+    [
+        (0.29, None, "threshold 0.2900, FAR above 1.0e-02, the highest measured"),
+        (0.3, 1e-2, "threshold 0.3000, FAR 1.0e-02"),
+        (0.4, 10**-2.5, "threshold 0.4000, FAR 3.2e-03"),  # a quarter of the way from 1e-2 to 1e-4
+        (0.7, 1e-4, "threshold 0.7000, FAR 1.0e-04"),
+        (0.71, None, "threshold 0.7100, FAR below 1.0e-04, the lowest measured"),
+    ],
+)
+def test_no_far_is_made_up_outside_the_measured_ones(threshold, far, words):
+    result = recognizer().verify(RED, PINK, threshold=threshold)
+    assert result.far == (None if far is None else pytest.approx(far))
+    assert words in str(result)
+    assert result.score_far is None  # 0.816: beyond the measured ones as well
+    assert Thresholds({1e-3: 0.5}).far_of(0.5) == pytest.approx(1e-3)
+    assert Thresholds({1e-3: 0.5}).far_of(0.4) is Thresholds().far_of(0.4) is None
+
+
 def test_without_a_threshold_there_is_no_decision():
     result = recognizer(thresholds=()).verify(RED, PINK)
     assert (result.match, result.threshold, result.far, result.rarity) == (None, None, None, "")
     assert "no threshold is known" in str(result)
-    assert recognizer(thresholds=(), threshold=0.5).verify(RED, PINK).match is True
+    unmeasured = recognizer(thresholds=(), threshold=0.5).verify(RED, PINK)
+    assert unmeasured.match is True
+    assert "threshold 0.5000, FAR unknown" in str(unmeasured)
 
 
 def test_thresholds_are_checked_and_read_from_a_report():

@@ -115,7 +115,8 @@ class Recognizer:
         threshold, far = self._decision(threshold, far)
         match = None if threshold is None else score >= threshold
         known = self.thresholds
-        return Verification(score, match, threshold, far, known.far_of(score), known.in_words(score))
+        words = known.in_words(score), known.far_in_words(threshold, far)
+        return Verification(score, match, threshold, far, known.far_of(score), *words)
 
     def embed(
         self, photos: Photo | Sequence[Photo], on_error: Callable[[Photo, Exception], None] | None = None
