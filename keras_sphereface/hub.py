@@ -269,6 +269,13 @@ def push_to_hub(
         )
 
 
+def description_path(name: str | os.PathLike) -> pathlib.Path:
+    """The `preset.json` of a model folder or a repository that was just loaded; a path of no file where there is none."""
+    text = os.fspath(name)
+    folder = hub_files.download(text[len(HUB_SCHEME) :]) if text.startswith(HUB_SCHEME) else text  # from the cache
+    return pathlib.Path(folder, model_folder.PRESET)
+
+
 def checked_repo_id(repo_id: str) -> str:
     """The `organization/repository` of a repository's name, which may have `hf://` before it.
 

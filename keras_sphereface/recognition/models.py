@@ -2,13 +2,12 @@
 
 import json
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface import hub, hub_files, model_folder, presets
+from keras_sphereface import hub, presets
 from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
@@ -114,14 +113,11 @@ def _load(name):
         return model, Thresholds(presets.default().thresholds)
     if name in presets.names():
         return model, Thresholds(presets.get(name).thresholds)
-    if os.fspath(name).startswith(hub.HUB_SCHEME):
-        return model, _described(hub_files.download(name[len(hub.HUB_SCHEME) :]))  # from the cache: it was just loaded
-    return model, _described(name)
+    return model, _described(hub.description_path(name))
 
 
-def _described(folder):
-    """The thresholds of a model folder, none where it states none."""
-    path = pathlib.Path(folder, model_folder.PRESET)
+def _described(path):
+    """The thresholds of a model's `preset.json`, none where it states none."""
     if not path.is_file():
         return Thresholds()
     entries = json.loads(path.read_text(encoding="utf-8")).get("thresholds") or ()
