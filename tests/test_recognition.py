@@ -111,6 +111,19 @@ def test_embed_keeps_order_over_blocks_and_reports_bad_photos(tmp_path):
         ours.embed([RED, bad])
 
 
+def test_embed_has_rows_of_nan_where_all_photos_fail():
+    failed = []
+    rows = recognizer().embed([RED[:50], b"no picture"], on_error=lambda photo, error: failed.append(photo))
+    assert (rows.shape, rows.dtype, len(failed)) == ((2, 3), np.float32, 2)
+    assert np.isnan(rows).all()
+
+
+def test_a_photo_may_be_bytes_of_any_kind():
+    data = ksf.data.encode_png(RED)
+    for photo in (data, bytearray(data), memoryview(data)):
+        assert recognizer().enroll("Ann", photo).added == 1
+
+
 @pytest.mark.parametrize("index", INDEXES)
 def test_enroll_identify_remove(tmp_path, index):
     if index == "usearch":

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     recognizer = options.make_recognizer(args, batch_size=args.batch_size)
     remember = None if args.strict else lambda photo, error: failed.__setitem__(photo, error_line(error))
     embeddings = recognizer.embed(photos, on_error=remember)
-    usable = ~np.isnan(embeddings).any(axis=1) if embeddings.shape[1] else np.zeros(len(photos), bool)
+    usable = ~np.isnan(embeddings).any(axis=1)
     options.say_left_out(failed, photos, f"; {args.output} is not written")
     names = [photo for photo, good in zip(photos, usable) if good]
     write_embeddings(args.output, names, embeddings[usable])

@@ -10,7 +10,7 @@ from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path, Size
 
-Photo = Path | bytes | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
+Photo = Path | bytes | bytearray | memoryview | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
 
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
 MAX_PIXELS = 64 * 1024 * 1024
