@@ -203,8 +203,26 @@ def test_other_files_are_no_galleries(tmp_path):
     for name in ("text.db", "other.db"):
         with pytest.raises(FileFormatError, match=rf"{name}: not a gallery"):
             Gallery(tmp_path / name)
-    with pytest.raises(OSError, match="cannot be opened"):
+    with pytest.raises(OSError, match=r"no folder does not exist\. Make it, or choose another for people\.db"):
         Gallery(tmp_path / "no folder" / "people.db")
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(OSError, match=r"folder\.db: cannot be opened"):
+        Gallery(tmp_path / "folder.db")
+
+
+def test_a_gallery_is_made_when_somebody_is_enrolled(tmp_path):
+    path = tmp_path / "people.db"
+    ours, other = recognizer(gallery=path), recognizer(gallery=path)
+    with pytest.raises(FileFormatError):
+        ours.enroll("Ann", b"no picture")
+    with pytest.raises(ValueError, match="is empty"):
+        ours.identify(RED)
+    assert ours.gallery.people() == {}
+    assert not path.exists()
+    ours.enroll("Ann", RED)
+    assert other.identify(RED, top=1).candidates[0].name == "Ann"  # the other sees the file that has come
+    with pytest.raises(ValueError, match="enrolled as 'Ann' already"):
+        other.enroll("Bob", RED)
 
 
 def test_several_threads_and_objects_share_one_gallery(tmp_path):

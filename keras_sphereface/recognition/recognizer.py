@@ -41,7 +41,8 @@ class Recognizer:
             that was measured.
         thresholds: Measured thresholds as in `Thresholds`, e.g. a report of `keras_sphereface.evaluate`. Defaults to `None`:
             those of the preset or of the model's card.
-        gallery: Path of the gallery's file (made if absent), a `Gallery`, or `None`, one in memory. Defaults to `None`.
+        gallery: Path of the gallery's file (made when somebody is enrolled), a `Gallery`, or `None`, one in memory.
+            Defaults to `None`.
         index: `"exact"`, or `"usearch"` (extra `[search]`), approximate, for millions. Defaults to `"exact"`.
         flip: Fusion with the mirror image, as in `evaluate`; thresholds belong to one. Defaults to `"sum"`.
         batch_size: Pictures per block. Defaults to `32`.
