@@ -22,7 +22,7 @@ OTHER_FILES = {
     ".weights.h5": "It holds no network: build one, call its load_weights(path), then save('model.keras')",
     ".h5": "Load it with keras.saving.load_model(path), then save('model.keras')",
     ".onnx": "keras_sphereface.Recognizer(path) runs ONNX files",
-    ".tflite": "Load the model that it was exported from",
+    ".tflite": "keras_sphereface.Recognizer(path) runs LiteRT files",
     **dict.fromkeys((".pth", ".pt", ".ckpt"), "Make one of it: keras_sphereface.convert(path, architecture=...)"),
 }
 FILE_ENDINGS = (".keras", *OTHER_FILES)

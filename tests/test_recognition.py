@@ -380,5 +380,5 @@ def test_an_onnx_file_of_one_image_at_a_time_is_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["embeddings"])], "one", *ends)
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
-    with pytest.raises(ValueError, match=r"m\.onnx: expected one float input .* of any n.* Received: \[1, 112,"):
+    with pytest.raises(ValueError, match=r"m\.onnx: expected one float input .* of any n.* Received: \(1, 112,"):
         Recognizer(tmp_path / "m.onnx", detector=None)

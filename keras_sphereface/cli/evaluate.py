@@ -11,6 +11,7 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 
 import argparse
 import json
+import pathlib
 import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("model", help="a .keras or exported .onnx file, a preset's name, hf://org/repo or a folder")
+    parser.add_argument(
+        "model", help="a .keras or exported .onnx or .tflite file, a preset's name, hf://org/repo or a folder"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pairs", metavar="FILE", help="a .bin pair file")
     source.add_argument("--lfw", metavar="FOLDER", help="LFW's images, name/name_0001.jpg; needs --protocol")
@@ -140,10 +143,10 @@ def load_model(name: str, dtype: str | None = None) -> Callable[[Any], Any]:
 
 
 def _load(name):
-    if name.endswith(".onnx"):
-        from keras_sphereface.recognition.models import OnnxModel
+    if name.endswith((".onnx", ".tflite")):
+        from keras_sphereface.recognition.models import EXPORTED
 
-        return OnnxModel(name)
+        return EXPORTED[pathlib.Path(name).suffix](name)
     if name.endswith(".keras") and zipfile.is_zipfile(name):
         import keras
 

@@ -30,9 +30,9 @@ class Recognizer:
     several threads.
 
     Args:
-        model: A name or path for `load_pretrained`, an ONNX file of `keras-sphereface export`, a `keras.Model`, a callable
-            from uint8 `(n, h, w, 3)` crops to `(n, d)` embeddings, or an object with such a `predict`. Defaults to `None`,
-            the embedded model.
+        model: A name or path for `load_pretrained`, an ONNX or LiteRT file of `keras-sphereface export`, a `keras.Model`, a
+            callable from uint8 `(n, h, w, 3)` crops to `(n, d)` embeddings, or an object with such a `predict`. Defaults to
+            `None`, the embedded model.
         detector: `"mtcnn"` (extra `[faces]`), an object with `detect(image)`, or `None`: photos are aligned crops of the
             model's size. Defaults to `"mtcnn"`.
         which: Which face of a photo with several: `"largest"` or `"central"`. Defaults to `"largest"`.
