@@ -11,7 +11,7 @@ import argparse
 import os
 import pathlib
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Packs the folder; prints what was written."""
     if not 1 <= args.image_size <= 4096 or not 1 <= args.jpeg_quality <= 100:
-        raise ValueError(
+        raise UsageError(
             "Expected --image-size of 1 to 4096 and --jpeg-quality of 1 to 100. "
             f"Received: {args.image_size} and {args.jpeg_quality}"
         )

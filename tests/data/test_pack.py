@@ -113,7 +113,7 @@ def test_a_second_file_does_not_change_the_property_of_the_first(folder, tmp_pat
 
 
 def test_wrong_arguments(folder, tmp_path, capsys):
-    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--jpeg-quality", "0"]) == 1
+    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--jpeg-quality", "0"]) == 2
     assert "jpeg-quality" in capsys.readouterr().err
     assert main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "a.rec")]) == 1
     assert "nowhere" in capsys.readouterr().err
