@@ -100,13 +100,14 @@ def _identify_tab(gr, recognizer):
 
 
 def _decision(gr, recognizer):
-    """A choice among the measured false accept rates, or a slider where none is known."""
+    """A choice among the measured false accept rates, or a slider where none is known of the recognizer's threshold."""
     fars = [f"{far:g}" for far in recognizer.thresholds.fars]
     if fars and recognizer.far is not None:
         usual = f"{recognizer.thresholds.nearest(recognizer.far):g}"
         return gr.Dropdown(fars, value=usual, label="False accept rate: share of pairs of strangers that pass")
-    label = "Threshold (cosine): this model has no measured false accept rates"
-    return gr.Slider(-1, 1, value=recognizer.threshold or 0.3, step=0.01, label=label)
+    label = "Threshold (cosine)" + ("" if fars else ": this model has no measured false accept rates")
+    value = 0.3 if recognizer.threshold is None else recognizer.threshold
+    return gr.Slider(-1, 1, value=value, step=0.01, label=label)
 
 
 def choice(decision: str | float) -> dict[str, float]:
@@ -136,9 +137,7 @@ def compare(
     except (ValueError, TypeError, OSError) as error:
         return f"**{error}**", *crops
     verdict = "Same person" if result.match else "Different people"
-    limit = f"threshold {result.threshold:.3f}" + (
-        "" if result.far is None else f", false accept rate {result.far:.1e}"
-    )
+    limit = f"threshold {result.threshold:.3f}, false accept rate {result.far_words}"
     return f"## {verdict}\nScore {result.score:.3f} ({limit})\n\n{result.rarity}", *crops
 
 

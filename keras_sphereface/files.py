@@ -53,16 +53,29 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with _naming(path):
+        file = open(temporary, "wb")  # noqa: SIM115 - closed below, where errors are of the block as well
     try:
-        with open(temporary, "wb") as file:
+        with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            with _naming(path):
+                file.flush()
+                os.fsync(file.fileno())
+        with _naming(path):
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path):
+    """Lets the system's errors name the file that was asked for, not the temporary one, which nobody knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 @contextlib.contextmanager
@@ -78,10 +91,13 @@ def draft(path: Path) -> Iterator[pathlib.Path]:
         The path to write.
     """
     path = pathlib.Path(path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with _naming(path):
+        temporary = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
+    with temporary as folder:
         unfinished = pathlib.Path(folder, path.name)
         yield unfinished
-        _replace(unfinished, path, pathlib.Path(folder, "older"))
+        with _naming(path):
+            _replace(unfinished, path, pathlib.Path(folder, "older"))
     sync_folder(path.parent)
 
 

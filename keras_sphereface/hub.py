@@ -22,7 +22,7 @@ OTHER_FILES = {
     ".weights.h5": "It holds no network: build one, call its load_weights(path), then save('model.keras')",
     ".h5": "Load it with keras.saving.load_model(path), then save('model.keras')",
     ".onnx": "keras_sphereface.Recognizer(path) runs ONNX files",
-    ".tflite": "Load the model that it was exported from",
+    ".tflite": "keras_sphereface.Recognizer(path) runs LiteRT files",
     **dict.fromkeys((".pth", ".pt", ".ckpt"), "Make one of it: keras_sphereface.convert(path, architecture=...)"),
 }
 FILE_ENDINGS = (".keras", *OTHER_FILES)
@@ -267,6 +267,13 @@ def push_to_hub(
             size=weights.stat().st_size,
             sha256=description["sha256"][weights.name],
         )
+
+
+def description_path(name: str | os.PathLike) -> pathlib.Path:
+    """The `preset.json` of a model folder or a repository that was just loaded; a path of no file where there is none."""
+    text = os.fspath(name)
+    folder = hub_files.download(text[len(HUB_SCHEME) :]) if text.startswith(HUB_SCHEME) else text  # from the cache
+    return pathlib.Path(folder, model_folder.PRESET)
 
 
 def checked_repo_id(repo_id: str) -> str:

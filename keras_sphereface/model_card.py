@@ -1,11 +1,14 @@
 """The card of a published model: the README.md of its repository, with metadata that the Hub reads."""
 
 import dataclasses
+import json
+import pathlib
 import re
 from typing import TYPE_CHECKING
 
 from keras_sphereface import presets
-from keras_sphereface.errors import one_line
+from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.hints import Path
 from keras_sphereface.presets.overview import row
 from keras_sphereface.presets.overview import value as format_value
 
@@ -86,9 +89,8 @@ class Card:
         object.__setattr__(self, "thresholds", [_plain_threshold(entry) for entry in self.thresholds])
 
     def description_fields(self) -> dict:
-        """The fields that also go into `preset.json`."""
-        names = ("name", "description", "data", "license", "preprocessing", "metrics", "thresholds")
-        return {name: getattr(self, name) for name in names}
+        """The fields as they also go into `preset.json`, where `from_description` finds them again."""
+        return dataclasses.asdict(self)
 
 
 def _plain_metric(entry):
@@ -130,6 +132,27 @@ def from_preset(preset: "Preset") -> Card:
         speed=preset.speed,
         limits=" ".join([*preset.notes, Card.limits]),
     )
+
+
+def from_description(path: Path) -> Card:
+    """Makes the card of what a model's `preset.json` says.
+
+    Args:
+        path: Path of the file; where there is none, nothing is known.
+
+    Returns:
+        A `Card`.
+
+    Raises:
+        FileFormatError: If a field is not as a card has it.
+    """
+    path = pathlib.Path(path)
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    names = [field.name for field in dataclasses.fields(Card)]
+    try:
+        return Card(**{name: entries[name] for name in names if name in entries})
+    except ValueError as error:
+        raise FileFormatError(f"{path}: {error}. Correct the entry") from error
 
 
 def metadata(card: Card, repo_id: str) -> dict:

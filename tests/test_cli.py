@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface.cli import COMMANDS, ERROR, NO, build_parser, detect, main, start
+from keras_sphereface.cli import COMMANDS, ERROR, NO, USAGE, build_parser, detect, main, start
 
 pytestmark = pytest.mark.core
 CROPS = ["--detector", "none"]
@@ -122,15 +122,11 @@ def test_names_of_files_that_are_no_text_are_printed(run, folder, tmp_path):
         (["verify", "nowhere.jpg", A, *MODEL], "nowhere.jpg: there is no such file"),
         (["verify", A, A, "--model", "nowhere.keras", *CROPS], "nowhere.keras"),
         (["verify", A, A, *MODEL, "--far", "1e-3"], "Known: none at all"),
-        (["embed", "people", "--output", "x.txt", *MODEL], "x.txt"),
-        (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
         (["enroll", "", "Ann", A, *MODEL], "path=''"),
         (["enroll", "x.db", "--folder", "people/p0", *MODEL], "people/p0: has no folders"),
         (["enroll", "x.db", "Ann", "model.keras", *MODEL], "cannot be decoded"),
         (["train", "nowhere", "--output", "x.keras"], "nowhere"),
         (["evaluate", "cut.keras", "--pairs", "pairs.bin"], "cut.keras: not a .keras file"),
-        (["train", "synthetic", "--output", "x.txt"], "x.txt"),
-        (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
         (["pack", A, "packed"], f"{A}: a file stands where a folder is expected"),
         (["pack", "people", f"{A}/train.rec"], f"{A}: a file stands where a folder is expected"),
     ],
@@ -146,10 +142,64 @@ def test_errors_are_one_line_without_a_traceback(run, words, message):
 
 
 def test_wrong_usage_is_exit_code_2(run):
-    for words in (["verify", A], ["nonsense"], ["verify", A, B, "--far", "0.1", "--threshold", "0.1"]):
+    verify = ["verify", A, B]
+    for words in (
+        ["verify", A],
+        ["nonsense"],
+        [*verify, "--far", "0.1", "--threshold", "0.1"],
+        [*verify, "--threshold", "2"],
+        [*verify, "--threshold", "nan"],
+        [*verify, "--far", "0"],
+        ["evaluate", "m.keras", "--pairs", "pairs.bin", "--bootstrap", "-1"],
+        ["demo", "--port", "99999999"],
+    ):
         with pytest.raises(SystemExit) as caught:
             run(*words)
-        assert caught.value.code == 2
+        assert caught.value.code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embed", "people", "--output", "x.txt", *MODEL], "x.txt"),
+        (["enroll", "x.db"], "NAME PHOTO"),
+        (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
+        (["train", "synthetic", "--output", "x.txt"], "x.txt"),
+        (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
+        (["plot", "margins", "x.gif"], "ending in .png"),
+        (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),
+        (["export", "m.keras", "m.onnx", "--precision", "int8"], "--precision int8 needs --calibration"),
+        (["export", "m.keras", "m.pb"], "Unknown ending '.pb'"),
+        (["convert", "m.pth", "--architecture", "sfnet", "--output", "m.h5"], "--output must end in .keras"),
+        (["evaluate", "m.keras", "--lfw", "people"], "--lfw needs --protocol as well"),
+        (["evaluate", "m.keras", "--list", "pairs.txt"], "--list needs --images as well"),
+        (["evaluate", "m.keras", "--ijb", "people"], "--ijb needs --features as well"),
+        (["evaluate", "m.keras", "--pairs", "a.bin", "--protocol", "p.txt"], "--protocol is for --lfw. Received: "),
+        (["evaluate", "m.keras", "--pairs", "a.bin", "--images", "people"], "--images is for --list, --cfp"),
+        (["evaluate", "m.keras", "--pairs", "a.bin", "--no-norm"], "--no-norm is for --ijb. Received: --no-norm with"),
+        (["evaluate", "m.keras", "--cfp", "people", "--layout", "pair"], "--layout is for --list"),
+        (["evaluate", "m.keras", "--ijb", ".", "--features", "f.h5", "--seed", "0"], "--seed is for --pairs, --lfw, "),
+    ],
+)
+def test_what_the_command_line_alone_shows_to_be_wrong_is_exit_code_2(run, words, message):
+    code, out, err = run(*words)
+    assert (code, out) == (USAGE, "")
+    assert message in err
+    assert err.startswith(f"keras-sphereface {words[0]}: ")
+    assert err.count("\n") == 1
+
+
+def test_outputs_of_evaluate_are_checked_before_the_work(run, folder):
+    """Before the model is looked for, which is not there."""
+    (folder / "taken").write_text("a file")
+    for words, message in {
+        ("--save", "people"): "Expected a file. Received: people, a folder",
+        ("--save", "taken/r.json"): "taken: a file stands where a folder is expected",
+        ("--plot", "taken"): "taken: a file stands where a folder is expected",
+    }.items():
+        code, out, err = run("evaluate", "nowhere.keras", "--pairs", "pairs.bin", *words)
+        assert (code, out) == (ERROR, "")
+        assert message in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -161,6 +161,17 @@ def test_pictures_are_there_and_small():
             assert path.stat().st_size < (150 if path.suffix == ".png" else 1000) * 1000, path
 
 
+def test_the_reference_of_data_shows_names_of_data():
+    text = (ROOT / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
+    for path in re.findall(r"^::: (\S+)$", text, re.MULTILINE):
+        parent, _, name = path.rpartition(".")
+        if hasattr(importlib.import_module(parent), name) and name in ksf.data.__all__:
+            continue
+        module = importlib.import_module(path)
+        own = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == path}
+        assert {name for name in own if not name.startswith("_")} <= set(ksf.data.__all__), path
+
+
 def test_site_builds_without_a_warning(tmp_path):
     for module in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
         pytest.importorskip(module, reason="needs the extra [docs]")

@@ -11,6 +11,7 @@ from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.export import onnx_file
 from keras_sphereface.layer_graph import inline
+from keras_sphereface.recognition import Recognizer
 
 SIZE = (32, 32, 3)
 pytest.importorskip("onnx", reason="needs the extra [export]")
@@ -252,7 +253,7 @@ def test_paths_are_checked(tmp_path, monkeypatch, path, format, message):
 def test_a_saved_model_may_have_a_dot_and_is_written_over(tmp_path, capsys):
     build_embedder(small("sfnet")).save(tmp_path / "m.keras")
     arguments = ["export", str(tmp_path / "m.keras"), str(tmp_path / "v1.0")]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "Unknown ending '.0'" in capsys.readouterr().err
     for _ in range(2):
         assert main([*arguments, "--format", "saved_model"]) == 0
@@ -435,21 +436,47 @@ def test_command_line(tmp_path, images, capsys):
     assert main([*arguments, "--calibration", str(tmp_path / "crops"), "--num-calibration", "4"]) == 0
     assert "smallest cosine" in capsys.readouterr().out
     assert json.loads((tmp_path / "m.onnx.json").read_text())["images"] == "calibration"
-    assert main(arguments) == 1
-    assert "calibration_images" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "--calibration" in capsys.readouterr().err
 
 
-def test_an_onnx_file_is_evaluated_like_its_keras_model(tmp_path, pairs, capsys):
+@pytest.mark.parametrize("file", ["m.onnx", pytest.param("m.tflite", marks=on_tensorflow)])
+def test_an_exported_file_is_evaluated_like_its_keras_model(tmp_path, pairs, capsys, file):
     model = build_embedder(small("sfnet"))
     model.save(tmp_path / "m.keras")
-    export.export(model, tmp_path / "m.onnx", "onnx")
+    export.export(model, tmp_path / file, "onnx" if file == "m.onnx" else "litert")
     data.write_bin(tmp_path / "pairs.bin", pairs)
     reports = []
-    for name in ("m.keras", "m.onnx"):
+    for name in ("m.keras", file):
         assert main(["evaluate", str(tmp_path / name), "--pairs", str(tmp_path / "pairs.bin"), "--json"]) == 0
         reports.append(json.loads(capsys.readouterr().out))
     assert reports[0]["auc"] == pytest.approx(reports[1]["auc"], abs=1e-4)
     assert reports[0]["num_pairs"] == reports[1]["num_pairs"] == 23
+
+
+@pytest.mark.parametrize("name", ["m.onnx", pytest.param("m.tflite", marks=on_tensorflow)])
+def test_an_exported_file_recognizes_like_its_keras_model(tmp_path, images, name):
+    model = build_embedder(small("sfnet"))
+    export.export(model, tmp_path / name, "onnx" if name == "m.onnx" else "litert")
+    photos = list(images[:5])
+    ours, theirs = (Recognizer(one, detector=None) for one in (tmp_path / name, model))
+    np.testing.assert_allclose(ours.embed(photos), theirs.embed(photos), atol=1e-4)
+    ours.enroll("Ann", photos[:2])
+    assert ours.identify(photos[0]).candidates[0].score == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ValueError, match=r"size=\(112, 112\)"):
+        Recognizer(tmp_path / name, detector=None, size=(112, 112))
+
+
+@on_tensorflow
+def test_a_litert_file_of_other_inputs_is_refused(tmp_path):
+    """A network of channels first, as PyTorch's converters write them."""
+    import tensorflow as tf
+
+    function = tf.function(lambda x: tf.reduce_sum(x, axis=(2, 3)), [tf.TensorSpec((None, 3, 8, 8))])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    (tmp_path / "m.tflite").write_bytes(converter.convert())
+    with pytest.raises(ValueError, match=r"m\.tflite: expected one float input.*\(None, 3, 8, 8\) of float32"):
+        Recognizer(tmp_path / "m.tflite", detector=None)
 
 
 @on_tensorflow

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from keras_sphereface.files import check_output, draft, sha256
+from keras_sphereface.files import atomic_writer, check_output, draft, sha256
 
 
 def test_draft_replaces_a_file_when_the_block_ends_well(tmp_path):
@@ -54,6 +54,24 @@ def test_output_that_cannot_be_written_is_known_before_the_work(tmp_path, monkey
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may write anywhere
     with pytest.raises(PermissionError, match="Nothing can be written"):
         check_output(tmp_path / "new.npz")
+
+
+@pytest.mark.parametrize("writer", [atomic_writer, draft])
+def test_errors_name_the_file_that_was_asked_for(tmp_path, writer, monkeypatch):
+    def write(path):
+        with writer(path) as unfinished:
+            if writer is draft:
+                unfinished.touch()
+
+    missing, full = tmp_path / "no folder" / "model.keras", tmp_path / "model.keras"
+    with pytest.raises(FileNotFoundError) as caught:
+        write(missing)
+    assert caught.value.filename == str(missing)
+    monkeypatch.setattr(os, "replace", lambda *paths: os.stat(tmp_path / "no folder" / ".temporary"))
+    with pytest.raises(FileNotFoundError) as caught:
+        write(full)
+    assert caught.value.filename == str(full)
+    assert os.listdir(tmp_path) == []
 
 
 def test_checksum(tmp_path):

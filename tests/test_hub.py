@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -665,6 +666,33 @@ def test_two_processes_at_once(server, published, expected, tmp_path):
     (snapshot,) = cache.glob("models--*/snapshots/*")
     model_folder.read_checksums(snapshot / "preset.json")
     assert not list(cache.rglob("*.incomplete"))
+
+
+def test_publishing_a_model_folder_keeps_its_card_and_thresholds(backbone, tmp_path):
+    from keras_sphereface.cli import main
+
+    known = model_card.Card(
+        name="Club",
+        data="toy",
+        license="mit",
+        limits="For toys.",
+        speed="Fast.",
+        metrics=[{"name": "accuracy", "dataset": "toys", "value": 91.2, "unit": "%", "command": "measure"}],
+        thresholds=[{"far": 0.01, "threshold": 0.25}],
+    )
+    first, second = tmp_path / "first", tmp_path / "second"
+    model_folder.write(backbone, first, known.description_fields())
+    assert main(["publish", str(first), REPO, "--dry-run", str(second)]) == 0
+    assert model_card.from_description(second / "preset.json") == known
+    text = (second / "README.md").read_text()
+    assert all(words in text for words in ("# Club", "license: mit", "For toys.", "| 0.01 | 0.25 |", "91.2 %", "Fast."))
+    (tmp_path / "card.json").write_text(json.dumps({"license": "cc0-1.0"}))
+    arguments = ["publish", str(second), REPO, "--card", str(tmp_path / "card.json"), "--dry-run", str(second)]
+    assert main(arguments) == 0
+    assert model_card.from_description(second / "preset.json") == dataclasses.replace(known, license="cc0-1.0")
+    model_folder.write(backbone, first, {"data": 5})
+    with pytest.raises(FileFormatError, match=r"preset\.json: data: expected a text. Received: 5"):
+        model_card.from_description(first / "preset.json")
 
 
 def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):

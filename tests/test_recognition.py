@@ -56,11 +56,32 @@ def test_threshold_comes_from_the_user_the_far_or_the_nearest_usual_one():
         ours.verify(RED, PINK, far=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "far", "words"),
+    [
+        (0.29, None, "threshold 0.2900, FAR above 1.0e-02, the highest measured"),
+        (0.3, 1e-2, "threshold 0.3000, FAR 1.0e-02"),
+        (0.4, 10**-2.5, "threshold 0.4000, FAR 3.2e-03"),  # a quarter of the way from 1e-2 to 1e-4
+        (0.7, 1e-4, "threshold 0.7000, FAR 1.0e-04"),
+        (0.71, None, "threshold 0.7100, FAR below 1.0e-04, the lowest measured"),
+    ],
+)
+def test_no_far_is_made_up_outside_the_measured_ones(threshold, far, words):
+    result = recognizer().verify(RED, PINK, threshold=threshold)
+    assert result.far == (None if far is None else pytest.approx(far))
+    assert words in str(result)
+    assert result.score_far is None  # 0.816: beyond the measured ones as well
+    assert Thresholds({1e-3: 0.5}).far_of(0.5) == pytest.approx(1e-3)
+    assert Thresholds({1e-3: 0.5}).far_of(0.4) is Thresholds().far_of(0.4) is None
+
+
 def test_without_a_threshold_there_is_no_decision():
     result = recognizer(thresholds=()).verify(RED, PINK)
     assert (result.match, result.threshold, result.far, result.rarity) == (None, None, None, "")
     assert "no threshold is known" in str(result)
-    assert recognizer(thresholds=(), threshold=0.5).verify(RED, PINK).match is True
+    unmeasured = recognizer(thresholds=(), threshold=0.5).verify(RED, PINK)
+    assert unmeasured.match is True
+    assert "threshold 0.5000, FAR unknown" in str(unmeasured)
 
 
 def test_thresholds_are_checked_and_read_from_a_report():
@@ -88,6 +109,19 @@ def test_embed_keeps_order_over_blocks_and_reports_bad_photos(tmp_path):
     assert "text.jpg: cannot be decoded" in failed[0][1]
     with pytest.raises(FileFormatError, match=r"text\.jpg"):
         ours.embed([RED, bad])
+
+
+def test_embed_has_rows_of_nan_where_all_photos_fail():
+    failed = []
+    rows = recognizer().embed([RED[:50], b"no picture"], on_error=lambda photo, error: failed.append(photo))
+    assert (rows.shape, rows.dtype, len(failed)) == ((2, 3), np.float32, 2)
+    assert np.isnan(rows).all()
+
+
+def test_a_photo_may_be_bytes_of_any_kind():
+    data = ksf.data.encode_png(RED)
+    for photo in (data, bytearray(data), memoryview(data)):
+        assert recognizer().enroll("Ann", photo).added == 1
 
 
 @pytest.mark.parametrize("index", INDEXES)
@@ -169,8 +203,26 @@ def test_other_files_are_no_galleries(tmp_path):
     for name in ("text.db", "other.db"):
         with pytest.raises(FileFormatError, match=rf"{name}: not a gallery"):
             Gallery(tmp_path / name)
-    with pytest.raises(OSError, match="cannot be opened"):
+    with pytest.raises(OSError, match=r"no folder does not exist\. Make it, or choose another for people\.db"):
         Gallery(tmp_path / "no folder" / "people.db")
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(OSError, match=r"folder\.db: cannot be opened"):
+        Gallery(tmp_path / "folder.db")
+
+
+def test_a_gallery_is_made_when_somebody_is_enrolled(tmp_path):
+    path = tmp_path / "people.db"
+    ours, other = recognizer(gallery=path), recognizer(gallery=path)
+    with pytest.raises(FileFormatError):
+        ours.enroll("Ann", b"no picture")
+    with pytest.raises(ValueError, match="is empty"):
+        ours.identify(RED)
+    assert ours.gallery.people() == {}
+    assert not path.exists()
+    ours.enroll("Ann", RED)
+    assert other.identify(RED, top=1).candidates[0].name == "Ann"  # the other sees the file that has come
+    with pytest.raises(ValueError, match="enrolled as 'Ann' already"):
+        other.enroll("Bob", RED)
 
 
 def test_several_threads_and_objects_share_one_gallery(tmp_path):
@@ -328,5 +380,5 @@ def test_an_onnx_file_of_one_image_at_a_time_is_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["images"], ["embeddings"])], "one", *ends)
     opsets = [onnx.helper.make_opsetid("", 17)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "m.onnx")
-    with pytest.raises(ValueError, match=r"m\.onnx: expected one float input .* of any n.* Received: \[1, 112,"):
+    with pytest.raises(ValueError, match=r"m\.onnx: expected one float input .* of any n.* Received: \(1, 112,"):
         Recognizer(tmp_path / "m.onnx", detector=None)

@@ -33,15 +33,19 @@ COMMANDS = {
 
 
 EPILOG = """exit codes:
-  0  done; the answer is yes (same person, person known, a face in every photo)
-  1  an error of the data or the model, told in one line; or no decision, for no threshold is known
-  2  wrong usage
-  3  the answer is no (different people, nobody of the gallery, a photo without a face)
+  0  done; the answer is yes (same person, person known; of detect: a face in every photo)
+  1  an error of the data or the model, told in one line; or no decision: no threshold is known, a photo has no face
+  2  wrong usage, as the command line alone shows it
+  3  the answer is no (different people, nobody of the gallery; of detect: a photo without a face)
 
 `keras-sphereface COMMAND --help` explains a command with examples. Photos are never uploaded and never kept.
 """
-DONE, ERROR, NO = 0, 1, 3
+DONE, ERROR, USAGE, NO = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells report SIGINT
+
+
+class UsageError(ValueError):
+    """Options that do not belong together, or whose values no file could make right."""
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -91,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         print(f"keras-sphereface {args.command}: {error_line(error)}", file=sys.stderr)
-        return ERROR
+        return USAGE if isinstance(error, UsageError) else ERROR
 
 
 def error_line(error: Exception) -> str:

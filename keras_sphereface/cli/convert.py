@@ -8,7 +8,7 @@ import argparse
 import os
 import pathlib
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import atomic_writer, check_output, draft
 
 MODEL_SUFFIX = ".keras"
@@ -70,9 +70,9 @@ def _check_paths(args):
     """Refuses impossible outputs before the work rather than after it."""
     for option, path, suffix in [("--output", args.output, MODEL_SUFFIX), ("--head", args.head, HEAD_SUFFIX)]:
         if path is not None and not path.endswith(suffix):
-            raise ValueError(f"{option} must end in {suffix}. Received: {path}")
+            raise UsageError(f"{option} must end in {suffix}. Received: {path}")
     if args.head and args.no_head:
-        raise ValueError(
+        raise UsageError(
             f"--no-head passes over what --head writes. Received: --no-head --head {args.head}: leave one away"
         )
     written = {"--output": args.output, "--head": args.head, "--report": args.report}

@@ -10,15 +10,24 @@ import argparse
 
 from keras_sphereface.cli import options
 
+LAST_PORT = 65535
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("--gallery", help="a gallery's file; made if absent (default: in memory, gone at the end)")
-    parser.add_argument("--port", type=options.positive, default=7860, help="default: %(default)s")
+    parser.add_argument("--port", type=_port, default=7860, help="default: %(default)s")
     parser.add_argument("--browser", action="store_true", help="open the browser")
     options.add_model(parser)
     options.add_faces(parser)
     options.add_decision(parser)
+
+
+def _port(text):
+    number = options.positive(text)
+    if number > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port, 1..{LAST_PORT}. Received: {text}")
+    return number
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,8 +9,10 @@ name and its numbers on each line. A photo without a face, or that cannot be rea
 """
 
 import argparse
+import pathlib
 
-from keras_sphereface.cli import error_line, options
+from keras_sphereface.cli import UsageError, error_line, options
+from keras_sphereface.files import check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +32,16 @@ def run(args: argparse.Namespace) -> None:
     """Embeds and writes."""
     import numpy as np
 
-    from keras_sphereface.recognition.embedding_files import check_path, write_embeddings
+    from keras_sphereface.recognition.embedding_files import SUFFIXES, write_embeddings
 
-    check_path(args.output)
+    if pathlib.Path(args.output).suffix not in SUFFIXES:
+        raise UsageError(f"Expected --output as a file name ending in {', '.join(SUFFIXES)}. Received: {args.output}")
+    check_output(args.output)
     photos, failed = options.list_photos(args.photos), {}
     recognizer = options.make_recognizer(args, batch_size=args.batch_size)
     remember = None if args.strict else lambda photo, error: failed.__setitem__(photo, error_line(error))
     embeddings = recognizer.embed(photos, on_error=remember)
-    usable = ~np.isnan(embeddings).any(axis=1) if embeddings.shape[1] else np.zeros(len(photos), bool)
+    usable = ~np.isnan(embeddings).any(axis=1)
     options.say_left_out(failed, photos, f"; {args.output} is not written")
     names = [photo for photo, good in zip(photos, usable) if good]
     write_embeddings(args.output, names, embeddings[usable])

@@ -9,7 +9,7 @@ it. The same picture is not added twice. Ask people before you enroll them.
 
 import argparse
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Enrolls and prints."""
     if bool(args.folder) == bool(args.name) or bool(args.name) != bool(args.photos):
-        raise ValueError("Expected NAME PHOTO... or --folder FOLDER. See keras-sphereface enroll --help")
+        raise UsageError("Expected NAME PHOTO... or --folder FOLDER. See keras-sphereface enroll --help")
     people = _people(args.folder) if args.folder else {args.name: args.photos}
     photos = {name: options.list_photos(paths) for name, paths in people.items()}
     recognizer = options.make_recognizer(args, gallery=args.gallery)

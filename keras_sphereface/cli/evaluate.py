@@ -11,23 +11,39 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 
 import argparse
 import json
+import pathlib
 import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
+from keras_sphereface.errors import require
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import REPLICATES
+from keras_sphereface.files import check_output
 
 if TYPE_CHECKING:
     from keras_sphereface.data.pairs import PairSet
     from keras_sphereface.evaluation.ijb import IJBReport
     from keras_sphereface.evaluation.report import VerificationReport
 
+SOURCES = ("pairs", "lfw", "list", "cfp", "ijb")
+NEEDED = {"lfw": "protocol", "list": "images", "ijb": "features"}
+OF_SOURCES = {
+    "protocol": ("lfw",),
+    "images": ("list", "cfp"),
+    "layout": ("list",),
+    "view": ("cfp",),
+    **dict.fromkeys(("subset", "features", "no_detector_score", "no_norm"), ("ijb",)),
+    **dict.fromkeys(("crop", "threshold", "bootstrap", "seed"), SOURCES[:-1]),
+}  # what a protocol has no use for is refused, not passed over
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
-    parser.add_argument("model", help="a .keras or exported .onnx file, a preset's name, hf://org/repo or a folder")
+    parser.add_argument(
+        "model", help="a .keras or exported .onnx or .tflite file, a preset's name, hf://org/repo or a folder"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pairs", metavar="FILE", help="a .bin pair file")
     source.add_argument("--lfw", metavar="FOLDER", help="LFW's images, name/name_0001.jpg; needs --protocol")
@@ -39,12 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout",
         choices=("pair", "label_first", "image"),
-        default="pair",
         help="--list has 'left right label' on a line, 'label left right' (AgeDB), or two lines 'image label' per pair "
-        "(default: %(default)s)",
+        "(default: pair)",
     )
-    parser.add_argument("--view", choices=("FF", "FP"), default="FP", help="of --cfp (default: %(default)s)")
-    parser.add_argument("--subset", choices=("ijbb", "ijbc"), default="ijbc", help="of --ijb (default: %(default)s)")
+    parser.add_argument("--view", choices=("FF", "FP"), help="of --cfp (default: FP)")
+    parser.add_argument("--subset", choices=("ijbb", "ijbc"), help="of --ijb (default: ijbc)")
     parser.add_argument("--features", metavar="FILE", help="HDF5 file for the features of --ijb; goes on where it was")
     parser.add_argument("--no-detector-score", action="store_true", help="do not weight IJB's images by detector score")
     parser.add_argument("--no-norm", action="store_true", help="ignore the norms of IJB's features")
@@ -54,11 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=options.positive, default=64, help="images per block (default: %(default)s)"
     )
-    parser.add_argument("--threshold", type=float, help="report the accuracy at this threshold instead of by folds")
     parser.add_argument(
-        "--bootstrap", type=int, default=REPLICATES, help="draws for the intervals, 0 for none (default: %(default)s)"
+        "--threshold", type=options.cosine, help="report the accuracy at this threshold instead of by folds"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--bootstrap", type=options.count, help=f"draws for the intervals, 0 for none (default: {REPLICATES})"
+    )
+    parser.add_argument("--seed", type=options.count, help="seed of the draws (default: 0)")
     parser.add_argument("--plot", metavar="FOLDER", help="draw ROC, DET, histograms and the hardest pairs into FOLDER")
     parser.add_argument("--save", metavar="FILE", help="save the report as JSON")
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of the table")
@@ -66,14 +83,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and prints; returns None."""
-    report = run_ijb(args) if args.ijb else run_pairs(args)
+    check(args)
+    is_ijb = args.ijb is not None
+    report = run_ijb(args) if is_ijb else run_pairs(args)
     print(json.dumps(report.to_dict(), indent=2) if args.json else report)
     if args.save:
         report.save(args.save)
     if args.plot:
-        paths = (report.verification if args.ijb else report).plot(args.plot)
+        paths = (report.verification if is_ijb else report).plot(args.plot)
         if not args.json:
             print("\n".join(f"drawn: {path}" for path in paths))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses what cannot work before the measuring, which may take hours.
+
+    Raises:
+        UsageError: If options do not belong together.
+        ValueError, OSError: If nothing can be written where the report or the pictures should be.
+    """
+    (source,) = (name for name in SOURCES if getattr(args, name) is not None)
+    needed = NEEDED.get(source)
+    if needed and getattr(args, needed) is None:
+        raise UsageError(f"--{source} needs --{needed} as well. Received: no --{needed}")
+    for name, sources in OF_SOURCES.items():
+        if source not in sources and getattr(args, name) is not None and getattr(args, name) is not False:
+            option, wanted = f"--{name.replace('_', '-')}", ", ".join(f"--{one}" for one in sources)
+            raise UsageError(f"{option} is for {wanted}. Received: {option} with --{source}; leave it out")
+    if source == "ijb" and args.flip == "concat":
+        raise UsageError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
+    if args.save:
+        pathlib.Path(args.save).absolute().parent.mkdir(parents=True, exist_ok=True)
+        check_output(args.save)
+    if args.plot:
+        require("matplotlib.figure", "plots")
+        pathlib.Path(args.plot).mkdir(parents=True, exist_ok=True)
+        check_output(pathlib.Path(args.plot, "roc.png"))
 
 
 def run_pairs(args: argparse.Namespace) -> "VerificationReport":
@@ -88,8 +133,8 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
         batch_size=args.batch_size,
         crop=args.crop,
         threshold=args.threshold,
-        bootstrap=args.bootstrap,
-        seed=args.seed,
+        bootstrap=REPLICATES if args.bootstrap is None else args.bootstrap,
+        seed=args.seed or 0,
     )
 
 
@@ -98,17 +143,12 @@ def run_ijb(args: argparse.Namespace) -> "IJBReport":
     from keras_sphereface.files import sha256
     from keras_sphereface.ijb_evaluator import evaluate_ijb
 
-    if args.flip == "concat":
-        raise ValueError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
-    for option in ("crop", "threshold"):
-        if getattr(args, option) is not None:
-            raise ValueError(f"--{option} is for pairs, IJB's protocol has none. Received: --{option} with --ijb")
-    features, model = _needed(args, "ijb", "features"), load_model(args.model, args.dtype)
+    model = load_model(args.model, args.dtype)
     return evaluate_ijb(
         model,
         args.ijb,
-        args.subset,
-        features,
+        args.subset or "ijbc",
+        args.features,
         flip=args.flip == "sum",
         batch_size=args.batch_size,
         detector_score=not args.no_detector_score,
@@ -122,13 +162,13 @@ def read_pairs(args: argparse.Namespace) -> "PairSet":
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.data.pair_lists import read_cfp, read_lfw, read_pair_list
 
-    if args.pairs:
+    if args.pairs is not None:
         return read_bin(args.pairs)
-    if args.lfw:
-        return read_lfw(args.lfw, _needed(args, "lfw", "protocol"))
-    if args.list:
-        return read_pair_list(_needed(args, "list", "images"), args.list, layout=args.layout)
-    return read_cfp(args.cfp, view=args.view, images=args.images)
+    if args.lfw is not None:
+        return read_lfw(args.lfw, args.protocol)
+    if args.list is not None:
+        return read_pair_list(args.images, args.list, layout=args.layout or "pair")
+    return read_cfp(args.cfp, view=args.view or "FP", images=args.images)
 
 
 def load_model(name: str, dtype: str | None = None) -> Callable[[Any], Any]:
@@ -140,10 +180,10 @@ def load_model(name: str, dtype: str | None = None) -> Callable[[Any], Any]:
 
 
 def _load(name):
-    if name.endswith(".onnx"):
-        from keras_sphereface.recognition.models import OnnxModel
+    if name.endswith((".onnx", ".tflite")):
+        from keras_sphereface.recognition.models import EXPORTED
 
-        return OnnxModel(name)
+        return EXPORTED[pathlib.Path(name).suffix](name)
     if name.endswith(".keras") and zipfile.is_zipfile(name):
         import keras
 
@@ -153,10 +193,3 @@ def _load(name):
     from keras_sphereface.hub import load_pretrained
 
     return load_pretrained(name)
-
-
-def _needed(args, option, other):
-    value = getattr(args, other)
-    if value is None:
-        raise ValueError(f"--{option} needs --{other} as well. Received: no --{other}")
-    return value

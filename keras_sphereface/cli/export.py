@@ -9,7 +9,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import check_output
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ def run(args: argparse.Namespace) -> None:
     format_of_suffix = {".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
     format = args.format or format_of_suffix.get(args.path.suffix)
     if format is None:
-        raise ValueError(
+        raise UsageError(
             f"Unknown ending {args.path.suffix!r} of {args.path}. Use .onnx, .tflite or a folder, or name it with --format"
         )
+    if args.precision == "int8" and not args.calibration:
+        raise UsageError("--precision int8 needs --calibration as well. Received: no --calibration")
     if args.path.absolute().parent.is_dir():  # else it is made
         check_output(_report_path(args.path))
     images = read_images(args.calibration, args.num_calibration) if args.calibration else None

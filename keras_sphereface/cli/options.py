@@ -18,10 +18,30 @@ if TYPE_CHECKING:
 
 def positive(text: str) -> int:
     """Type of an option: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1. Received: {text}")
-    return value
+    return count(text, least=1)
+
+
+def count(text: str, least: int = 0) -> int:
+    """Type of an option: a whole number of at least 0."""
+    if int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}. Received: {text}")
+    return int(text)
+
+
+def cosine(text: str) -> float:
+    """Type of an option: a threshold."""
+    return _between(text, -1 <= float(text) <= 1, "a cosine, -1..1")
+
+
+def rate(text: str) -> float:
+    """Type of an option: a share that is neither none nor all."""
+    return _between(text, 0 < float(text) < 1, "a rate between 0 and 1, e.g. 1e-3")
+
+
+def _between(text, is_inside, expected):
+    if not is_inside:
+        raise argparse.ArgumentTypeError(f"expected {expected}. Received: {text}")
+    return float(text)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +67,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the model and how it is run."""
     parser.add_argument(
         "--model",
-        help="a .keras or exported .onnx file, a preset's name, hf://organization/repository or a folder "
-        "(default: the model inside the package)",
+        help="a .keras or exported .onnx or .tflite file, a preset's name, hf://organization/repository or a "
+        "folder (default: the model inside the package)",
     )
     parser.add_argument(
         "--flip", choices=("none", "sum", "concat"), default="sum", help="fusion with the mirror image (default: sum)"
@@ -68,8 +88,8 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
 def add_decision(parser: argparse.ArgumentParser) -> None:
     """Adds where yes begins."""
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--far", type=float, help="false accept rate, e.g. 1e-3: takes the model's measured threshold")
-    group.add_argument("--threshold", type=float, help="cosine, -1..1, of your own")
+    group.add_argument("--far", type=rate, help="false accept rate, e.g. 1e-3: takes the model's measured threshold")
+    group.add_argument("--threshold", type=cosine, help="cosine, -1..1, of your own")
 
 
 def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":

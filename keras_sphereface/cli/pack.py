@@ -4,14 +4,14 @@
 
 writes train.rec, train.idx and property in InsightFace's layout, so that `packed` works as
 `python examples/train_ms1m.py --data_dir=packed`. JPEG files that have the right size already are stored byte for byte;
-others are resized and encoded.
+others are resized and encoded. A folder has one `property` for all its .rec files: one of other people needs its own.
 """
 
 import argparse
 import os
 import pathlib
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Packs the folder; prints what was written."""
     if not 1 <= args.image_size <= 4096 or not 1 <= args.jpeg_quality <= 100:
-        raise ValueError(
+        raise UsageError(
             "Expected --image-size of 1 to 4096 and --jpeg-quality of 1 to 100. "
             f"Received: {args.image_size} and {args.jpeg_quality}"
         )
@@ -92,11 +92,13 @@ class Packer:
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
         """Writes train.rec, .idx and property; returns the names of the files."""
-        from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
+        from keras_sphereface.data.recordio_writer import RecordIOWriter, check_property, write_property
 
+        check_property(path, len(self.faces.class_names), self.image_size)
         with RecordIOWriter(path) as writer:
             for data, label in self._images():
                 writer.add(data, label)
+            check_property(path, len(self.people), self.image_size)  # fewer, where all of a person's images are broken
         write_property(path.parent, len(self.people), self.image_size)
         return [os.fspath(path), f"{path.stem}.idx", "property"]
 

@@ -14,7 +14,7 @@ import argparse
 import pathlib
 from collections.abc import Iterable
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 120
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     suffix = args.output.suffix.lower()
     allowed = (*FORMATS, ".gif") if args.picture == "digits" else FORMATS
     if suffix not in allowed:
-        raise ValueError(f"Expected a file ending in {', '.join(allowed)}. Received: {args.output}")
+        raise UsageError(f"Expected a file ending in {', '.join(allowed)}. Received: {args.output}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     {"margins": draw_margins, "digits": draw_digits, "curves": draw_curves}[args.picture](args)
     print(f"drawn: {args.output}")

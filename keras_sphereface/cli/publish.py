@@ -3,6 +3,8 @@
 The card's facts come from a JSON file of the fields of keras_sphereface.model_card.Card (data, license, metrics, ...):
 
   keras-sphereface publish model.keras me/my-face-model --card card.json
+
+A preset, a model folder and a repository bring their card and their thresholds along; --card overrides single fields.
 """
 
 import argparse
@@ -15,9 +17,9 @@ from keras_sphereface.cli import options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `publish`."""
-    parser.add_argument("model", help="a .keras file, a model folder or a preset's name")
+    parser.add_argument("model", help="a .keras file, a model folder, a preset's name or hf://org/repo")
     parser.add_argument("repo_id", help="organization/repository; made if absent")
-    parser.add_argument("--card", type=pathlib.Path, help="JSON file with the card's fields")
+    parser.add_argument("--card", type=pathlib.Path, help="JSON file with fields of the card")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--revision", help="branch to commit to (default: main)")
     parser.add_argument("--message", help="commit message")
@@ -27,16 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs `publish`; the Hub token comes from the environment (HF_TOKEN) or the login."""
-    from keras_sphereface import hub, model_card, model_folder, presets
+    from keras_sphereface import hub, model_card, model_folder
 
     repo_id = hub.checked_repo_id(args.repo_id)
     if args.dry_run:
         _check_folder(args.dry_run)
     model = hub.load_pretrained(args.model)
-    if args.card:
-        card = _read_card(args.card)
-    else:
-        card = model_card.from_preset(presets.get(args.model)) if args.model in presets.names() else model_card.Card()
+    card = _card(args.model, args.card)
     if args.dry_run:
         description = model_folder.write(model, args.dry_run, card.description_fields())
         text = model_card.render(card, repo_id, description)
@@ -61,11 +60,18 @@ def _check_folder(folder):
         raise ValueError(f"--dry-run must be a new folder, or one with a model. Received: {folder}, with other files")
 
 
-def _read_card(path):
-    from keras_sphereface import model_card
+def _card(model, path):
+    """The card that the model has, with the fields of a JSON file instead of its own."""
+    from keras_sphereface import hub, model_card, presets
 
+    if model in presets.names():
+        card = model_card.from_preset(presets.get(model))
+    else:
+        card = model_card.from_description(hub.description_path(model))
+    if path is None:
+        return card
     try:
-        return model_card.Card(**json.loads(path.read_text(encoding="utf-8")))
+        return dataclasses.replace(card, **json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: not the fields of a model card ({error}). See keras_sphereface.model_card.Card"

@@ -13,7 +13,7 @@ authors' choices are flags of examples/train_ms1m.py.
 import argparse
 import pathlib
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import check_output, draft
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
 
     output = pathlib.Path(args.output)
     if output.suffix != ".keras":
-        raise ValueError(f"--output must be a file name ending in .keras. Received: {output}")
+        raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
     check_output(output)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
@@ -154,7 +154,7 @@ def _make_trainer(args, num_classes):
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
     if "margin" in given and args.head in WITHOUT_MARGIN:
-        raise ValueError(f"--margin: {args.head} has none. Received: --margin {args.margin}; leave it out")
+        raise UsageError(f"--margin: {args.head} has none. Received: --margin {args.margin}; leave it out")
     head = getattr(heads, args.head)(num_classes, **given)
     trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim, dtype=args.dtype), head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)

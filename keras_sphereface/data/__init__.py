@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface.data.images import encode_jpeg as encode_jpeg
     from keras_sphereface.data.images import encode_png as encode_png
     from keras_sphereface.data.images import read_image as read_image
+    from keras_sphereface.data.pair_lists import class_folds as class_folds
+    from keras_sphereface.data.pair_lists import lfw_identity as lfw_identity
     from keras_sphereface.data.pair_lists import read_cfp as read_cfp
     from keras_sphereface.data.pair_lists import read_lfw as read_lfw
     from keras_sphereface.data.pair_lists import read_pair_list as read_pair_list
@@ -48,7 +50,7 @@ __getattr__, __dir__, __all__ = attach(
         "ijb": ["IJBMeta", "read_ijb"],
         "ijb_images": ["IJBImages"],
         "images": ["as_image", "decode_image", "encode_jpeg", "encode_png", "read_image"],
-        "pair_lists": ["read_cfp", "read_lfw", "read_pair_list"],
+        "pair_lists": ["class_folds", "lfw_identity", "read_cfp", "read_lfw", "read_pair_list"],
         "pairs": ["PairSet"],
         "recordio": ["RecordIOReader", "write_recordio"],
         "recordio_writer": ["RecordIOWriter"],

@@ -131,7 +131,15 @@ def read_landmarks(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """
     expected = "an image name, ten coordinates and a detector score"
     names, numbers = _read_named(path, _LANDMARK_TOKENS, np.float32, expected)
-    return names, numbers[:, :10].reshape(-1, 5, 2), np.ascontiguousarray(numbers[:, 10])
+    landmarks, scores = numbers[:, :10].reshape(-1, 5, 2), np.ascontiguousarray(numbers[:, 10])
+    for is_bad, what in (
+        ((scores < 0) | (scores > 1), "a detector score of 0..1"),
+        ((landmarks == landmarks[:, :1]).all(axis=(1, 2)), "points that do not all coincide"),
+    ):
+        if (bad := np.flatnonzero(is_bad)).size:
+            line, found = line_of_row(path, bad[0]), " ".join(f"{value:g}" for value in numbers[bad[0]])
+            _raise_at(path, line, f"expected {what} for {names[bad[0]]}, found {found}. Correct the line")
+    return names, landmarks, scores
 
 
 def read_template_pairs(path: Path, known: np.ndarray, media_path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +154,8 @@ def read_template_pairs(path: Path, known: np.ndarray, media_path: Path) -> tupl
         `(left, right, mated)`: two `(p,)` int32 arrays and a `(p,)` bool array.
     """
     left, right, label = read_int_table(path, 3)
+    if not len(label):
+        raise FileFormatError(f"{path}: holds no pairs. Take the file from the original archive again")
     if (bad := np.flatnonzero(label > 1)).size:
         _raise_at(
             path, line_of_row(path, bad[0]), f"expected the label 0 or 1, found {label[bad[0]]}. Correct the line"

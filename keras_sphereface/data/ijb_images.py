@@ -9,6 +9,7 @@ import numpy as np
 from keras_sphereface.data.alignment import align
 from keras_sphereface.data.ijb import IJBMeta
 from keras_sphereface.data.images import read_image
+from keras_sphereface.errors import one_line
 from keras_sphereface.hints import Path, Size
 
 _THREADS = 4
@@ -50,7 +51,11 @@ class IJBImages:
 
     def _crop(self, row):
         path = os.path.join(self.folder, self.meta.image_names[row])
-        return align(read_image(path), self.meta.landmarks[row], self.image_size)
+        image = read_image(path)
+        try:
+            return align(image, self.meta.landmarks[row], self.image_size)
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot be aligned ({one_line(error)}). Correct its landmarks") from error
 
 
 def _files_below(folder):

@@ -10,13 +10,16 @@ from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path, Size
 
-Photo = Path | bytes | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
+Photo = Path | bytes | bytearray | memoryview | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
 
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
 MAX_PIXELS = 64 * 1024 * 1024
 
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+# Files whose 16-bit pixels Pillow may open in mode "I", of 32 bits, which elsewhere has no fixed range.
+_SIXTEEN_BITS = ("PNG", "PPM")
 
 # What Pillow raises on broken input, decompression bombs included.
 _DECODE_ERRORS = (
@@ -115,8 +118,8 @@ def as_image(source: Photo, name: str = "") -> np.ndarray:
     """Takes an image in whatever form it comes.
 
     Args:
-        source: Path or bytes of an image file; a Pillow image; or an array of 0..255, uint8 or float, uint16 with its full
-            range: `(h, w)`, `(h, w, 1)`, `(h, w, 3)` RGB or `(h, w, 4)` with alpha.
+        source: Path or bytes of an image file; a Pillow image, in mode "I" of 0..255; or an array of 0..255, uint8 or float,
+            uint16 with its full range: `(h, w)`, `(h, w, 1)`, `(h, w, 3)` RGB or `(h, w, 4)` with alpha.
         name: What the image is called in an error message. Defaults to `""`: its path, or its shape.
 
     Returns:
@@ -137,6 +140,8 @@ def as_image(source: Photo, name: str = "") -> np.ndarray:
     if isinstance(source, bytes | bytearray | memoryview):
         return decode_image(bytes(source), name)
     if isinstance(source, Image.Image):
+        if source.mode == "I" and source.format not in _SIXTEEN_BITS:
+            return _array_to_rgb(np.array(ImageOps.exif_transpose(source)), name or "image")
         return np.array(_to_rgb(ImageOps.exif_transpose(source)), dtype=np.uint8)
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source, name or "image")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keras_sphereface.data.images import read_image
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
@@ -149,11 +150,14 @@ def read_cfp(folder: Path, view: str = "FP", images: Path | None = None, name: s
     return table.pair_set(mated, folds, f"cfp_{view.lower()}" if name is None else name, f"cfp-{view.lower()}")
 
 
-def lfw_identity(image):
+def lfw_identity(image: str) -> str:
     """Returns the person in an LFW-style file name: `"a/Ann_Lee_0003.jpg"` gives `"Ann_Lee"`.
 
     Raises:
         ValueError: If the name is not `<person>_<four digits>.<ending>`.
+
+    Example:
+    >>> pairs = read_pair_list("lfw", "pairs.csv", separator=",", identity=lfw_identity)
     """
     match = _LFW_FILE.fullmatch(os.path.basename(image))
     if match is None:
@@ -161,7 +165,7 @@ def lfw_identity(image):
     return match.group(1)
 
 
-def class_folds(mated, num_folds=NUM_FOLDS):
+def class_folds(mated: ArrayLike, num_folds: int = NUM_FOLDS) -> np.ndarray:
     """Cuts the mated pairs and the nonmated pairs, each in their order, into folds; fold k has a k-th part of each.
 
     Args:
@@ -170,6 +174,10 @@ def class_folds(mated, num_folds=NUM_FOLDS):
 
     Returns:
         `(n,)` int64 fold numbers from 0.
+
+    Example:
+    >>> class_folds([True, True, False, False], num_folds=2)
+    array([0, 1, 0, 1])
     """
     mated = np.asarray(mated, dtype=bool)
     folds = np.zeros(len(mated), np.int64)

@@ -22,7 +22,7 @@ from keras_sphereface.data.recordio_format import (
     unpack_image,
 )
 from keras_sphereface.data.recordio_index import ascending_starts, load_index
-from keras_sphereface.data.recordio_writer import RecordIOWriter, write_property
+from keras_sphereface.data.recordio_writer import RecordIOWriter, check_property, write_property
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path, Size
 
@@ -218,7 +218,8 @@ def write_recordio(
         The path of the .rec file, as a `pathlib.Path`.
 
     Raises:
-        ValueError: If images and labels differ in number, or a label cannot be stored exactly.
+        ValueError: If images and labels differ in number, a label cannot be stored exactly, or another .rec in the folder
+            has another `property`.
 
     Example:
     >>> ksf.data.write_recordio("faces/train.rec", [face_a, face_b], [0, 1])
@@ -236,6 +237,8 @@ def write_recordio(
                 data = encode_jpeg(data, quality)
             elif image_size is None:
                 image_size = _size_of(bytes(data), writer.count)
+            if not writer.count:
+                check_property(path, num_classes, image_size)
             writer.add(bytes(data), label)
     write_property(path.parent, num_classes, image_size or (0, 0))
     return path

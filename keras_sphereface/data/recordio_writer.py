@@ -12,6 +12,8 @@ from keras_sphereface.data.recordio_index import write_index
 from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
+PROPERTY = "property"  # InsightFace's name; one file for all of a folder
+
 
 class RecordIOWriter:
     """Writes image records one by one; a context manager that leaves either complete .rec and .idx files or none.
@@ -105,6 +107,26 @@ class RecordIOWriter:
 
 def write_property(folder, num_classes, image_size):
     """Writes InsightFace's `property` file, "num_classes,height,width"."""
+    with atomic_writer(pathlib.Path(folder, PROPERTY)) as file:
+        file.write(_property(num_classes, image_size))
+
+
+def check_property(path, num_classes, image_size):
+    """Refuses a new .rec file whose `property` would be a wrong one for others in its folder: they share the file.
+
+    Raises:
+        ValueError: If another .rec lies beside `path`, and `write_property` would change what is said of it.
+    """
+    path, text = pathlib.Path(path), _property(num_classes, image_size)
+    others = sorted(other.name for other in path.parent.glob("*.rec") if other.name != path.name)
+    kept = path.with_name(PROPERTY)
+    if others and not (kept.is_file() and kept.read_bytes().strip() == text):
+        raise ValueError(
+            f"{path}: would change the folder's `{PROPERTY}`, by which {others[0]} is read as well, to {text.decode()}. "
+            "Choose another folder"
+        )
+
+
+def _property(num_classes, image_size):
     height, width = image_size
-    with atomic_writer(pathlib.Path(folder) / "property") as file:
-        file.write(f"{num_classes},{height},{width}".encode("ascii"))
+    return f"{num_classes},{height},{width}".encode("ascii")

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from keras_sphereface.arguments import whole_number
+
 # 8192 rows of 512 float32 are 16 MB: large enough for the product to run at full speed, small enough for any machine.
 BLOCK_ROWS = 8192
 
@@ -170,13 +172,14 @@ def top_k(
         scores are in the order of the gallery.
 
     Raises:
-        ValueError: If the widths differ, or an embedding is zero, NaN or infinite.
+        ValueError: If the widths differ, an embedding is zero, NaN or infinite, or k is not an integer of at least 1.
 
     Example:
     >>> scores, rows = top_k(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [0.6, 0.8]]), k=2)
     >>> rows
     array([[1, 0]])
     """
+    k = whole_number("k", k)
     probes, gallery = as_embeddings(probes=probes, gallery=gallery)
     top = TopScores(all_unit_rows(probes, "probes"), min(k, gallery.shape[0]))
     for numbers, rows in unit_blocks(gallery, "gallery", block_size=block_size, progress=progress):

@@ -10,6 +10,7 @@ from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import allowed_accepts, count_accepted
 from keras_sphereface.evaluation.mates import (
     check_labels,
+    check_one_kind,
     check_ranks,
     highest_scores,
     identity_codes,
@@ -99,7 +100,7 @@ def identification(
     Args:
         gallery_embeddings: `(n, d)` array, memory map or h5py dataset, streamed by blocks (one million rows of 512
             take some 100 MB). Fastest where the rows of an identity lie together. Need not be of unit length.
-        gallery_labels: `(n,)` identities (integers or strings).
+        gallery_labels: `(n,)` identities: integers or strings, those of the probes alike.
         probe_embeddings: `(m, d)` embeddings.
         probe_labels: `(m,)` identities.
         ranks: Ranks k to report. Defaults to `(1, 5, 10)`.
@@ -113,7 +114,8 @@ def identification(
         `Identification`.
 
     Raises:
-        ValueError: If an array is empty, shapes do not fit, or an embedding is zero, NaN or infinite.
+        ValueError: If an array is empty, shapes do not fit, an embedding is zero, NaN or infinite, or the labels of one
+            side are numbers and those of the other texts.
 
     Example:
     >>> result = identification(np.eye(2), ["Ann", "Bob"], np.array([[1.0, 0.1]]), ["Ann"], ranks=(1,))
@@ -128,6 +130,7 @@ def identification(
     )
     gallery_labels = check_labels(gallery_labels, gallery_embeddings, "gallery_labels")
     probe_labels = check_labels(probe_labels, probe_embeddings, "probe_labels")
+    check_one_kind(gallery_labels, probe_labels)
     order, codes, probe_codes = identity_codes(gallery_labels, probe_labels)
     mated = probe_codes >= 0
     probes = blocks.all_unit_rows(probe_embeddings, "probe_embeddings")

@@ -50,6 +50,11 @@ class IJBReport(Result):
     num_templates: int
     signature: str
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader has to know about the 1:1 numbers."""
+        return [] if self.verification is None else [f"1:1: {note}" for note in self.verification.notes]
+
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         rows = [("images", str(self.num_images)), ("templates", str(self.num_templates))]

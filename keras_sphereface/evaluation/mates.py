@@ -15,6 +15,18 @@ def check_labels(labels, embeddings, name):
     return labels
 
 
+def check_one_kind(gallery_labels, probe_labels):
+    """Refuses identities of which none can be equal: numbers on one side, texts on the other."""
+    kinds = {
+        "numbers" if labels.dtype.kind in "biuf" else labels.dtype.kind for labels in (gallery_labels, probe_labels)
+    }
+    if len(kinds) > 1 and "O" not in kinds:  # objects may hold either
+        raise ValueError(
+            "Expected gallery and probe labels of one kind, numbers or texts: others are never equal. Received: "
+            f"gallery_labels of dtype {gallery_labels.dtype}, probe_labels of dtype {probe_labels.dtype}. Convert one"
+        )
+
+
 def check_ranks(ranks):
     """Returns distinct ranks as ascending integers from 1 on."""
     ranks = tuple(ranks)

@@ -8,10 +8,12 @@ from keras_sphereface.hints import Path
 
 
 class Result:
-    """Base of dataclasses of measured numbers that have a `name`, a `signature` and `rows()`.
+    """Base of dataclasses of measured numbers that have a `name`, a `signature`, `rows()` and perhaps `notes`.
 
     `str(result)` is a table, `result["rank_rates"]` is `result.rank_rates`, `to_dict` and `save` give plain values.
     """
+
+    notes = ()  # what a reader has to know about the numbers
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
@@ -21,7 +23,8 @@ class Result:
         return getattr(self, name)
 
     def __str__(self):
-        return "\n".join([self.name, table(self.rows()), self.signature])
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([self.name, table(self.rows()), *notes, self.signature])
 
     def to_dict(self) -> dict:
         """Returns everything as plain values for JSON; a rate or a count that is a key becomes a text like `"0.001"`."""

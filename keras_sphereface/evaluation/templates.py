@@ -32,7 +32,15 @@ def image_weights(template_ids, media_ids, detector_scores=None):
     sizes = np.diff(np.append(starts, len(order)))
     weights = np.empty(len(order))
     weights[order] = np.repeat(1.0 / sizes, sizes)
-    return weights if detector_scores is None else weights * np.asarray(detector_scores, np.float64)
+    return weights if detector_scores is None else weights * _checked_scores(detector_scores)
+
+
+def _checked_scores(scores):
+    scores = np.asarray(scores, np.float64)
+    bad = np.flatnonzero(~((scores >= 0) & (scores <= 1)))  # NaN too
+    if len(bad):
+        raise ValueError(f"Expected detector scores of 0..1. Received: detector_scores[{bad[0]}]={scores[bad[0]]:g}")
+    return scores
 
 
 def template_embeddings(
@@ -60,7 +68,7 @@ def template_embeddings(
             memory map or an h5py dataset, streamed by blocks.
         template_ids: `(n,)` integers, the template of each image; fastest where a template's images lie together.
         media_ids: `(n,)` integers, the medium of each image.
-        detector_scores: `(n,)` weights of the images. Defaults to `None`: all 1.
+        detector_scores: `(n,)` weights of the images, 0..1. Defaults to `None`: all 1.
         norm_weighting: Whether the norm of a feature counts. Defaults to `True`.
         flipped_features: `(n, d)` features of the mirror images. Defaults to `None`.
         block_size: Images in memory at a time (a template is never split). Results do not depend on it. Defaults to
@@ -71,7 +79,8 @@ def template_embeddings(
         `(templates, ids)`: `(t, d)` float32 of unit length, and their `(t,)` ids in ascending order.
 
     Raises:
-        ValueError: If lengths differ, a feature is NaN or infinite, or a template adds up to zero.
+        ValueError: If lengths differ, a feature is NaN or infinite, a detector score is not of 0..1, or a template adds up
+            to zero.
 
     Example:
     >>> template_embeddings(np.array([[3.0, 0.0], [0.0, 4.0]]), [7, 7], [1, 2])[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
 from keras_sphereface.evaluation.counts import accept_counts, check_mated, check_scores, operating_point
@@ -212,8 +213,8 @@ def _check_identities(identities, mated):
 def _check_choices(threshold, bootstrap, seed):
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
-    if bootstrap < 0 or seed < 0:
-        raise ValueError(f"Expected bootstrap and seed from 0 on. Received: bootstrap={bootstrap}, seed={seed}")
+    whole_number("bootstrap", bootstrap, least=0)
+    whole_number("seed", seed, least=0)
 
 
 def _check_fars(fars):

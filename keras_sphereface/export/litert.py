@@ -5,12 +5,12 @@ import os
 import pathlib
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sphereface.devices import cpu_cores
-from keras_sphereface.errors import one_line
+from keras_sphereface.errors import MissingDependencyError, one_line
 from keras_sphereface.export import constants
 from keras_sphereface.hints import Path
 
@@ -58,18 +58,28 @@ def _quantized(converter, images):
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads a `.tflite` file; returns a function from float32 images to embeddings.
+    """Loads a `.tflite` file; returns a function from float32 images to embeddings. Errors as `open_interpreter`."""
+    return runner(open_interpreter(path))
+
+
+def open_interpreter(path: Path) -> Any:
+    """Opens a `.tflite` file in LiteRT on the CPU; returns its `Interpreter`.
 
     Raises:
+        MissingDependencyError: If neither `ai-edge-litert` nor TensorFlow is installed.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is broken.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path}")
     try:
-        interpreter = _interpreter(path)
+        return _interpreter(path)
     except ValueError as error:
         raise ValueError(f"{path}: LiteRT cannot load it ({one_line(error)}). Export the model again") from error
+
+
+def runner(interpreter: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from float32 images, of any number, to embeddings that an `Interpreter` has; for one thread at a time."""
     entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
 
     def run(images):
@@ -87,8 +97,13 @@ def _interpreter(path):
     try:
         from ai_edge_litert import interpreter as runtime
     except ImportError:
-        import tensorflow as tf
-
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise MissingDependencyError(
+                "LiteRT files are run by ai-edge-litert or by TensorFlow; neither could be imported. Install one: "
+                "python -m pip install ai-edge-litert"
+            ) from error
         runtime = tf.lite
     resolvers = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
     with warnings.catch_warnings():

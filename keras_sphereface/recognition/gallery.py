@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.evaluation.embeddings import check_embeddings
+from keras_sphereface.files import check_output
 from keras_sphereface.hints import Path
 
 APPLICATION_ID = 0x4B534647  # "KSFG", in the file's header
@@ -41,12 +42,12 @@ class Gallery:
     """Names, embeddings and checksums of crops. Several threads may use one object, several programs one file.
 
     Args:
-        path: The file; made if absent. Defaults to `None`: in memory only.
+        path: The file; made if absent, when the first face is added. Defaults to `None`: in memory only.
 
     Raises:
         ValueError: If the path is empty.
         FileFormatError: If the file is something else.
-        OSError: If it cannot be opened.
+        OSError: If it cannot be opened, or could not be made.
 
     Example:
     >>> with Gallery() as gallery:
@@ -60,16 +61,33 @@ class Gallery:
         self.path = ":memory:" if path is None else os.fspath(path)
         if not self.path:  # for SQLite a file that is gone at the end
             raise ValueError("Expected the path of a gallery's file, or None for one in memory. Received: path=''")
-        self._lock = threading.RLock()
+        self._lock, self._is_absent = threading.RLock(), False
+        is_absent = path is not None and not os.path.exists(path)
+        if is_absent:
+            check_output(path)
+        self._open(":memory:" if is_absent else self.path)
+        self._is_absent = is_absent
+
+    def _open(self, path):
         try:
-            self._connection = sqlite3.connect(self.path, WAIT, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, WAIT, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise OSError(f"{self.path}: cannot be opened as a gallery ({error}). Check the folder") from error
         try:
             self._prepare()
         except BaseException:
-            self.close()
+            self._connection.close()
             raise
+
+    def _open_file(self):
+        """Leaves the empty gallery in memory that stands for an absent file, so that nobody finds an empty one."""
+        stand_in, self._is_absent = self._connection, False
+        try:
+            self._open(self.path)
+        except BaseException:
+            self._connection, self._is_absent = stand_in, True
+            raise
+        stand_in.close()
 
     def _prepare(self):
         self._connection.execute("PRAGMA secure_delete = ON")  # what was removed is overwritten in the file
@@ -96,6 +114,8 @@ class Gallery:
             kind: `"DEFERRED"` to read; `"IMMEDIATE"` to write: nobody else writes between its reading and its writing.
         """
         with self._lock:
+            if self._is_absent and (kind == "IMMEDIATE" or os.path.exists(self.path)):
+                self._open_file()
             try:
                 self._connection.execute(f"BEGIN {kind}")
                 try:
@@ -229,6 +249,7 @@ class Gallery:
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
+            self._is_absent = False
             self._connection.close()
 
     def __enter__(self):

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface import hub, hub_files, model_folder, presets
+from keras_sphereface import hub, presets
 from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
+from keras_sphereface.export import litert
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
@@ -48,15 +49,10 @@ class OnnxModel:
 
     def __init__(self, path: Path):
         self._session = open_session(path)
-        (inputs, *others), outputs = self._session.get_inputs(), self._session.get_outputs()
-        fits = len(inputs.shape) == 4 and not isinstance(inputs.shape[0], int) and inputs.shape[3] == 3
-        if others or not fits or inputs.type != "tensor(float)":
-            raise ValueError(
-                f"{path}: expected one float input (n, height, width, 3), RGB 0..255, of any n, as keras-sphereface export "
-                f"writes it. Received: {inputs.shape} of {inputs.type}. Give a function with your own preprocessing instead"
-            )
-        self._names = inputs.name, outputs[0].name
-        self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs.shape)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._names = inputs[0].name, outputs[0].name
+        self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
+        _check_input(path, self.input_shape, inputs[0].type, len(inputs) == 1 and inputs[0].type == "tensor(float)")
 
     def __call__(self, images: ArrayLike) -> np.ndarray:
         """Embeds `(n, height, width, 3)` images."""
@@ -64,13 +60,48 @@ class OnnxModel:
         return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
 
 
+class LiteRTModel:
+    """A model that `keras-sphereface export` wrote as LiteRT, run by LiteRT or TensorFlow; for one thread at a time.
+
+    Args:
+        path: The file.
+
+    Raises:
+        MissingDependencyError: If neither `ai-edge-litert` nor TensorFlow is installed.
+        ValueError: If the file is broken, or has other inputs than `(n, height, width, 3)`.
+    """
+
+    def __init__(self, path: Path):
+        interpreter = litert.open_interpreter(path)
+        inputs = interpreter.get_input_details()
+        dtype = np.dtype(inputs[0]["dtype"])
+        self.input_shape = tuple(None if side < 0 else side for side in inputs[0]["shape_signature"].tolist())
+        _check_input(path, self.input_shape, dtype, len(inputs) == 1 and dtype == np.float32)
+        self._run = litert.runner(interpreter)
+
+    def __call__(self, images: ArrayLike) -> np.ndarray:
+        """Embeds `(n, height, width, 3)` images."""
+        return self._run(np.asarray(images, np.float32))
+
+
+def _check_input(path, shape, dtype, is_one_float):
+    if not is_one_float or len(shape) != 4 or shape[0] is not None or shape[3] != 3:
+        raise ValueError(
+            f"{path}: expected one float input (n, height, width, 3), RGB 0..255, of any n, as keras-sphereface export "
+            f"writes it. Received: {shape} of {dtype}. Give a function with your own preprocessing instead"
+        )
+
+
+EXPORTED = {".onnx": OnnxModel, ".tflite": LiteRTModel}  # by the endings of their files
+
+
 def open_model(model: Any = None, size: Size | None = None, thresholds: Any = None, dtype: Any = None) -> FaceModel:
     """Makes a `FaceModel` of whatever stands for a model.
 
     Args:
-        model: What `load_pretrained` takes (`None`: the embedded default), the path of an ONNX file that `keras-sphereface
-            export` wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)` images, or an object
-            with such a `predict`. Defaults to `None`.
+        model: What `load_pretrained` takes (`None`: the embedded default), the path of an ONNX or LiteRT file that
+            `keras-sphereface export` wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)`
+            images, or an object with such a `predict`. Defaults to `None`.
         size: `(height, width)` of the crops. Defaults to `None`: what the model says, else `(112, 112)`.
         thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card.
         dtype: Dtype policy that a Keras model computes in, as in `load_pretrained`. Defaults to `None`: its own.
@@ -107,21 +138,19 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
 
 def _load(name):
     """Returns a model by its name, and the thresholds that its preset or card states."""
-    if name is not None and os.fspath(name).endswith(".onnx"):
-        return OnnxModel(name), Thresholds()
+    suffix = None if name is None else pathlib.Path(name).suffix
+    if suffix in EXPORTED:
+        return EXPORTED[suffix](name), Thresholds()
     model = hub.load_pretrained(name)
     if name is None:
         return model, Thresholds(presets.default().thresholds)
     if name in presets.names():
         return model, Thresholds(presets.get(name).thresholds)
-    if os.fspath(name).startswith(hub.HUB_SCHEME):
-        return model, _described(hub_files.download(name[len(hub.HUB_SCHEME) :]))  # from the cache: it was just loaded
-    return model, _described(name)
+    return model, _described(hub.description_path(name))
 
 
-def _described(folder):
-    """The thresholds of a model folder, none where it states none."""
-    path = pathlib.Path(folder, model_folder.PRESET)
+def _described(path):
+    """The thresholds of a model's `preset.json`, none where it states none."""
     if not path.is_file():
         return Thresholds()
     entries = json.loads(path.read_text(encoding="utf-8")).get("thresholds") or ()

@@ -25,6 +25,8 @@ _PROBE_WAVELENGTHS = (16, 24, 40)
 _PROBE_COLOURS = ((200, 110, 70), (70, 200, 110), (110, 70, 200), (150, 130, 60))
 _PROBE_CONTRAST = 55
 
+_ONE_PHOTO = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)  # and arrays of fewer than four dimensions
+
 
 class PhotoEmbedder:
     """Gives the embedding of the face in a photo. May be used from several threads.
@@ -66,8 +68,9 @@ class PhotoEmbedder:
                 found = iter(self.embed_crops(np.stack(usable)) if usable else ())
                 rows += [None if crop is None else next(found) for crop in crops]
                 bar.update(len(block))
-        width = next((len(row) for row in rows if row is not None), 0)
-        return np.stack([np.full(width, np.nan, np.float32) if row is None else row for row in rows])
+        known = next((row for row in rows if row is not None), None)
+        absent = np.full_like(self.fingerprint()[0] if known is None else known, np.nan)  # no photo told the length
+        return np.stack([absent if row is None else row for row in rows])
 
     def _crop_or_none(self, photo, number, on_error):
         try:
@@ -106,7 +109,7 @@ def as_list(photos: Photo | Sequence[Photo]) -> list:
     Raises:
         ValueError: If there is none.
     """
-    is_one = isinstance(photos, str | os.PathLike | bytes | Image.Image) or getattr(photos, "ndim", 4) < 4
+    is_one = isinstance(photos, _ONE_PHOTO) or getattr(photos, "ndim", 4) < 4
     photos = [photos] if is_one else list(photos)
     if not photos:
         raise ValueError("Expected at least one photo. Received: an empty list")

@@ -30,9 +30,9 @@ class Recognizer:
     several threads.
 
     Args:
-        model: A name or path for `load_pretrained`, an ONNX file of `keras-sphereface export`, a `keras.Model`, a callable
-            from uint8 `(n, h, w, 3)` crops to `(n, d)` embeddings, or an object with such a `predict`. Defaults to `None`,
-            the embedded model.
+        model: A name or path for `load_pretrained`, an ONNX or LiteRT file of `keras-sphereface export`, a `keras.Model`, a
+            callable from uint8 `(n, h, w, 3)` crops to `(n, d)` embeddings, or an object with such a `predict`. Defaults to
+            `None`, the embedded model.
         detector: `"mtcnn"` (extra `[faces]`), an object with `detect(image)`, or `None`: photos are aligned crops of the
             model's size. Defaults to `"mtcnn"`.
         which: Which face of a photo with several: `"largest"` or `"central"`. Defaults to `"largest"`.
@@ -41,7 +41,8 @@ class Recognizer:
             that was measured.
         thresholds: Measured thresholds as in `Thresholds`, e.g. a report of `keras_sphereface.evaluate`. Defaults to `None`:
             those of the preset or of the model's card.
-        gallery: Path of the gallery's file (made if absent), a `Gallery`, or `None`, one in memory. Defaults to `None`.
+        gallery: Path of the gallery's file (made when somebody is enrolled), a `Gallery`, or `None`, one in memory.
+            Defaults to `None`.
         index: `"exact"`, or `"usearch"` (extra `[search]`), approximate, for millions. Defaults to `"exact"`.
         flip: Fusion with the mirror image, as in `evaluate`; thresholds belong to one. Defaults to `"sum"`.
         batch_size: Pictures per block. Defaults to `32`.
@@ -115,7 +116,8 @@ class Recognizer:
         threshold, far = self._decision(threshold, far)
         match = None if threshold is None else score >= threshold
         known = self.thresholds
-        return Verification(score, match, threshold, far, known.far_of(score), known.in_words(score))
+        words = known.in_words(score), known.far_in_words(threshold, far)
+        return Verification(score, match, threshold, far, known.far_of(score), *words)
 
     def embed(
         self, photos: Photo | Sequence[Photo], on_error: Callable[[Photo, Exception], None] | None = None

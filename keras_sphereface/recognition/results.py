@@ -18,9 +18,10 @@ class Verification(_Result):
         match: `True` where the score reaches the threshold, `False` where it does not, `None` without a threshold.
         threshold: Cosine from which on two photos count as the same person, or `None`: none is known.
         far: False accept rate that the threshold stands for, measured on the data that the model's card names: the share of
-            pairs of strangers that reach it. `None` where nobody measured it.
+            pairs of strangers that reach it. `None` where nobody measured it: no FAR at all, or none so high or so low.
         score_far: The FAR that the score itself would have as a threshold, or `None`.
         rarity: The same in words, or `""`.
+        far_words: `far` in words: where it is `None`, whether it is above or below the measured ones.
     """
 
     score: float
@@ -29,12 +30,13 @@ class Verification(_Result):
     far: float | None
     score_far: float | None = None
     rarity: str = ""
+    far_words: str = "unknown"
 
     def __str__(self):
         words = {True: "same person", False: "different people", None: "no decision"}[self.match]
-        limit = "no threshold is known for this model" if self.threshold is None else f"threshold {self.threshold:.4f}"
+        limit = "no threshold is known for this model"
         if self.threshold is not None:
-            limit += " of unknown FAR" if self.far is None else f", FAR {self.far:.1e}"
+            limit = f"threshold {self.threshold:.4f}, FAR {self.far_words}"
         return f"{words}: score {self.score:.4f} ({limit})" + (f"; {self.rarity}" if self.rarity else "")
 
 

@@ -68,7 +68,7 @@ class Thresholds:
             far: A measured FAR. Defaults to `None`: 1e-3, or the nearest that was measured.
 
         Returns:
-            `(threshold, far)`; both `None` where nothing is known.
+            `(threshold, far)`; both `None` where nothing is known, the FAR alone for a cosine outside the measured ones.
 
         Raises:
             ValueError: If both are given, the threshold is no cosine, or none is known at the FAR.
@@ -89,26 +89,38 @@ class Thresholds:
         return min(self.fars, key=lambda known: abs(math.log(known / far)), default=None)
 
     def far_of(self, score: float) -> float | None:
-        """The FAR that a score would have as a threshold: log-linear between measured ones, held constant outside.
+        """The FAR that a score would have as a threshold: log-linear between measured ones.
 
         Args:
             score: A cosine.
 
         Returns:
-            The FAR, between the largest and the smallest measured; `None` where fewer than two are known.
+            The FAR, from the smallest to the largest measured; `None` outside, where nobody knows it.
         """
-        if len(self.fars) < 2:
+        if not self.fars or not self.cosines[0] <= score <= self.cosines[-1]:
             return None
         return float(np.exp(np.interp(score, self.cosines, np.log(self.fars))))
 
+    def far_in_words(self, threshold: float | None, far: float | None) -> str:
+        """What `decide` returned, for people to read: the FAR, or whether it is above or below the measured ones."""
+        if far is not None:
+            return f"{far:.1e}"
+        if threshold is None or not self.fars:
+            return "unknown"
+        if threshold < self.cosines[0]:
+            return f"above {self.fars[0]:.1e}, the highest measured"
+        return f"below {self.fars[-1]:.1e}, the lowest measured"
+
     def in_words(self, score: float) -> str:
         """How rare a score is among strangers, for people to read; `""` where nothing is known."""
-        far = self.far_of(score)
-        if far is None:
+        if not self.fars:
             return ""
         if score < self.cosines[0]:
-            return f"more than 1 in {1 / far:,.0f} pairs of strangers look this alike"
-        relation = "fewer than" if score > self.cosines[-1] else "about"
+            relation, far = "more than", self.fars[0]
+        elif score > self.cosines[-1]:
+            relation, far = "fewer than", self.fars[-1]
+        else:
+            relation, far = "about", self.far_of(score)
         return f"{relation} 1 in {1 / far:,.0f} pairs of strangers look this alike"
 
 

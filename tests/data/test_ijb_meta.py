@@ -79,6 +79,13 @@ def test_parts_can_be_left_out(folder):
         ("ijbc_face_tid_mid.txt", "", "holds no lines"),
         ("ijbc_name_5pts_score.txt", f"1.jpg {POINTS} 0.5\n2.jpg {POINTS} nan\n", r"5pts_score.txt, line 2"),
         ("ijbc_name_5pts_score.txt", f"1.jpg {POINTS}\n", r"5pts_score.txt, line 1: expected an image name, ten"),
+        ("ijbc_name_5pts_score.txt", f"\n1.jpg {POINTS} 1.5\n", r"line 2: expected a detector score of 0..1 for 1.jpg"),
+        ("ijbc_name_5pts_score.txt", f"1.jpg {POINTS} -1\n", r"line 1: expected a detector score of 0..1 for 1.jpg"),
+        (
+            "ijbc_name_5pts_score.txt",
+            f"1.jpg {'5 7 ' * 5} 1\n",
+            r"line 1: expected points .* coincide for 1.jpg, found 5 7",
+        ),
         ("ijbc_name_5pts_score.txt", f"1.jpg {POINTS} 1\n" * 5, r"line 2: expected image '2.jpg'"),
         (
             "ijbc_template_pair_label.txt",
@@ -88,6 +95,7 @@ def test_parts_can_be_left_out(folder):
         ("ijbc_template_pair_label.txt", "1 5 1\n1 five 0\n", r"label.txt, line 2: .*'1 five 0'"),
         ("ijbc_template_pair_label.txt", "1 5 1\n1 2\n", r"label.txt, line 2"),
         ("ijbc_template_pair_label.txt", "1 5 2\n", r"label.txt, line 1: expected the label 0 or 1, found 2"),
+        ("ijbc_template_pair_label.txt", "", r"label.txt: holds no pairs"),
         ("ijbc_template_pair_label.txt", "1 -5 1\n", r"label.txt, line 1"),
         ("ijbc_1N_probe_mixed.csv", "TEMPLATE_ID,SUBJECT_ID\n5,x\n", r"mixed.csv, line 2"),
         (
@@ -144,6 +152,9 @@ def test_images_come_aligned_in_order_and_from_any_start(folder, rng):
     np.testing.assert_array_equal(np.concatenate(list(source.batches(2, start=3))), images[3:])
     narrow = next(IJBImages(meta, crops, (112, 96)).batches(5))
     np.testing.assert_array_equal(narrow, images[:, :, 8:104])
+    meta.landmarks[1] = 7
+    with pytest.raises(ValueError, match=r"2\.jpg: cannot be aligned .*coincide.*Correct its landmarks"):
+        next(IJBImages(meta, folder).batches(5))
     (crops / "4.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 5 images of ijbc are not in .*'4.jpg'"):
         IJBImages(meta, folder)

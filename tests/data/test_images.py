@@ -57,6 +57,16 @@ def test_16_bit_grey_keeps_the_high_byte():
     np.testing.assert_array_equal(images.decode_image(save(deep, "PNG"))[..., 0], [[0, 0x80], [0xFF, 0x12]])
 
 
+def test_a_pillow_image_of_32_bits_is_taken_as_its_array_is():
+    values = np.array([[0, 77], [200, 255]], np.uint8)
+    found = images.as_image(Image.fromarray(values).convert("I"))
+    np.testing.assert_array_equal(found, np.repeat(values[..., None], 3, axis=-1))
+    deep = Image.fromarray(np.array([[0, 0x8000]], np.uint16))
+    assert images.as_image(Image.open(io.BytesIO(save(deep, "PPM"))))[0, 1, 0] == 0x80  # 16 bits, as its file says
+    with pytest.raises(ValueError, match=r"expected values of 0\.\.255\. Received: 0\.\.32768"):
+        images.as_image(deep.convert("I"))
+
+
 def test_exif_orientation_turns_the_image():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held so that the row runs down: turn by 90 degrees clockwise

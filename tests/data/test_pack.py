@@ -94,8 +94,26 @@ def test_a_turned_jpeg_is_packed_upright(tmp_path):
     assert faces.decode_image(data)[:16].max() < 30
 
 
+def test_a_second_file_does_not_change_the_property_of_the_first(folder, tmp_path, capsys):
+    out, size = tmp_path / "out", ["--image-size", "32"]
+    assert main(["pack", str(folder), str(out / "a.rec"), *size]) == 0
+    assert main(["pack", str(folder), str(out / "b.rec"), *size, "--min-images", "2"]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "b.rec: would change the folder's `property`, by which a.rec is read as well, to 2,32,32" in error
+    with pytest.raises(ValueError, match=r"c\.rec: would change"):
+        faces.write_recordio(out / "c.rec", [np.zeros((32, 32, 3), np.uint8)], [0])
+    assert sorted(path.name for path in out.iterdir()) == ["a.idx", "a.rec", "property"]
+    assert faces.from_recordio(out / "a.rec").num_classes == 3
+    assert main(["pack", str(folder), str(out / "b.rec"), *size]) == 0  # the same people: one property for both
+    assert main(["pack", str(folder), str(out / "a.rec"), *size]) == 0
+    for image in (folder / "carl").iterdir():
+        image.write_bytes(b"")
+    assert main(["pack", str(folder), str(out / "b.rec"), *size]) == 1  # known only at the end; b.rec stays as it was
+    assert faces.from_recordio(out / "b.rec").num_images == 6
+
+
 def test_wrong_arguments(folder, tmp_path, capsys):
-    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--jpeg-quality", "0"]) == 1
+    assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--jpeg-quality", "0"]) == 2
     assert "jpeg-quality" in capsys.readouterr().err
     assert main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "a.rec")]) == 1
     assert "nowhere" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_command_line_errors_are_one_line(tmp_path, capsys):
     keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "m.keras")
     assert main(["evaluate", str(tmp_path / "m.keras"), "--pairs", str(tmp_path / "cut.bin")]) == 1
     assert "cut.bin" in capsys.readouterr().err
-    assert main(["evaluate", str(tmp_path / "m.keras"), "--lfw", str(tmp_path)]) == 1
+    assert main(["evaluate", str(tmp_path / "m.keras"), "--lfw", str(tmp_path)]) == 2
     assert "--lfw needs --protocol" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["evaluate", "m.keras", "--pairs", "cut.bin", "--batch-size", "0"])

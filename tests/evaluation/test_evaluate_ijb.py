@@ -66,10 +66,10 @@ def test_command_line(folder, capsys):
     assert main([*arguments, "--features", str(folder / "f.h5"), "--save", str(folder / "r.json")]) == 0
     assert "1:N rank 1" in capsys.readouterr().out
     assert json.loads((folder / "r.json").read_text())["verification"]["auc"] == 1.0
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "--ijb needs --features" in capsys.readouterr().err
-    assert main([*arguments, "--features", str(folder / "f.h5"), "--threshold", "0.3"]) == 1
-    assert "--threshold is for pairs" in capsys.readouterr().err
+    assert main([*arguments, "--features", str(folder / "f.h5"), "--threshold", "0.3"]) == 2
+    assert "--threshold is for --pairs" in capsys.readouterr().err
 
 
 def test_command_line_with_an_exported_file(folder, tmp_path, capsys):

@@ -28,6 +28,18 @@ def test_cmc_by_hand():
     assert (result.num_gallery, result.num_identities, result.num_mated, result.num_nonmated) == (3, 3, 3, 0)
 
 
+def test_labels_that_are_never_equal_are_refused():
+    for labels in (["1", "2"], [b"1", b"2"]):
+        with pytest.raises(
+            ValueError, match=r"of one kind.*gallery_labels of dtype int64, probe_labels of dtype [<|][US]1"
+        ):
+            identification(at(0, 40), [1, 2], at(0, 40), labels)
+    same = identification(at(0, 40), np.int32([1, 2]), at(0, 40), np.uint8([1, 2]), ranks=(1,))
+    assert (same.num_mated, same.rank_rates) == (2, {1: 1.0})
+    texts = np.array(["2", "1"], object)  # as pandas has them
+    assert identification(at(0, 40), ["1", "2"], at(0, 40), texts, ranks=(1,)).rank_rates == {1: 0.0}
+
+
 def test_identity_with_several_entries_counts_once_and_by_its_best():
     # Probe at 0 of A. A's entries are at 80 and 20; B has two entries nearer than 20: they are one rival, not two.
     gallery, labels = at(80, 5, 10, 20, 50), ["A", "B", "B", "A", "C"]
@@ -196,6 +208,9 @@ def test_top_k_is_exact_and_ties_keep_the_gallery_order(rng):
         np.testing.assert_array_equal(rows, expected)
         assert (np.diff(scores, axis=1) <= 0).all()
     assert blocks.top_k(probes, gallery[:2], 7)[1].shape == (20, 2)
+    for k in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=rf"`k` must be an integer of at least 1\. Received: k={k}"):
+            blocks.top_k(probes, gallery, k)
 
 
 def test_exact_scores_depend_on_the_two_rows_alone(rng):

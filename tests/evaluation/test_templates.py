@@ -72,5 +72,8 @@ def test_bad_input_is_refused():
         template_embeddings(np.ones((1, 3)), [1], [1], flipped_features=np.ones((1, 2)))
     with pytest.raises(ValueError, match="template 4"):
         template_embeddings(np.array([[1.0], [-1.0]]), [4, 4], [1, 2])
+    for score in (np.nan, np.inf, -0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"of 0\.\.1\. Received: detector_scores\[1\]={score:g}"):
+            template_embeddings(np.ones((2, 1)), [1, 1], [1, 1], detector_scores=[1.0, score])
     with pytest.raises(ValueError, match=r"features.shape=\(3,\)"):
         template_embeddings(np.ones(3), [1], [1])

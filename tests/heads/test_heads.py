@@ -42,6 +42,15 @@ def built(factory, **kwargs):
     return head
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_which_heads_have_a_choice_of_feature_norm(name):
+    if name == "SphereFace2":
+        with pytest.raises(ValueError, match="feature_norm"):
+            FACTORIES[name](CLASSES, feature_norm="soft")
+    else:
+        assert FACTORIES[name](CLASSES, feature_norm="soft").feature_norm.name == "soft"
+
+
 def numpy(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
