@@ -17,12 +17,10 @@ import os
 import time
 from concurrent import futures
 
-import keras
-import numpy as np
 import torch
 import torch.nn.functional as F
 from faces import UNLABELLED
-from optimizer import ConvMuon
+from optimizer import ConvMuon, is_hidden_convolution
 from student import stages
 
 import keras_sphereface as ksf
@@ -33,9 +31,9 @@ FORCING_END = 0.25  # progress where the stages stop seeing the teacher's maps
 HEAD_START, HEAD_WEIGHT = 0.6, 0.03  # SphereFace-R begins when the embeddings are good, and only refines them
 HEAD_SCALE = 30.0
 WARMUP_STEPS = 100
-DECAY = 0.3  # the learning rate falls to zero over this last share of the run
+DECAY = 0.5  # the learning rate falls to zero over this last share of the run
 HEAD_RATE, HEAD_RATE_ALONE = 0.1, 25.0  # of the learning rate: of Adam, and of SGD with momentum without a teacher
-ADAM_RATIO = 0.3  # of the learning rate: for what Muon does not train
+ADAM_RATIO, ADAM_BETAS, ADAM_EPSILON = 0.3, (0.9, 0.999), 1e-7  # for what Muon does not train; of the learning rate
 WEIGHT_DECAY = 0.01
 EMA = 0.999
 REFRESH_STEPS = 32  # steps between two renewals of a part of the pool
@@ -82,7 +80,7 @@ class Pool:
     def __init__(self, faces, teacher, size, renewal, device):
         self.faces, self.teacher, self.size, self.renewal, self.device = faces, teacher, size, renewal, device
         self.columns, self.filled, self.place, self.scales = None, 0, 0, None
-        self.prototypes = torch.zeros((faces.num_identities, 128))
+        self.prototypes = torch.zeros((faces.num_identities, 128), device=device)
         self.thread = futures.ThreadPoolExecutor(1, initializer=_like_this_thread(torch.get_num_threads()))
         self.drawn = None
 
@@ -97,12 +95,18 @@ class Pool:
         self._put(*self._draw(count, number))
 
     def _draw(self, count, number):
-        """Images, the teacher's maps and unit embeddings (nothing without a teacher), labels."""
-        images, labels = self.faces.draw(count, np.random.default_rng([DRAW_SEED, number]))
+        """Images and their mirror images, the teacher's maps and unit embeddings (nothing without a teacher), labels.
+
+        An image and its mirror image have one embedding, the sum of the teacher's two: what they are compared by at last.
+        """
+        generator = torch.Generator(self.device).manual_seed(DRAW_SEED * 10**9 + number)
+        images, labels = self.faces.draw((count + 1) // 2, generator)
+        images, labels = torch.cat([images, images.flip(3)]), torch.cat([labels, labels])
         if self.teacher is None:
-            return images.to(self.device), [], labels
+            return images, [], labels
         maps, embeddings = self.teacher(images)
-        return images.to(self.device), [*maps, F.normalize(embeddings)], labels
+        both = F.normalize(sum(F.normalize(embeddings).chunk(2)))
+        return images, [*maps, torch.cat([both, both])], labels
 
     def _put(self, images, taught, labels):
         """In place of the oldest; each of the teacher's maps is divided by its first spread."""
@@ -112,11 +116,11 @@ class Pool:
                 self.scales = [float(values.float().std()) for values in maps]
             taught = [*((values / scale).bfloat16() for values, scale in zip(maps, self.scales)), embeddings]
             known = labels != UNLABELLED
-            self.prototypes.index_add_(0, labels[known], embeddings.cpu()[known])
-        new = [images, *taught, labels.to(self.device)]
+            self.prototypes.index_add_(0, labels[known], embeddings[known])
+        new = [images, *taught, labels]
         if self.columns is None:
             self.columns = [torch.empty((self.size, *x.shape[1:]), dtype=x.dtype, device=self.device) for x in new]
-        places = (self.place + torch.arange(len(images))) % self.size
+        places = (self.place + torch.arange(len(images), device=self.device)) % self.size
         for column, values in zip(self.columns, new):
             column[places] = values
         self.filled = min(self.size, max(self.filled, self.place + len(images)))
@@ -124,7 +128,7 @@ class Pool:
 
     def batch(self, size, generator):
         """Returns images, what the teacher says of them (maps, then embeddings) and labels of random members."""
-        index = torch.randint(0, self.filled, (size,), generator=generator).to(self.device)
+        index = torch.randint(0, self.filled, (size,), generator=generator, device=self.device)
         images, *taught, labels = [column[index] for column in self.columns]
         return images.permute(0, 2, 3, 1).float(), taught, labels
 
@@ -145,49 +149,50 @@ class Distiller:
         self.stages = stages(backbone)
         if compiled:
             self._forward = torch.compile(self._forward, dynamic=False)
-        self.variables = backbone.trainable_variables
-        self.optimizer = ConvMuon(
-            peak_rate,
-            weight_decay=WEIGHT_DECAY,
-            adam_weight_decay=WEIGHT_DECAY,
-            adam_lr_ratio=ADAM_RATIO,
-            matrix_dtype=backbone.compute_dtype,
-        )
-        self.optimizer.build(self.variables)
-        self.average = [variable.value.detach().clone() for variable in self.variables]
-        self.head = self.head_optimizer = None
+        self.weights = [variable.value for variable in backbone.trainable_variables]
+        hidden = [is_hidden_convolution(variable) for variable in backbone.trainable_variables]
+        kernels = [weight for weight, muon in zip(self.weights, hidden) if muon]
+        others = [weight for weight, muon in zip(self.weights, hidden) if not muon]
+        dtype = getattr(torch, backbone.compute_dtype)
+        self.optimizers = [
+            (ConvMuon(kernels, peak_rate, WEIGHT_DECAY, dtype), 1.0),
+            (torch.optim.AdamW(others, peak_rate, ADAM_BETAS, ADAM_EPSILON, WEIGHT_DECAY, fused=True), ADAM_RATIO),
+        ]
+        self.average = [weight.detach().clone() for weight in self.weights]
+        self.head = None
         self.step, self.seconds = 0, 0.0
 
     def train_step(self, progress, generator):
-        """One step; returns the relative errors of the three stages, 1 - cosine, and SphereFace-R's loss."""
+        """One step; returns the relative errors of the three stages, 1 - cosine, and SphereFace-R's loss, as a tensor."""
         images, taught, labels = self.pool.batch(self.batch_size, generator)
         *maps, embeddings = taught or [None]
-        forced = torch.rand((3, len(images), 1, 1, 1), generator=generator) < forcing(progress)
-        mine, hints = self._forward(images, maps, forced.to(images.device))
+        forced = torch.rand((3, len(images), 1, 1, 1), generator=generator, device=images.device) < forcing(progress)
+        mine, hints = self._forward(images, maps, forced)
         if taught:
             distance = 1 - F.cosine_similarity(mine, embeddings).mean()
             loss = hint_weight(progress) * sum(hints) + EMBEDDING_WEIGHT * distance
-            head_weight, head_rate = HEAD_WEIGHT if progress >= HEAD_START else 0.0, HEAD_RATE
+            head_weight = HEAD_WEIGHT if progress >= HEAD_START else 0.0
         else:
-            distance, loss, head_weight, head_rate = torch.zeros(()), torch.zeros(()), 1.0, HEAD_RATE_ALONE
-        classification = self._classification(mine, labels) if head_weight else torch.zeros(())
+            distance, loss, head_weight = mine.new_zeros(()), mine.new_zeros(()), 1.0
+        classification = self._classification(mine, labels) if head_weight else mine.new_zeros(())
         (loss + head_weight * classification).backward()
         rate = learning_rate(self.peak_rate, progress, self.step)
-        _apply(self.optimizer, self.variables, rate)
-        if head_weight:
-            _apply(self.head_optimizer, self.head.trainable_variables, rate * head_rate)
+        for optimizer, ratio in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * ratio
+            optimizer.step()
+            optimizer.zero_grad()
         self._update_average()
         self.step += 1
-        return [value.item() for value in (*hints, distance, classification)]
+        return torch.stack([*hints, distance, classification]).detach()
 
     def _classification(self, embeddings, labels):
         """SphereFace-R's mean loss of the images that show one known person."""
         if self.head is None:
             self.make_head()
         known = labels != UNLABELLED
-        if not known.any():
-            return embeddings.sum() * 0.0
-        return self.head.loss(embeddings[known], labels[known].int()).mean()
+        losses = self.head.loss(embeddings, labels.clamp(0).int())
+        return (losses * known).sum() / known.sum().clamp(1)
 
     def _forward(self, images, maps, forced):
         """Embeddings and the stages' relative errors; where `forced`, the next stage sees the teacher's map."""
@@ -203,7 +208,7 @@ class Distiller:
 
     def _update_average(self):
         decay = min(EMA, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self.average, [variable.value.detach() for variable in self.variables], 1 - decay)
+        torch._foreach_lerp_(self.average, [weight.detach() for weight in self.weights], 1 - decay)
 
     def make_head(self):
         """Makes SphereFace-R's head; its class weights begin as the teacher's mean embeddings, or at random."""
@@ -215,8 +220,11 @@ class Distiller:
         sums = torch.where(sums.norm(dim=1, keepdim=True) > 0, sums, torch.randn_like(sums))
         self.head.kernel.assign(F.normalize(sums, dim=1).T)
         # With a teacher the class weights start right and follow; alone, Adam's even steps would blur the rare classes.
-        self.head_optimizer = keras.optimizers.Adam() if self.pool.teacher else keras.optimizers.SGD(momentum=0.9)
-        self.head_optimizer.build(self.head.trainable_variables)
+        classes = [self.head.kernel.value]
+        if self.pool.teacher:
+            self.optimizers.append((torch.optim.Adam(classes), HEAD_RATE))
+        else:
+            self.optimizers.append((torch.optim.SGD(classes, momentum=0.9), HEAD_RATE_ALONE))
 
     def averaged_backbone(self):
         """A float32 copy of the student with the averaged weights."""
@@ -229,14 +237,13 @@ class Distiller:
         """Writes all that training goes on from; an interrupted write leaves the old file."""
         state = {
             "step": self.step,
-            "secs": self.seconds,
-            "scale": self.pool.scales,
-            "proto": self.pool.prototypes,
-            "ema": self.average,
-            "w": _values(self.variables),
-            "opt": _values(self.optimizer.variables),
-            "head": self.head and _values(self.head.trainable_variables),
-            "hopt": self.head and _values(self.head_optimizer.variables),
+            "seconds": self.seconds,
+            "scales": self.pool.scales,
+            "prototypes": self.pool.prototypes,
+            "average": self.average,
+            "weights": [weight.detach() for weight in self.weights],
+            "head": self.head and self.head.kernel.value.detach(),
+            "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
         }
         torch.save(state, f"{path}.tmp")
         os.replace(f"{path}.tmp", path)
@@ -244,31 +251,15 @@ class Distiller:
     def load(self, path):
         """Reads a file of `save`."""
         state = torch.load(path, weights_only=True, map_location=self.pool.device)
-        self.step, self.seconds, self.average = state["step"], state["secs"], state["ema"]
-        self.pool.scales, self.pool.prototypes = state["scale"], state["proto"].cpu()
-        _assign(self.variables, state["w"])
-        _assign(self.optimizer.variables, state["opt"])
+        self.step, self.seconds, self.average = state["step"], state["seconds"], state["average"]
+        self.pool.scales, self.pool.prototypes = state["scales"], state["prototypes"]
+        for weight, value in zip(self.weights, state["weights"], strict=True):
+            weight.data.copy_(value)
         if state["head"] is not None:
             self.make_head()
-            _assign(self.head.trainable_variables, state["head"])
-            _assign(self.head_optimizer.variables, state["hopt"])
-
-
-def _apply(optimizer, variables, rate):
-    optimizer.learning_rate = rate
-    with torch.no_grad():
-        optimizer.apply([variable.value.grad for variable in variables], variables)
-    for variable in variables:
-        variable.value.grad = None
-
-
-def _values(variables):
-    return [variable.value.detach() for variable in variables]
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+            self.head.kernel.assign(state["head"])
+        for (optimizer, _), values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
 
 
 def run(distiller, minutes, every, on_steps, on_minutes):
@@ -282,7 +273,7 @@ def run(distiller, minutes, every, on_steps, on_minutes):
         on_minutes: Called without arguments, and once more at the end.
     """
     pool, spent_before, start = distiller.pool, distiller.seconds, time.time()
-    generator = torch.Generator().manual_seed(distiller.step)
+    generator = torch.Generator(pool.device).manual_seed(distiller.step)
     results, last = [], start
     while (progress := distiller.seconds / 60 / minutes) < 1:
         if distiller.step % (REFRESH_STEPS if pool.filled == pool.size else GROWTH_STEPS) == 0:
@@ -290,7 +281,7 @@ def run(distiller, minutes, every, on_steps, on_minutes):
         results.append(distiller.train_step(progress, generator))
         distiller.seconds = spent_before + time.time() - start
         if distiller.step % every[0] == 0:
-            on_steps(np.mean(results, axis=0))
+            on_steps(torch.stack(results).mean(0).tolist())
             results = []
         if time.time() - last > 60 * every[1]:
             last = time.time()

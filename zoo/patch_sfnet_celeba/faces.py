@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from concurrent import futures
 
 import numpy as np
 import torch
@@ -34,14 +35,15 @@ class Faces:
         labelled: Folder with one folder per identity.
         unlabelled: Folder of images, or `None`.
         cache: Folder for the decoded images (37 KB each).
+        device: PyTorch device that augments; an accelerator holds all images. Defaults to `"cpu"`.
 
     Attributes:
-        images: uint8 `(n, 112, 112, 3)`, memory-mapped.
-        labels: int64 `(n,)`, `UNLABELLED` where the identity is not known.
+        images: uint8 tensor `(n, 112, 112, 3)`; memory-mapped on a CPU.
+        labels: int64 tensor `(n,)`, `UNLABELLED` where the identity is not known.
         num_identities: Number of identities.
     """
 
-    def __init__(self, labelled, unlabelled, cache):
+    def __init__(self, labelled, unlabelled, cache, device="cpu"):
         listed = list_folder(labelled)
         paths, labels = [pathlib.Path(labelled) / name for name in listed.names], listed.labels.tolist()
         if unlabelled:
@@ -49,27 +51,26 @@ class Faces:
                 path for path in pathlib.Path(unlabelled).rglob("*") if path.suffix.lower() in (".jpg", ".png")
             )
             paths, labels = paths + extra, labels + [UNLABELLED] * len(extra)
-        self.labels, self.num_identities = np.array(labels), len(listed.class_names)
-        self.images = _decoded(paths, pathlib.Path(cache))
+        self.labels, self.num_identities = torch.tensor(labels, device=device), len(listed.class_names)
+        self.images = torch.from_numpy(_decoded(paths, pathlib.Path(cache))).to(device)
 
     def draw(self, count, generator):
         """Draws augmented images.
 
         Args:
             count: How many.
-            generator: `numpy.random.Generator`.
+            generator: `torch.Generator` of the device.
 
         Returns:
             `(images, labels)`: uint8 tensor `(count, 3, 112, 112)` and int64 `(count,)`; the label is `UNLABELLED` where an
             image shows two faces.
         """
-        chosen = np.sort(generator.integers(0, len(self.labels), count))
-        x = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2).float()
+        chosen = torch.randint(len(self.labels), (count,), generator=generator, device=generator.device).sort().values
+        x = self.images[chosen].permute(0, 3, 1, 2).float()
         x = recolor(warp(x, generator), generator)
         x, single = mix(x, generator)
         x = degrade(x, generator)
-        labels = np.where(single, self.labels[chosen], UNLABELLED)
-        return x.clamp(0, 255).round().to(torch.uint8), torch.from_numpy(labels)
+        return x.clamp(0, 255).round().to(torch.uint8), torch.where(single, self.labels[chosen], UNLABELLED)
 
 
 def _decoded(paths, cache):
@@ -79,23 +80,30 @@ def _decoded(paths, cache):
     if not (names.exists() and json.loads(names.read_text()) == listing):
         part = cache / "faces.part.npy"  # another run may have the old file mapped
         images = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), SIDE, SIDE, 3))
-        for index, path in enumerate(tqdm(paths, desc="decoding", unit="image", disable=None)):
-            images[index] = ksf.data.read_image(path)
+        with futures.ThreadPoolExecutor() as threads:
+            decoded = tqdm(threads.map(ksf.data.read_image, paths), "decoding", len(paths), unit="image", disable=None)
+            for index, image in enumerate(decoded):
+                images[index] = image
         images.flush()
         part.replace(array)
         names.write_text(json.dumps(listing))
-    return np.load(array, mmap_mode="r")
+    return np.load(array, mmap_mode="c")  # PyTorch wants an array that could be written to
 
 
 def _uniform(generator, shape, low, high):
-    return torch.from_numpy(generator.uniform(low, high, shape).astype(np.float32))
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _chosen(generator, count, share):
+    """Indices of a random share of `count` images."""
+    return (torch.rand(count, generator=generator, device=generator.device) < share).nonzero()[:, 0]
 
 
 def warp(x, generator):
     """Mirrors, turns, scales and shifts images `(n, 3, height, width)`; what comes from outside is black."""
     n = len(x)
-    flip = torch.from_numpy(np.where(generator.random(n) < 0.5, -1.0, 1.0).astype(np.float32))
-    moving = torch.from_numpy((generator.random(n) < STILL[0]).astype(np.float32))
+    flip = 1 - 2 * (_uniform(generator, n, 0, 1) < 0.5).float()
+    moving = (_uniform(generator, n, 0, 1) < STILL[0]).float()
     angle = _uniform(generator, n, -ANGLE, ANGLE) * moving
     scale = torch.exp(_uniform(generator, n, -LOG_SCALE, LOG_SCALE) * moving)
     reach = STILL[1] + (1 - STILL[1]) * moving
@@ -118,8 +126,7 @@ def recolor(x, generator):
     x = x * torch.exp(_uniform(generator, (n, 3, 1, 1), -TINT, TINT))
     gray = x.mean(1, keepdim=True)
     saturation = _uniform(generator, (n, 1, 1, 1), *SATURATION)
-    saturation = saturation * torch.from_numpy((generator.random((n, 1, 1, 1)) > GRAY).astype(np.float32))
-    return gray + (x - gray) * saturation
+    return gray + (x - gray) * saturation * (_uniform(generator, (n, 1, 1, 1), 0, 1) > GRAY)
 
 
 def mix(x, generator):
@@ -129,35 +136,43 @@ def mix(x, generator):
         `(images, single)`: `single` is False where an image shows two faces.
     """
     n = len(x)
-    partner, chance = generator.permutation(n), generator.random(n)
-    mixed, single = x.clone(), np.ones(n, bool)
-    blended = np.flatnonzero(chance < BLEND)
-    share = _uniform(generator, (len(blended), 1, 1, 1), 0.2, 0.8)
-    mixed[blended] = share * x[blended] + (1 - share) * x[partner[blended]]
-    swapped = np.flatnonzero((chance >= BLEND) & (chance < BLEND + SWAP))
-    for index in swapped:
-        cut, other = int(generator.integers(*CUT)), partner[index]
-        if generator.random() < 0.5:
-            mixed[index, :, cut:] = x[other, :, cut:]
-        else:
-            mixed[index, :, :, cut:] = x[other, :, :, cut:]
-    single[blended] = single[swapped] = False
-    return mixed, single
+    partner = torch.randperm(n, generator=generator, device=x.device)
+    chance = _uniform(generator, n, 0, 1)
+    blended, swapped = chance < BLEND, (chance >= BLEND) & (chance < BLEND + SWAP)
+    mixed = x.clone()
+    some = blended.nonzero()[:, 0]
+    share = _uniform(generator, (len(some), 1, 1, 1), 0.2, 0.8)
+    mixed[some] = share * x[some] + (1 - share) * x[partner[some]]
+    some = swapped.nonzero()[:, 0]
+    cut = _uniform(generator, (len(some), 1), *CUT)
+    after = torch.arange(SIDE, device=x.device) >= cut
+    below = _uniform(generator, (len(some), 1, 1, 1), 0, 1) < 0.5
+    second = torch.where(below, after[:, None, :, None], after[:, None, None, :])
+    mixed[some] = torch.where(second, x[partner[some]], x[some])
+    return mixed, ~(blended | swapped)
 
 
 def degrade(x, generator):
     """Takes resolution from some images, adds noise to some, hides a rectangle of some."""
     n = len(x)
-    coarse = np.flatnonzero(generator.random(n) < DEGRADED)
+    coarse = _chosen(generator, n, DEGRADED)
     for side in LOW_SIDES:
-        some = coarse[generator.random(len(coarse)) < LOW_SIDE_SHARE]
+        some = coarse[_chosen(generator, len(coarse), LOW_SIDE_SHARE)]
         if len(some):
             x[some] = F.interpolate(F.interpolate(x[some], (side, side), mode="area"), x.shape[2:], mode="bilinear")
-    noisy = np.flatnonzero(generator.random(n) < DEGRADED)
-    noise = generator.standard_normal((len(noisy), *x.shape[1:]), dtype=np.float32)
-    x[noisy] += torch.from_numpy(noise * generator.uniform(*NOISE, (len(noisy), 1, 1, 1)).astype(np.float32))
-    for index in np.flatnonzero(generator.random(n) < DEGRADED):
-        height, width = generator.integers(*HIDDEN, 2)
-        top, left = generator.integers(0, SIDE - height), generator.integers(0, SIDE - width)
-        x[index, :, top : top + height, left : left + width] = float(generator.uniform(0, 255))
+    noisy = _chosen(generator, n, DEGRADED)
+    noise = torch.randn((len(noisy), *x.shape[1:]), generator=generator, device=x.device)
+    x[noisy] += noise * _uniform(generator, (len(noisy), 1, 1, 1), *NOISE)
+    hidden = _chosen(generator, n, DEGRADED)
+    rows, columns = (_stretch(generator, len(hidden)) for _ in range(2))
+    color = _uniform(generator, (len(hidden), 1, 1, 1), 0, 255)
+    x[hidden] = torch.where(rows[:, None, :, None] & columns[:, None, None, :], color, x[hidden])
     return x
+
+
+def _stretch(generator, count):
+    """Which pixels of a side a hidden rectangle covers, `(count, SIDE)`."""
+    length = _uniform(generator, (count, 1), *HIDDEN).floor()
+    begin = (_uniform(generator, (count, 1), 0, 1) * (SIDE - length)).floor()
+    pixels = torch.arange(SIDE, device=generator.device)
+    return (pixels >= begin) & (pixels < begin + length)

@@ -5,16 +5,12 @@ r"""Makes the weights of `patch_sfnet_celeba`: PatchSFNet taught by a MobileFace
         --lfw=lfw_112x112 --lfw_protocol=lfw_protocol
 
 Without --teacher it is SphereFace-R alone, for comparison (with --echo=1 --pool=4096 --learning_rate=0.002, as fresh images
-cost little then). The method is in `distill.py`, the data and its augmentation in `faces.py`. The same command again goes on
-from the last checkpoint. It needs Keras's PyTorch backend and the package onnx; the weights it writes are one file for all
-backends.
+cost little then). The method is in `distill.py`, the data and its augmentation in `faces.py`; `measure.py` measures what was
+made. The same command again goes on from the last checkpoint. It needs Keras's PyTorch backend and the package onnx; the
+weights it writes are one file for all backends.
 
 Paper: SphereFace Revived (arXiv 2109.05565); hints of FitNets (arXiv 1412.6550).
-Cost: --minutes on the clock (the schedules follow it) and 9 GB of memory. One core with AMX trains 255 images a second, 180
-with the teacher and other work on the next core; a CPU that does not multiply bfloat16 takes many times as long, in float32.
-The features come and go in large blocks of memory; on Linux keep them between steps with
-MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=20000000000 in the environment.
-Result: 98.25 % on LFW's View 2 (`results.json`, `card.md`).
+Cost: --minutes on the clock; the schedules follow it.
 """
 
 import csv
@@ -26,7 +22,8 @@ import torch
 from absl import app, flags, logging
 from distill import REFRESH_STEPS, Distiller, Pool, run
 from faces import Faces
-from measure import Lfw, speed
+from measure import Lfw
+from student import make_student
 from teacher import Teacher
 from tqdm import tqdm
 
@@ -36,18 +33,16 @@ from keras_sphereface import devices, weights_file
 flags.DEFINE_string("labelled", None, "Folder of aligned 112x112 faces, one folder per identity.", required=True)
 flags.DEFINE_string("unlabelled", None, "Folder of further aligned faces, without identities.")
 flags.DEFINE_string("teacher", None, "The teacher's ONNX file; SphereFace-R alone if not given.")
-flags.DEFINE_string("lfw", None, "Folder of LFW, aligned the same way.", required=True)
-flags.DEFINE_string("lfw_protocol", None, "Folder of LFW's pairs*.txt.", required=True)
-flags.DEFINE_string(
-    "output_dir", "runs/patch_sfnet_celeba", "Checkpoint, log.csv, results.json, weights, decoded images."
-)
+flags.DEFINE_string("lfw", None, "Folder of LFW, aligned the same way: View 1 is watched, View 2 never read.")
+flags.DEFINE_string("lfw_protocol", None, "Folder of LFW's pairs*.txt, with --lfw.")
+flags.DEFINE_string("output_dir", "runs/patch_sfnet_celeba", "Checkpoint, log.csv, weights, decoded images.")
 flags.DEFINE_float("minutes", 372.0, "Time to train, interruptions not counted.", lower_bound=0.0)
 flags.DEFINE_integer("batch_size", 128, "Images of a step.")
 flags.DEFINE_float("learning_rate", 0.004, "Highest learning rate.")
 flags.DEFINE_integer("pool", 8192, "Images held with the teacher's maps (200 KB each).")
 flags.DEFINE_integer("first", 1024, "Images in the pool when training begins; it grows while training.")
 flags.DEFINE_float("echo", 3.0, "How often an augmented image is used on the average, before it is replaced.")
-flags.DEFINE_boolean("compile", True, "Compile the student: twice as fast, and needs a C++ compiler.")
+flags.DEFINE_boolean("compile", True, "Compile the student: twice as fast on a CPU, and needs a C++ compiler.")
 flags.DEFINE_integer("threads", None, "CPU threads. One is best where other programs use the cores. Defaults to all.")
 flags.DEFINE_enum(
     "dtype",
@@ -59,7 +54,7 @@ flags.DEFINE_integer("seed", 1, "Seed of the initial weights.")
 FLAGS = flags.FLAGS
 
 FIRST_DRAW = 1_000_000  # so that the first images of a run have other seeds than the later ones
-LOG_STEPS, CHECK_MINUTES = 25, 10.0
+LOG_STEPS, CHECK_SHARE = 100, 0.05  # steps between two lines of the log; share of the run between two checkpoints
 LOG_COLUMNS = ("step", "seconds", "stage0", "stage1", "stage2", "one_minus_cosine", "sphereface_r")
 WEIGHTS = "patch_sfnet_celeba.weights.h5"
 
@@ -83,8 +78,10 @@ class Watcher:
         self.bar.update(self.distiller.seconds / 60 - self.bar.n)
 
     def on_minutes(self):
-        """Checkpoint, then View 1."""
+        """Checkpoint, then View 1 if LFW is given."""
         self.distiller.save(self.folder / "checkpoint.pt")
+        if self.lfw is None:
+            return
         entry = {"step": self.distiller.step, "minutes": round(self.distiller.seconds / 60, 1)}
         entry |= self.lfw.watch(ksf.embedder.build_embedder(self.distiller.averaged_backbone()))
         logging.info("View 1: %s", entry)
@@ -99,13 +96,13 @@ def fastest_dtype(device):
 
 def make_distiller(folder, device):
     """The student with its pool, from the checkpoint if there is one."""
-    faces = Faces(FLAGS.labelled, FLAGS.unlabelled, folder / "cache")
+    faces = Faces(FLAGS.labelled, FLAGS.unlabelled, folder / "cache", device)
     renewal = max(1, round(FLAGS.batch_size * REFRESH_STEPS / FLAGS.echo))
     dtype = FLAGS.dtype or fastest_dtype(device)
     teacher = Teacher(FLAGS.teacher, device, dtype) if FLAGS.teacher else None
     pool = Pool(faces, teacher, FLAGS.pool, renewal, device)
     keras.utils.set_random_seed(FLAGS.seed)
-    backbone = ksf.backbones.PatchSFNet(dtype=f"mixed_{dtype}" if dtype == "bfloat16" else dtype)
+    backbone = make_student(f"mixed_{dtype}" if dtype == "bfloat16" else dtype)
     distiller = Distiller(backbone, pool, FLAGS.learning_rate, FLAGS.batch_size, FLAGS.compile)
     if (folder / "checkpoint.pt").exists():
         distiller.load(folder / "checkpoint.pt")
@@ -114,29 +111,8 @@ def make_distiller(folder, device):
     return distiller
 
 
-def finish(distiller, lfw, folder):
-    """Writes the weights and measures what was written."""
-    weights_file.write(distiller.averaged_backbone(), folder / WEIGHTS, "float16")
-    backbone = ksf.backbones.PatchSFNet(dtype="float32")
-    weights_file.read(backbone, folder / WEIGHTS)
-    embedder = ksf.embedder.build_embedder(backbone)
-    view1, view2 = lfw.view1(embedder), lfw.view2(embedder)
-    results = {
-        "steps": distiller.step,
-        "seconds": round(distiller.seconds, 1),
-        "batch_size": FLAGS.batch_size,
-        "parameters": backbone.count_params(),
-        "images_per_second": speed(embedder),
-        "view1": view1.to_dict(),
-        "view2": view2.to_dict(),
-        "thresholds": lfw.thresholds(embedder, view2),
-    }
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    logging.info("%s\n%s\nwritten to %s", view1, view2, folder / WEIGHTS)
-
-
 def main(argv):
-    """Trains, measures, writes."""
+    """Trains and writes the weights."""
     del argv
     if keras.backend.backend() != "torch":
         raise app.UsageError(
@@ -144,15 +120,17 @@ def main(argv):
             "Set KERAS_BACKEND=torch"
         )
     torch.set_flush_denormal(True)  # features without normalization fade to denormal numbers, slow on CPUs
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes
     if FLAGS.threads:
         torch.set_num_threads(FLAGS.threads)
     folder = pathlib.Path(FLAGS.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    lfw = Lfw(FLAGS.lfw, FLAGS.lfw_protocol)
+    lfw = Lfw(FLAGS.lfw, FLAGS.lfw_protocol) if FLAGS.lfw else None
     distiller = make_distiller(folder, "cuda" if torch.cuda.is_available() else "cpu")
     watcher = Watcher(distiller, lfw, folder)
-    run(distiller, FLAGS.minutes, (LOG_STEPS, CHECK_MINUTES), watcher.on_steps, watcher.on_minutes)
-    finish(distiller, lfw, folder)
+    run(distiller, FLAGS.minutes, (LOG_STEPS, CHECK_SHARE * FLAGS.minutes), watcher.on_steps, watcher.on_minutes)
+    weights_file.write(distiller.averaged_backbone(), folder / WEIGHTS, "float16")
+    logging.info("%d steps of %d images, written to %s", distiller.step, FLAGS.batch_size, folder / WEIGHTS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The student's stages as plain PyTorch functions of its Keras variables.
+"""The student, and its stages as plain PyTorch functions of its Keras variables.
 
 A Keras layer is opaque to `torch.compile`; of these functions it makes a few fused loops between the convolutions, and a
 step takes half the time on a CPU. Numbers and gradients are the Keras model's.
@@ -7,7 +7,13 @@ step takes half the time on a CPU. Numbers and gradients are the Keras model's.
 import torch
 import torch.nn.functional as F
 
+from keras_sphereface.backbones import PatchSFNet
 from keras_sphereface.backbones.patch_sfnet import STEM_PADDING, STEM_STRIDE
+
+
+def make_student(dtype):
+    """A `PatchSFNet` as large as 5 MB of float16 allow, with initial weights."""
+    return PatchSFNet(units=(2, 2, 3), dtype=dtype)
 
 
 def stages(backbone):

@@ -17,7 +17,7 @@ STAGE_ENDS = (
 IMAGE_MEAN = (0.485, 0.456, 0.406)  # ImageNet's, of 0..1; what this network was trained with
 IMAGE_STD = (0.229, 0.224, 0.225)
 RELU6_MAXIMUM = 6.0  # of the graph's Clip nodes
-BATCH = 128
+BATCHES = {"cpu": 128, "cuda": 1024}
 
 
 class Teacher:
@@ -54,7 +54,7 @@ class Teacher:
         Returns:
             `(maps, embeddings)`: the three stages' ends `(n, height, width, channels)`, and float32 `(n, 128)`.
         """
-        parts = [self._run(part) for part in images.split(BATCH)]
+        parts = [self._run(part) for part in images.split(BATCHES[self.device])]
         maps = [torch.cat([part[0][stage] for part in parts]) for stage in range(len(STAGE_ENDS))]
         return maps, torch.cat([part[1] for part in parts])
 
