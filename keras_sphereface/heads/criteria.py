@@ -4,6 +4,7 @@ A criterion sees the logits of the classes that are not the target block by bloc
 logits is `factor * slopes`, with a factor per example, so that the largest matrix needs no pass to be scaled.
 """
 
+import keras
 from keras import ops
 
 # Below every logit, but finite: the peak before the first block, and of a head with one class.
@@ -11,11 +12,10 @@ LOWEST = -1e30
 
 
 def largest(values):
-    """The largest value of each row of `(batch, classes)`, and not below `LOWEST`.
-
-    `ops.max` has an argument `initial` for this, which on PyTorch fails on an accelerator: it makes its tensor on the CPU.
-    """
-    return ops.maximum(ops.max(values, axis=1), LOWEST)
+    """The largest value of each row of `(batch, classes)`, and not below `LOWEST`."""
+    if keras.backend.backend() == "torch":  # whose `ops.max` makes `initial` on the CPU, and fails on an accelerator
+        return values.amax(dim=1).clamp(min=LOWEST)
+    return ops.max(values, axis=1, initial=LOWEST)
 
 
 class Softmax:
