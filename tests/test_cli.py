@@ -115,6 +115,15 @@ def test_names_of_files_that_are_no_text_are_printed(run, folder, tmp_path):
     assert (code, json.loads(out)[0]["photo"]) == (0, photo)
 
 
+def fails_in_one_line(run, words, message, exit_code):
+    """Runs a command that must print nothing but one line that names it and says the message."""
+    code, out, err = run(*words)
+    assert (code, out) == (exit_code, "")
+    assert message in err
+    assert err.startswith(f"keras-sphereface {words[0]}: ")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -132,11 +141,7 @@ def test_names_of_files_that_are_no_text_are_printed(run, folder, tmp_path):
     ],
 )
 def test_errors_are_one_line_without_a_traceback(run, words, message):
-    code, out, err = run(*words)
-    assert (code, out) == (ERROR, "")
-    assert message in err
-    assert err.startswith(f"keras-sphereface {words[0]}: ")
-    assert err.count("\n") == 1
+    fails_in_one_line(run, words, message, ERROR)
     with pytest.raises((ValueError, OSError)):
         run(*words, "--debug")
 
@@ -182,11 +187,7 @@ def test_wrong_usage_is_exit_code_2(run):
     ],
 )
 def test_what_the_command_line_alone_shows_to_be_wrong_is_exit_code_2(run, words, message):
-    code, out, err = run(*words)
-    assert (code, out) == (USAGE, "")
-    assert message in err
-    assert err.startswith(f"keras-sphereface {words[0]}: ")
-    assert err.count("\n") == 1
+    fails_in_one_line(run, words, message, USAGE)
 
 
 def test_outputs_of_evaluate_are_checked_before_the_work(run, folder):

@@ -94,16 +94,21 @@ def _uniform(generator, shape, low, high):
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
+def _happens(generator, shape, share):
+    """True in a random share of all places."""
+    return _uniform(generator, shape, 0, 1) < share
+
+
 def _chosen(generator, count, share):
     """Indices of a random share of `count` images."""
-    return (torch.rand(count, generator=generator, device=generator.device) < share).nonzero()[:, 0]
+    return _happens(generator, count, share).nonzero()[:, 0]
 
 
 def warp(x, generator):
     """Mirrors, turns, scales and shifts images `(n, 3, height, width)`; what comes from outside is black."""
     n = len(x)
-    flip = 1 - 2 * (_uniform(generator, n, 0, 1) < 0.5).float()
-    moving = (_uniform(generator, n, 0, 1) < STILL[0]).float()
+    flip = 1 - 2 * _happens(generator, n, 0.5).float()
+    moving = _happens(generator, n, STILL[0]).float()
     angle = _uniform(generator, n, -ANGLE, ANGLE) * moving
     scale = torch.exp(_uniform(generator, n, -LOG_SCALE, LOG_SCALE) * moving)
     reach = STILL[1] + (1 - STILL[1]) * moving
@@ -146,7 +151,7 @@ def mix(x, generator):
     some = swapped.nonzero()[:, 0]
     cut = _uniform(generator, (len(some), 1), *CUT)
     after = torch.arange(SIDE, device=x.device) >= cut
-    below = _uniform(generator, (len(some), 1, 1, 1), 0, 1) < 0.5
+    below = _happens(generator, (len(some), 1, 1, 1), 0.5)
     second = torch.where(below, after[:, None, :, None], after[:, None, None, :])
     mixed[some] = torch.where(second, x[partner[some]], x[some])
     return mixed, ~(blended | swapped)

@@ -4,6 +4,8 @@ r"""Makes the weights of `patch_sfnet_celeba`: PatchSFNet taught by a MobileFace
         --labelled=celeba_112x112 --unlabelled=utkface_112x112 --teacher=mobilefacenet_foamliu.onnx \
         --lfw=lfw_112x112 --lfw_protocol=lfw_protocol
 
+These defaults are for a few CPU cores; the flags of the run on a GPU that made the shipped weights are in `card.md`.
+
 Without --teacher it is SphereFace-R alone, for comparison (with --echo=1 --pool=4096 --learning_rate=0.002, as fresh images
 cost little then). The method is in `distill.py`, the data and its augmentation in `faces.py`; `measure.py` measures what was
 made. The same command again goes on from the last checkpoint. It needs Keras's PyTorch backend and the package onnx; the
