@@ -126,7 +126,7 @@ class FaceDataset:
                 off begins anew. Before the first epoch Keras takes batches and drops them: two at most on JAX and PyTorch,
                 four under `tf.distribute`. An epoch must have more than that, or `sequence` be used. Defaults to `True`.
             shuffle: If `False`, the images come in their own order. Defaults to `True`.
-            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16, and one more.
+            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16, and two more.
             rows: Function from the number of images of a batch to the slice of them that this process reads, e.g.
                 `keras_sphereface.distribution.local_rows`. It is asked at once, and the images are those of the whole
                 batch. Defaults to `None`, all.
@@ -147,7 +147,7 @@ class FaceDataset:
 
         backend = loaders.TensorFlowBackend
         loader = self._loader(batch_size, seed, augment, start_step, drop_remainder, shuffle, backend, rows)
-        return as_tf_data(loader, self.image_size, start_step, repeat, _workers(workers, further=1))
+        return as_tf_data(loader, self.image_size, start_step, repeat, _workers(workers, further=2))
 
     def sequence(
         self,

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.data import augmentation as augmentations
-from keras_sphereface.data.image_headers import upright_sizes
+from keras_sphereface.data.image_headers import UprightSizes
 from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.errors import FileFormatError
@@ -178,13 +178,13 @@ class TensorFlowBackend:
     def __init__(self, image_size):
         from keras_sphereface.data import tensorflow_ops
 
-        self.image_size, self._ops = image_size, tensorflow_ops
+        self.image_size, self._ops, self._upright_sizes = image_size, tensorflow_ops, UprightSizes()
 
     def load(self, data, augmentation, parameters):
         """Returns decoded and augmented images, or `None` if one is broken, turned, or of another size or format."""
         import tensorflow as tf
 
-        if (upright_sizes(data) != self.image_size).any():
+        if (self._upright_sizes(data) != self.image_size).any():
             return None
         # Mirrored one by one while they are in the cache, unless resampling mirrors them.
         mirrored = parameters.mirrored & (not augmentation.resamples)

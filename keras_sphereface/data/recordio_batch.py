@@ -33,14 +33,15 @@ def read_batch(descriptor, starts, ends):
     blocks = list(map(os.pread, itertools.repeat(descriptor), lengths.tolist(), starts.tolist()))
     if not np.array_equal(np.fromiter(map(len, blocks), np.int64, len(blocks)), lengths):
         return None
-    text = np.frombuffer(b"".join(blocks), np.uint8)
-    places = np.cumsum(lengths) - lengths
-    heads = text[places[:, None] + np.arange(_HEAD.itemsize)].view(_HEAD)[:, 0]
+    # One array of the records' first bytes: the header and, where there are some, the first of its labels.
+    text = np.frombuffer(b"".join(block[: _HEAD.itemsize + _LABEL] for block in blocks), np.uint8)
+    text = text.reshape(len(blocks), _HEAD.itemsize + _LABEL)
+    heads = text[:, : _HEAD.itemsize].copy().view(_HEAD)[:, 0]
     inside = PART_HEADER.size + (heads["word"] & MAX_LENGTH).astype(np.int64)
     begin = PART_HEADER.size + IMAGE_HEADER.size + _LABEL * heads["flag"].astype(np.int64)
     whole = (heads["magic"] == MAGIC) & (heads["word"] >> LENGTH_BITS == WHOLE)
     if not (whole & (begin < inside) & (inside <= lengths)).all():
         return None
-    array = text[places[:, None] + np.arange(_HEAD.itemsize, _HEAD.itemsize + _LABEL)].view("<f4")[:, 0]
+    array = text[:, _HEAD.itemsize :].copy().view("<f4")[:, 0]
     labels = np.where(heads["flag"] > 0, array, heads["label"])
     return list(map(bytes.__getitem__, blocks, map(slice, begin.tolist(), inside.tolist()))), labels

@@ -31,6 +31,8 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
         return tf.ensure_shape(images, (count, *image_size, 3)), tf.ensure_shape(labels, (count,))
 
     options = tf.data.Options()
+    # Nothing here is left to tune, and an iterator's end often waits for the tuner's next turn: as long as an epoch again.
+    options.autotune.enabled = False
     # The functions that decode run on TensorFlow's own threads; the threads that wait for them must be others.
     options.threading.private_threadpool_size = workers + 1
     if repeat:

@@ -113,3 +113,10 @@ def test_a_program_ends_while_a_data_set_is_open(end):
     text = f"import keras_sphereface as ksf\ndata = iter(ksf.data.synthetic(20, 20).batches(8))\nnext(data)\n{end}"
     ended = subprocess.run([sys.executable, "-c", text], timeout=120, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == (1 if end else 0), ended.stderr
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("repeat", [False, True])
+def test_closing_a_pass_waits_for_no_tuner(repeat):
+    data = ksf.data.synthetic(12, 1, image_size=SIZE).batches(BATCH, repeat=repeat)
+    assert data.options().autotune.enabled is False

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_sphereface.data.image_headers import upright_sizes
+from keras_sphereface.data.image_headers import UprightSizes, upright_sizes
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
 
 pytestmark = pytest.mark.core
@@ -115,3 +115,34 @@ def test_a_claim_of_a_huge_size_is_only_read():
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = b"\xff\xff\xff\xfe"
     np.testing.assert_array_equal(upright_sizes([bytes(data)]), [[65535, 65534]])
+
+
+def test_what_is_remembered_of_jpegs_changes_no_size():
+    rng = np.random.default_rng(0)
+    plain = [encode_jpeg(rng.integers(0, 256, (8, 9, 3), np.uint8)) for _ in range(4)]
+    start = plain[0].index(b"\xff\xc0") + 10  # as much as is remembered
+    broken = []
+    for place in rng.integers(2, start, 40):
+        data = bytearray(plain[0])
+        data[place] ^= int(rng.integers(1, 256))
+        broken.append(bytes(data))
+    others = [
+        saved((8, 9), "JPEG", quality=50),
+        saved((7, 9), "JPEG"),
+        png_with(),
+        plain[0][:start],
+        plain[0][: start - 1],
+    ]
+    files = plain * 20 + broken + [*OTHERS.values(), *TURNED_PNGS.values()] + others
+    remembering = UprightSizes()
+    for _ in range(30):
+        batch = [files[number] for number in rng.integers(0, len(files), int(rng.integers(1, 30)))]
+        np.testing.assert_array_equal(remembering(batch), upright_sizes(batch))
+
+
+def test_one_encoder_is_walked_once(monkeypatch):
+    remembering = UprightSizes()
+    files = [encode_jpeg(np.full((8, 9, 3), value, np.uint8)) for value in range(6)]
+    remembering(files[:2])
+    monkeypatch.setattr("keras_sphereface.data.image_headers._walk", None)
+    np.testing.assert_array_equal(remembering(files[2:]), [[8, 9]] * 4)
