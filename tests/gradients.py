@@ -48,9 +48,12 @@ def _jax(function, inputs, variables):
 def _torch(function, inputs, variables):
     import torch
 
-    tensors = [torch.tensor(array, requires_grad=True) for array in inputs]
+    tensors = [keras.ops.convert_to_tensor(array).requires_grad_() for array in inputs]  # where Keras has its own
     value = function(*tensors)
     sources = tensors + [variable.value for variable in variables]
     gradients = torch.autograd.grad(value, sources, allow_unused=True)
-    gradients = [np.zeros(tuple(s.shape)) if g is None else g.numpy() for g, s in zip(gradients, sources)]
+    gradients = [
+        np.zeros(tuple(source.shape)) if gradient is None else keras.ops.convert_to_numpy(gradient)
+        for gradient, source in zip(gradients, sources)
+    ]
     return float(value), gradients[: len(inputs)], gradients[len(inputs) :]
