@@ -72,6 +72,8 @@ def as_embedder(model: keras.Model) -> keras.Model:
     """
     if hasattr(model, "embedder") and hasattr(model, "head"):
         return model.embedder
+    if isinstance(model, keras.Model) and not hasattr(model, "input_shape"):  # of a class of its own
+        model = build_embedder(model)
     inputs, outputs = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     maps_images = isinstance(inputs, tuple) and len(inputs) == 4 and inputs[-1] == 3
     if not maps_images or not isinstance(outputs, tuple) or len(outputs) != 2:
@@ -79,5 +81,17 @@ def as_embedder(model: keras.Model) -> keras.Model:
             "Expected a model from images (n, height, width, 3) to embeddings (n, d). "
             f"Received: {getattr(model, 'name', model)!r} from {inputs} to {outputs}"
         )
-    has_unit_length = model.layers and isinstance(model.layers[-1], keras.layers.UnitNormalization)
-    return model if has_unit_length else build_embedder(model)
+    return model if _has_unit_length(model) else build_embedder(model)
+
+
+def _has_unit_length(model):
+    """Whether the last that a model does is to normalize its embeddings, in float32."""
+    if isinstance(model, keras.Sequential):
+        last = model.layers[-1]
+    else:
+        last = getattr(getattr(model.output, "_keras_history", None), "operation", None)
+    return (
+        isinstance(last, keras.layers.UnitNormalization)
+        and keras.tree.flatten(last.axis) in ([-1], [1])
+        and last.compute_dtype == "float32"
+    )

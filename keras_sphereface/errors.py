@@ -1,6 +1,7 @@
 """The package's own exceptions. Wrong arguments raise ValueError or TypeError as in Keras."""
 
 import difflib
+import errno
 import importlib
 import types
 from collections.abc import Iterable
@@ -11,6 +12,14 @@ _PATH_ERRORS = {
     NotADirectoryError: "a file stands where a folder is expected",
     FileExistsError: "a file stands where a folder is expected",
 }
+
+
+# What the system refuses, whatever a file holds: full or read-only disks, missing rights, limits, broken disks.
+_OF_SYSTEM = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO),
+)
+_SHOWN = 120  # characters of a wrong value in an error
 
 
 class FileFormatError(ValueError):
@@ -77,6 +86,17 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
 def one_line(value: object) -> str:
     """The text of a value without line ends, for an error's message; of an error without a text, the type's name."""
     return " ".join(str(value).split()) or type(value).__name__
+
+
+def shown(value: object) -> str:
+    """What an error says of a wrong value: its `repr`, on one line, without the middle of a long one."""
+    text = one_line(repr(value))
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
+
+
+def is_of_system(error: BaseException) -> bool:
+    """Whether an error is the system's, such as a full disk, and says nothing of the file that was read."""
+    return isinstance(error, OSError) and error.errno in _OF_SYSTEM
 
 
 def message(error: Exception) -> str:

@@ -2,16 +2,23 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
+import re
 import tempfile
 import threading
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
+from keras_sphereface.errors import FileFormatError, is_of_system, one_line
 from keras_sphereface.hints import Path
 
 _BLOCK = 1 << 20
+SHA256 = re.compile("[0-9a-f]{64}")
+
+# Bytes of a description or a configuration: as JSON, each can become fifty in memory. An IResNet-200's has 780,000.
+_LONGEST_JSON = 4 << 20
 
 
 def check_output(path: Path) -> pathlib.Path:
@@ -57,7 +64,8 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         file = open(temporary, "wb")  # noqa: SIM115 - closed below, where errors are of the block as well
     try:
         with file:
-            yield file
+            with _naming_what_lacks_a_name(path):
+                yield file
             with _naming(path):
                 file.flush()
                 os.fsync(file.fileno())
@@ -79,6 +87,17 @@ def _naming(path):
 
 
 @contextlib.contextmanager
+def _naming_what_lacks_a_name(path):
+    """The same for what others write: where the system refused a write, as on a full disk, and nobody said which."""
+    try:
+        yield
+    except OSError as error:
+        if not is_of_system(error) or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextlib.contextmanager
 def draft(path: Path) -> Iterator[pathlib.Path]:
     """For what others write by name: yields a path in a new folder beside, and moves what is there when the block ends well.
 
@@ -95,7 +114,8 @@ def draft(path: Path) -> Iterator[pathlib.Path]:
         temporary = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
     with temporary as folder:
         unfinished = pathlib.Path(folder, path.name)
-        yield unfinished
+        with _naming_what_lacks_a_name(path):
+            yield unfinished
         with _naming(path):
             _replace(unfinished, path, pathlib.Path(folder, "older"))
     sync_folder(path.parent)
@@ -123,6 +143,36 @@ def sync_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json(
+    path: Path,
+    source: str | None = None,
+    advice: str = "Get the file again",
+    object_hook: Callable[[dict], Any] | None = None,
+) -> Any:
+    """Reads a JSON file of somebody else's, not one of any size.
+
+    Args:
+        path: Path of the file.
+        source: What to call it in errors. Defaults to the path.
+        advice: What to do about a broken one. Defaults to getting it again.
+        object_hook: As in `json.loads`. Defaults to `None`.
+
+    Returns:
+        Its content.
+
+    Raises:
+        FileFormatError: If it has more than 4 MiB, or is not JSON.
+    """
+    source, path = source or path, pathlib.Path(path)
+    size = path.stat().st_size
+    if size > _LONGEST_JSON:
+        raise FileFormatError(f"{source}: has {size} bytes, expected at most {_LONGEST_JSON}. Do not use this file")
+    try:
+        return json.loads(path.read_bytes(), object_hook=object_hook)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{source}: not JSON ({one_line(error)}). {advice}") from error
 
 
 def sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_sphereface import hub_arguments, hub_files, model_card, model_folder, presets, weights_file
-from keras_sphereface.errors import did_you_mean
+from keras_sphereface.errors import did_you_mean, shown
 from keras_sphereface.hub_errors import HubError
 from keras_sphereface.precision import float_policy, with_dtype
 from keras_sphereface.version import __version__
@@ -158,9 +158,9 @@ def _no_model(name, path):
     if hint and not isinstance(name, os.PathLike) and path.suffix not in FILE_ENDINGS:
         return _unknown_name(name, hint)
     if path.suffix in FILE_ENDINGS or isinstance(name, os.PathLike) or (os.sep in text and not is_repository):
-        shown = text if text.isprintable() else hub_arguments.shown(text)
+        what = text if text.isprintable() else shown(text)
         return FileNotFoundError(
-            f"{shown}: there is no such file or folder. Expected a .keras file, a folder with a model, a preset's name or "
+            f"{what}: there is no such file or folder. Expected a .keras file, a folder with a model, a preset's name or "
             f"'{HUB_SCHEME}organization/repository'. Check the path"
         )
     hint = (
@@ -172,7 +172,7 @@ def _no_model(name, path):
 def _unknown_name(name, hint=""):
     return ValueError(
         f"Expected the name of a preset, '{HUB_SCHEME}organization/repository', a folder or a .keras file. "
-        f"Received: name={hub_arguments.shown(name)}. Known names: {', '.join(presets.names())}.{hint}"
+        f"Received: name={shown(name)}. Known names: {', '.join(presets.names())}.{hint}"
     )
 
 
@@ -290,14 +290,12 @@ def checked_repo_id(repo_id: str) -> str:
 def _check_push(card, private, revision, message):
     """Refuses arguments that cannot be meant, before the model is written."""
     if card is not None and not isinstance(card, model_card.Card):
-        raise ValueError(
-            f"card: expected a model_card.Card or None. Received: {hub_arguments.shown(card)}. Use Card(**fields)"
-        )
+        raise ValueError(f"card: expected a model_card.Card or None. Received: {shown(card)}. Use Card(**fields)")
     if not isinstance(private, bool):
-        raise ValueError(f"private: expected True or False. Received: {hub_arguments.shown(private)}")
+        raise ValueError(f"private: expected True or False. Received: {shown(private)}")
     if revision is not None and presets.COMMIT.fullmatch(revision):
         raise ValueError(
             f"revision: expected a branch to commit to. Received: the commit {revision}. Give the branch's name"
         )
     if message is not None and not isinstance(message, str):
-        raise ValueError(f"message: expected a text or None. Received: {hub_arguments.shown(message)}")
+        raise ValueError(f"message: expected a text or None. Received: {shown(message)}")

@@ -6,23 +6,18 @@ import urllib.parse
 from typing import Any
 
 from keras_sphereface import presets
-from keras_sphereface.errors import one_line
+from keras_sphereface.errors import shown
 from keras_sphereface.hints import Path
 
-_SHOWN = 120  # characters of a wrong argument in an error
 _TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry: printable ASCII without spaces
 _ID = presets.REPO_ID.pattern
+_LONGEST_NAME = 96  # of a repository, without the organization
 _MISSPELT = (  # ways to write a repository's name, and the same for load_pretrained
     (re.compile(rf"(?i:https?)://[^/]+/({_ID})(?:/tree/([^/?#]+))?(?:[/?#].*)?"), "the name is {repo}"),
     (re.compile(rf"(?i:hf:/*)?({_ID})@(\S+)"), "give the revision apart: {repo}"),
     (re.compile(rf"(?i:hf:/*)({_ID})/?()"), "the name is {repo}"),
+    (re.compile(rf"({_ID})/()"), "the name is {repo}"),
 )
-
-
-def shown(value: Any) -> str:
-    """What an error says of a wrong argument: its `repr`, on one line, without the middle of a long one."""
-    text = one_line(repr(value))
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
 
 
 def name_hint(text: str) -> str:
@@ -44,9 +39,19 @@ def name_hint(text: str) -> str:
 def check_repo_id(repo_id: str) -> None:
     """Raises `ValueError` unless this is `organization/repository` in the Hub's letters."""
     is_name = isinstance(repo_id, str) and presets.REPO_ID.fullmatch(repo_id)
-    if not is_name or ".." in repo_id or "--" in repo_id:
+    if not is_name or ".." in repo_id or "--" in repo_id or not _allowed(repo_id):
         hint = name_hint(repo_id) if isinstance(repo_id, str) else ""
-        raise ValueError(f"Expected 'hf://organization/repository'. Received: {shown(repo_id)}.{hint}")
+        raise ValueError(
+            "Expected 'hf://organization/repository', of letters, digits, '-', '_' and '.', as the Hub allows them. "
+            f"Received: {shown(repo_id)}.{hint}"
+        )
+
+
+def _allowed(repo_id):
+    """The Hub's rules for the ends of names and their length."""
+    organization, _, repository = repo_id.partition("/")
+    ends_well = not any(part.endswith((".", "-", ".git")) for part in (organization, repository))
+    return ends_well and len(repository) <= _LONGEST_NAME
 
 
 def checked_options(

@@ -1,13 +1,13 @@
 """The card of a published model: the README.md of its repository, with metadata that the Hub reads."""
 
 import dataclasses
-import json
 import pathlib
 import re
 from typing import TYPE_CHECKING
 
 from keras_sphereface import presets
 from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path
 from keras_sphereface.presets.overview import row
 from keras_sphereface.presets.overview import value as format_value
@@ -147,7 +147,9 @@ def from_description(path: Path) -> Card:
         FileFormatError: If a field is not as a card has it.
     """
     path = pathlib.Path(path)
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entries = read_json(path) if path.is_file() else {}
+    if not isinstance(entries, dict):
+        raise FileFormatError(f"{path}: expected a model's description, a dictionary. Publish the model again")
     names = [field.name for field in dataclasses.fields(Card)]
     try:
         return Card(**{name: entries[name] for name in names if name in entries})
@@ -225,8 +227,9 @@ def _body(card, repo_id, description):
     height, width = description["image_size"]
     yield f"# {card.name or repo_id.partition('/')[2]}\n"
     yield f"{card.description}\n"
+    size = "any size" if None in (height, width) else f"{height}x{width}"
     yield (
-        f"Images of {height}x{width}, RGB 0..255, aligned to the five-point template, give embeddings of "
+        f"Images of {size}, RGB 0..255, aligned to the five-point template, give embeddings of "
         f"{description['embedding_dim']} numbers and unit length; {description['parameters']:,} parameters.\n"
     )
     yield "```python\nimport keras_sphereface as ksf\n"

@@ -14,8 +14,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from keras_sphereface import layer_graph, model_size, safe_config, weights_file
-from keras_sphereface.errors import FileFormatError, one_line
-from keras_sphereface.files import sha256
+from keras_sphereface.errors import FileFormatError, is_of_system, one_line, shown
+from keras_sphereface.files import SHA256, read_json, sha256
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
@@ -26,13 +26,13 @@ CONFIG, METADATA, WEIGHTS, PRESET = "config.json", "metadata.json", "model.weigh
 KERAS_FILES = (CONFIG, METADATA, WEIGHTS)
 PRESET_FORMAT = 1
 
+_NOT_PUBLISHED = (
+    "Replace it by Keras's own layers, e.g. a Lambda by Rescaling, or share the model itself with model.save"
+)
 _REASON_LENGTH = 500  # of Keras's own errors, some of which list the values of a weight
 
 # Keras stores without compression; text shrinks to a twentieth at most, weights hardly at all.
 _EXPANSION, _SMALL = 20, 1 << 20
-
-# Bytes of a configuration: as JSON, each can become fifty in memory. An IResNet-200's has 780,000.
-_LONGEST_CONFIG = 4 << 20
 
 # What zipfile raises on broken archives, depending on where in them it notices.
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
@@ -76,23 +76,24 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
     with tempfile.TemporaryDirectory(dir=folder) as fresh:  # Keras cannot write where it has written before
         fresh = pathlib.Path(fresh)
         keras.saving.save_model(flat, fresh, zipped=False)
-        config = _parse(flat.name, (fresh / CONFIG).read_bytes())
-        safe_config.check(config, flat.name)
+        config = _read_config(fresh / CONFIG, flat.name)
+        safe_config.check(config, flat.name, _NOT_PUBLISHED)
         (fresh / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-        for name in KERAS_FILES:
+        preset = {
+            "format": PRESET_FORMAT,
+            "keras_sphereface": __version__,
+            "keras": keras.__version__,
+            "image_size": list(flat.input_shape[1:3]),
+            "embedding_dim": flat.output_shape[-1],
+            "parameters": flat.count_params(),
+            "keras_alone": not safe_config.needs_package(config),
+            **(description or {}),
+            "sha256": {name: sha256(fresh / name) for name in KERAS_FILES},
+        }
+        text = json.dumps(preset, indent=2, ensure_ascii=False)
+        (fresh / PRESET).write_text(text + "\n", encoding="utf-8")
+        for name in (*KERAS_FILES, PRESET):  # all are written by now: an older model is not lost to a full disk
             (fresh / name).replace(folder / name)
-    preset = {
-        "format": PRESET_FORMAT,
-        "keras_sphereface": __version__,
-        "keras": keras.__version__,
-        "image_size": list(flat.input_shape[1:3]),
-        "embedding_dim": flat.output_shape[-1],
-        "parameters": flat.count_params(),
-        "keras_alone": not safe_config.needs_package(config),
-        **(description or {}),
-        "sha256": {name: sha256(folder / name) for name in KERAS_FILES},
-    }
-    (folder / PRESET).write_text(json.dumps(preset, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return preset
 
 
@@ -108,10 +109,10 @@ def read_checksums(path: Path) -> dict[str, str]:
     Raises:
         FileFormatError: If it is broken, or names files outside the folder.
     """
+    preset = read_json(path, advice="Publish the model again")
     try:
-        preset = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
         version, checksums = preset["format"], dict(preset["sha256"].items())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path}: not a preset description ({error!r}). Publish the model again") from error
     if not isinstance(version, int) or version > PRESET_FORMAT:
         raise FileFormatError(f"{path}: format {version!r}, expected at most {PRESET_FORMAT}. Update keras_sphereface")
@@ -119,8 +120,13 @@ def read_checksums(path: Path) -> dict[str, str]:
     missing = sorted(set(KERAS_FILES) - set(checksums))
     if unknown or missing:
         raise FileFormatError(
-            f"{path}: `sha256` must name {', '.join(KERAS_FILES)} and nothing else. Received: {sorted(checksums)}"
+            f"{path}: `sha256` must name {', '.join(KERAS_FILES)} and nothing else. Received: {shown(sorted(checksums))}"
         )
+    for name, digest in checksums.items():
+        if not isinstance(digest, str) or not SHA256.fullmatch(digest):
+            raise FileFormatError(
+                f"{path}: the sha256 of {name} is {shown(digest)}, expected 64 hexadecimal digits. Publish the model again"
+            )
     return checksums
 
 
@@ -148,7 +154,7 @@ def read(folder: Path, source: str | None = None) -> "keras.Model":
             raise FileFormatError(f"{source}: {', '.join(missing)} is missing. Get the whole folder again")
         for name, expected in checksums.items():
             check_sha256(folder / name, expected, f"{source}/{name}")
-    config = _parse_file(folder / CONFIG, f"{source}/{CONFIG}")
+    config = _read_config(folder / CONFIG, f"{source}/{CONFIG}")
     safe_config.check(config, f"{source}/{CONFIG}")
     model_size.check(config, weights_file.check_hdf5(folder / WEIGHTS, f"{source}/{WEIGHTS}"), source)
     return _load(folder / WEIGHTS, config, source)
@@ -171,6 +177,8 @@ def read_keras_file(path: Path) -> "keras.Model":
             with zipfile.ZipFile(path) as archive:
                 _extract(archive, pathlib.Path(folder), path)
         except (*_BROKEN_ZIP, KeyError) as error:
+            if is_of_system(error):
+                raise
             raise FileFormatError(
                 f"{path}: not a .keras file ({one_line(error)}). Save it again with model.save"
             ) from error
@@ -191,21 +199,11 @@ def _extract(archive, folder, path):
         with archive.open(entry) as source, open(folder / name, "wb") as target:
             shutil.copyfileobj(source, target)
         if name == CONFIG:
-            safe_config.check(_parse_file(folder / name, path), path)
+            safe_config.check(_read_config(folder / name, path), path)
 
 
-def _parse_file(path, source):
-    size = path.stat().st_size
-    if size > _LONGEST_CONFIG:
-        raise FileFormatError(f"{source}: has {size} bytes, expected at most {_LONGEST_CONFIG}. Do not use this file")
-    return _parse(source, path.read_bytes())
-
-
-def _parse(source, content):
-    try:
-        return json.loads(content, object_hook=safe_config.without_compilation)
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{source}: not JSON ({error}). Get the file again") from error
+def _read_config(path, source):
+    return read_json(path, source, object_hook=safe_config.without_compilation)
 
 
 def _load(weights, config, source):
@@ -221,6 +219,8 @@ def _load(weights, config, source):
             (checked / CONFIG).write_text(json.dumps(config), encoding="utf-8")
             model = keras.saving.load_model(checked, compile=False, safe_mode=True)
         except Exception as error:  # Keras has no error of its own for broken files, and h5py's are many
+            if is_of_system(error):
+                raise
             reason = one_line(error)[:_REASON_LENGTH]
             raise FileFormatError(
                 f"{source}: Keras could not load the whole model ({reason}). Save it again"

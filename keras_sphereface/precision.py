@@ -80,8 +80,15 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
             f"Only functional Keras models, of layers, compute in another dtype. Received: a {type(model).__name__} with "
             f"dtype={dtype!r}. An exported file has its precision from `keras-sphereface export --precision`"
         )
+    if quantized := next((layer.name for layer in flat.layers if getattr(layer, "quantization_mode", None)), None):
+        raise ValueError(
+            f"A quantized model has its precision from model.quantize. Received: {model.name!r}, whose layer {quantized!r} "
+            f"is quantized, with dtype={dtype!r}. Leave dtype out, or load the model that was not quantized"
+        )
 
     def copy(layer):
+        if not isinstance(layer, keras.layers.Layer):  # `x + y`, which computes in what it is given
+            return layer
         if isinstance(layer, keras.layers.InputLayer):
             return keras.layers.InputLayer.from_config(layer.get_config())
         is_map = len(layer.output.shape) > 2

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, shown
 
 KERAS_MODULES = frozenset(
     {
@@ -37,6 +37,11 @@ OPERATIONS = frozenset(
         "GetItem",
     }
 )
+# How a quantized layer keeps its numbers. Those of GPTQ and AWQ carry a data set, and are for language models.
+QUANTIZERS_MODULE = "keras.quantizers"
+QUANTIZERS = frozenset(
+    {"AbsMaxQuantizer", "Int8QuantizationConfig", "Int4QuantizationConfig", "Float8QuantizationConfig"}
+)
 KERAS_TOP_LEVEL = frozenset({"DTypePolicy", "FloatDTypePolicy", "Sequential", "Model"})
 # Layers that run code of their configuration, or read files that it names.
 REFUSED_LAYERS = frozenset(
@@ -55,6 +60,7 @@ DATA_CLASSES = frozenset({"__keras_tensor__", "__tensor__", "__numpy__", "__byte
 # Data classes that become an array of their `dtype`: of a text's or a structure's, a few letters would fill the memory.
 _ARRAYS = frozenset({"__tensor__", "__numpy__"})
 _NUMBERS = re.compile(r"u?int\d+|float\d+(_\w+)?|bfloat16|bool")
+_ADVICE = "If you trust the model, load it with keras.saving.load_model"
 _LORA = ("lora_rank", "lora_alpha")
 OWN_PACKAGE = "keras_sphereface"
 _OWN_MODULES = ("keras_sphereface.backbones", "keras_sphereface.heads", "keras_sphereface.classifier")
@@ -91,7 +97,7 @@ def needs_package(config: Any) -> bool:
     return any(str(node.get("module")).partition(".")[0] == OWN_PACKAGE for node in classes(config))
 
 
-def check(config: Any, source: str) -> None:
+def check(config: Any, source: str, advice: str = _ADVICE) -> None:
     """Checks the configuration of a saved model, as in its `config.json`.
 
     Allowed are the layers, initializers, regularizers and constraints of Keras without those that run code (`Lambda` and
@@ -100,6 +106,7 @@ def check(config: Any, source: str) -> None:
     Args:
         config: The configuration, a dictionary of plain JSON values.
         source: What to call it in errors, e.g. `"hf://org/repo/config.json"`.
+        advice: What to do about a class that is not allowed. Defaults to what helps who loads a model.
 
     Raises:
         FileFormatError: If the configuration is not a model's or names anything else.
@@ -107,7 +114,7 @@ def check(config: Any, source: str) -> None:
     if not isinstance(config, dict) or "class_name" not in config:
         raise FileFormatError(f"{source}: expected the configuration of a Keras model, a dictionary with `class_name`")
     for node in classes(config):
-        _check_class(node, source)
+        _check_class(node, source, advice)
 
 
 def classes(node: Any) -> Iterator[dict]:
@@ -123,7 +130,7 @@ def classes(node: Any) -> Iterator[dict]:
             pending.extend(node)
 
 
-def _check_class(node, source):
+def _check_class(node, source, advice):
     name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
     if module is None and isinstance(name, str) and name in DATA_CLASSES:
         if name in _ARRAYS:
@@ -132,8 +139,8 @@ def _check_class(node, source):
     known = isinstance(name, str) and isinstance(module, str) and _known(name, module, registered)
     if not known:
         raise FileFormatError(
-            f"{source}: refused to build {name!r} of module {module!r}: only Keras's own layers that run no code from a "
-            "file, and this package's classes, are loaded. If you trust the model, load it with keras.saving.load_model"
+            f"{source}: refused to build {shown(name)} of module {shown(module)}: only Keras's own layers that run no code "
+            f"from a file, and this package's classes, are loaded. {advice}"
         )
 
 
@@ -156,6 +163,8 @@ def _known(name, module, registered):
         return name in KERAS_TOP_LEVEL
     if module == OPERATIONS_MODULE:
         return name in OPERATIONS
+    if module == QUANTIZERS_MODULE:
+        return name in QUANTIZERS
     if module not in KERAS_MODULES or name in REFUSED_LAYERS:
         return False
     return inspect.isclass(getattr(importlib.import_module(module), name, None))

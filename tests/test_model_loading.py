@@ -1,5 +1,6 @@
 """Models as people save them: compiled, trained, for Keras alone; and files that are wrong in one place."""
 
+import errno
 import json
 import os
 import struct
@@ -437,3 +438,120 @@ def test_thresholds_that_are_none_are_told_with_their_file(tmp_path, threshold):
     model_folder.write(backbone(), tmp_path, {"thresholds": [{"far": 0.01, "threshold": threshold}]})
     with pytest.raises(FileFormatError, match=r"preset\.json: Expected"):
         Recognizer(tmp_path, detector=None)
+
+
+def compound(file):
+    file.create_dataset("x", (4,), np.dtype([("a", h5py.string_dtype()), ("b", h5py.string_dtype())]))
+
+
+def compressed_chunk(file):
+    file.create_dataset("x", (4,), "float32", maxshape=(None,), chunks=(1 << 20,), compression="gzip", data=np.zeros(4))
+
+
+def many_texts(file):
+    file.create_dataset("x", data=np.zeros(4))
+    file["x"].attrs.create("dtype", ["float32"] * 3, dtype=h5py.string_dtype())
+
+
+def named_type(file):
+    file["a\nb"] = np.dtype("float32")
+
+
+HOSTILE = {
+    compound: "'/x' holds .*, expected numbers",
+    compressed_chunk: "'/x' is compressed or filtered",
+    many_texts: "an attribute of '/x' holds dtype.*, expected a text or numbers",
+    named_type: r"'/a\\nb' is a type",
+}
+
+
+@pytest.mark.parametrize(("put", "said"), HOSTILE.items(), ids=[put.__name__ for put in HOSTILE])
+def test_what_would_take_more_memory_than_the_file_has_is_refused_unread(tmp_path, put, said):
+    path = tmp_path / "hostile.h5"
+    with h5py.File(path, "w") as file:
+        put(file)
+    with pytest.raises(FileFormatError, match=rf"^the source: {said}") as caught:
+        weights_file.check_hdf5(path, "the source")
+    assert "\n" not in str(caught.value)
+
+
+def vectors():
+    images = keras.Input((8, 8, 3))
+    return images, keras.layers.Dense(4)(keras.layers.Flatten()(images))
+
+
+def scaled():
+    images, features = vectors()
+    return keras.Model(images, keras.layers.UnitNormalization()(features) * 64.0)
+
+
+def other_axis():
+    images, features = vectors()
+    return keras.Model(images, keras.layers.UnitNormalization(axis=0)(features))
+
+
+def in_bfloat16():
+    images, features = vectors()
+    return keras.Model(images, keras.layers.UnitNormalization(dtype="bfloat16")(features))
+
+
+@pytest.mark.parametrize("make", [scaled, other_axis, in_bfloat16])
+def test_what_only_looks_normalized_becomes_so(tmp_path, make):
+    make().save(tmp_path / "m.keras")
+    model = load_pretrained(tmp_path / "m.keras")
+    found = model.predict(np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), "uint8"), verbose=0)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_arithmetic_in_another_dtype(tmp_path):
+    images = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3)(images)
+    maps = maps[:, 1:] * 2.0
+    build_embedder(keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps))).save(tmp_path / "m.keras")
+    crops = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), "uint8")
+    one, other = (load_pretrained(tmp_path / "m.keras", dtype=dtype) for dtype in (None, "bfloat16"))
+    np.testing.assert_allclose(np.sum(embeddings(one, crops) * embeddings(other, crops), axis=1), 1, atol=1e-3)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "openvino", reason="OpenVINO only predicts")
+def test_a_quantized_model_is_kept_and_keeps_its_precision(tmp_path):
+    images, features = vectors()
+    model = build_embedder(keras.Model(images, features))
+    model.quantize("int8")
+    crops = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), "uint8")
+    model_folder.write(model, tmp_path / "folder")
+    model.save(tmp_path / "m.keras")
+    for path in (tmp_path / "folder", tmp_path / "m.keras"):
+        np.testing.assert_allclose(embeddings(load_pretrained(path), crops), embeddings(model, crops), atol=1e-6)
+        with pytest.raises(ValueError, match=r"'dense.*' is quantized, with dtype='bfloat16'"):
+            load_pretrained(path, dtype="bfloat16")
+
+
+def test_an_older_folder_stays_where_the_new_description_cannot_be_written(tmp_path):
+    model_folder.write(backbone(), tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(TypeError):
+        model_folder.write(backbone(), tmp_path, {"metrics": object()})
+    assert content(tmp_path) == before
+
+
+def test_a_description_of_any_size_is_not_read(tmp_path):
+    model_folder.write(backbone(), tmp_path)
+    path = tmp_path / "preset.json"
+    path.write_text(path.read_text()[:-2] + ', "x": [' + "[]," * 2_000_000 + "[]]}")
+    for read in (load_pretrained, lambda folder: model_card.from_description(folder / "preset.json")):
+        with pytest.raises(FileFormatError, match="bytes, expected at most 4194304"):
+            read(tmp_path)
+
+
+def test_a_full_disk_is_no_broken_file(tmp_path, monkeypatch):
+    backbone().save(tmp_path / "m.keras")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        load_pretrained(tmp_path / "m.keras")
+    assert not isinstance(caught.value, FileFormatError)

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "feature_norms": "",
     "evaluation": "files",
     "data": "devices files",
-    "presets": "",
+    "presets": "files",
     "faces": "data",
     # 2: layers and networks
     "losses": "margins",
@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "callbacks": "data distribution evaluator files guarded_optimizer",
     "plots": "angular classifier evaluation heads margins",
     "conversion": "backbones files model_size",
-    "model_card": "presets",
+    "model_card": "files presets",
     "layer_graph": "backbones",
     "model_folder": "embedder files layer_graph model_size safe_config weights_file",
     "precision": "layer_graph",

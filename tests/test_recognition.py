@@ -210,6 +210,39 @@ def test_other_files_are_no_galleries(tmp_path):
         Gallery(tmp_path / "folder.db")
 
 
+DAMAGES = {
+    "scaled": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (np.full(3, 1e20, "<f4").tobytes(),)),
+    "nan": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (np.full(3, np.nan, "<f4").tobytes(),)),
+    "cut": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (b"abc",)),
+    "longer": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (np.eye(1, 4, dtype="<f4").tobytes(),)),
+    "text": ("UPDATE faces SET embedding = 'abc' WHERE name = 'Bob'", ()),
+    "fingerprint": ("UPDATE state SET value = 'abc' WHERE key = 'fingerprint'", ()),
+    "revision": ("DELETE FROM state WHERE key = 'revision'", ()),
+    "table": ("DROP TABLE faces", ()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_gallery_is_no_match_for_anybody(tmp_path, damage):
+    path = tmp_path / "people.db"
+    ours = recognizer(gallery=path)
+    ours.enroll("Ann", RED)
+    ours.enroll("Bob", BLUE)
+    with sqlite3.connect(path) as other:
+        other.execute(*DAMAGES[damage])
+    with pytest.raises(
+        FileFormatError, match=r"people\.db: a (damaged gallery|face of 'Bob' \(number 2\) is damaged)\."
+    ):
+        recognizer(gallery=path).identify(RED)
+
+
+def test_an_image_that_cancels_its_mirror_image_has_no_embedding(tmp_path):
+    half = np.concatenate([plain(200, 0, 0)[:, :56], plain(0, 200, 0)[:, 56:]], axis=1)
+    difference = lambda images: images.astype("float32")[:, 50, [10]].mean(axis=1) - images[:, 50, [100]].mean(axis=1)  # noqa: E731
+    with pytest.raises(ValueError, match="all zeros"):
+        Recognizer(difference, detector=None, thresholds=THRESHOLDS, flip="sum").embed([half])
+
+
 def test_a_gallery_is_made_when_somebody_is_enrolled(tmp_path):
     path = tmp_path / "people.db"
     ours, other = recognizer(gallery=path), recognizer(gallery=path)
@@ -309,6 +342,7 @@ def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):
         (lambda r: recognizer(gallery=""), "path=''"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.ones(3)), "shape"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.ones((2, 3))), "as many digests"),
+        (lambda r: r.gallery.add("Ann", [b"1"], np.ones((1, 3))), "of unit length. Received: one of length 1.732"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.full((1, 3), np.nan)), "NaN"),
         (lambda r: r.gallery.remove("Ann\udce9"), "printable"),
         (lambda r: r.verify(RED, RED, threshold=0.5, far=1e-2), "not both"),

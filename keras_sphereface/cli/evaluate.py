@@ -180,10 +180,10 @@ def load_model(name: str, dtype: str | None = None) -> Callable[[Any], Any]:
 
 
 def _load(name):
-    if name.endswith((".onnx", ".tflite")):
-        from keras_sphereface.recognition.models import EXPORTED
+    from keras_sphereface.recognition.models import exported
 
-        return EXPORTED[pathlib.Path(name).suffix](name)
+    if kind := exported(name):
+        return kind(name)
     if name.endswith(".keras") and zipfile.is_zipfile(name):
         import keras
 

@@ -44,7 +44,7 @@ def _table():
     for depth, units in [("", None), *_SFNET_UNITS.items()]:
         table[f"sfnet{depth}"] = Architecture("sfnet", units)
         table[f"sfnet{depth}_bn"] = Architecture("sfnet", units, batch_norm=True)
-        table[f"sfnet{depth}_deprecated"] = Architecture("sfnet", units, block_order="relu_add")
+        table[f"sfnet{depth}_deprecated"] = Architecture("sfnet", units, block_order="relu_add", batch_norm=False)
     for depth, units in [("", None), *_IRESNET_UNITS.items()]:
         table[f"iresnet{depth}"] = Architecture("iresnet", units)
     table["mobilefacenet"] = Architecture("mobilefacenet")
@@ -73,8 +73,20 @@ def get(name: str) -> Architecture:
     return _TABLE[name]
 
 
-def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Renames what OpenSphere's first `sfnet_deprecated` called otherwise: a stage's first convolution is `conv1`."""
+def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Renames what OpenSphere's first `sfnet_deprecated` called otherwise: a stage's first convolution is `conv1`.
+
+    Args:
+        architecture: An `Architecture`.
+        tensors: Tensor names to arrays.
+        path: The file, for error messages.
+
+    Returns:
+        The tensors by their later names.
+
+    Raises:
+        FileFormatError: If these names are given for another architecture: they tell the block order.
+    """
     if architecture.family != "sfnet":
         return tensors
     aliases = {
@@ -82,6 +94,12 @@ def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray]) 
         for stage in _STAGES
         for kind in ("weight", "bias")
     }
+    old = next((name for name in aliases if name in tensors), None)
+    if old is not None and architecture.block_order != "relu_add":
+        raise errors.FileFormatError(
+            f"{path}: the tensor {old!r} has a name that only OpenSphere's sfnet_deprecated gave, whose blocks add after "
+            "the activation. Name the architecture with `_deprecated`, e.g. 'sfnet20_deprecated'."
+        )
     return {name if aliases.get(name) in tensors else aliases.get(name, name): x for name, x in tensors.items()}
 
 

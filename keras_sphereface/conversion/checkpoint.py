@@ -29,10 +29,12 @@ OTHER_ENTRIES = (
     "scaler",
     "state_optimizer",
     "state_lr_scheduler",
+    "optimizer_states",
+    "lr_schedulers",
 )
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
 BACKBONE_PREFIX, HEAD_PREFIX = "backbone", "head"  # of the names in the state dict of a module that holds both
-PARALLEL_PREFIX = "module."  # left by DistributedDataParallel
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
 _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 # PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
 # An archive beyond this is made to fill the memory of whoever opens it.
@@ -200,7 +202,7 @@ def _mapping(value, path, entry=None):
 
 def _check_others(entries, known, path):
     others = [name for name in entries if name not in known]
-    unknown = [name for name in others if name not in OTHER_ENTRIES]
+    unknown = [name for name in others if name not in OTHER_ENTRIES and _holds_tensors(entries[name])]
     if unknown:
         raise errors.FileFormatError(
             f"{path}: unknown entries: {listing(unknown)}. Known beside the state dicts: {', '.join(OTHER_ENTRIES)}."
@@ -208,10 +210,24 @@ def _check_others(entries, known, path):
     return others
 
 
+def _holds_tensors(value):
+    """Whether there are tensors in an entry, which then may be of the network; numbers and texts are not."""
+    pending = [value]
+    while pending:  # no recursion: a nested file must not exhaust the stack
+        value = pending.pop()
+        if hasattr(value, "detach"):
+            return True
+        if isinstance(value, collections.abc.Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            pending.extend(value)
+    return False
+
+
 def _unwrap(state):
-    """Removes `module.` as often as all names begin with it."""
-    while state and all(name.startswith(PARALLEL_PREFIX) for name in state):
-        state = {name.removeprefix(PARALLEL_PREFIX): value for name, value in state.items()}
+    """Removes what wrappers of a module put before its names as often as all names begin with it."""
+    while state and (prefix := next((p for p in WRAPPER_PREFIXES if all(name.startswith(p) for name in state)), None)):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 

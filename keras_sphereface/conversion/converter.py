@@ -67,7 +67,7 @@ def convert(
         if value is not None and not (isinstance(value, numbers.Real) and math.isfinite(value)):
             raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
     content = checkpoint.read(path, include_head)
-    tensors = table.canonical_names(known, content.backbone)
+    tensors = table.canonical_names(known, content.backbone, path)
     arguments = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
 
     def build():

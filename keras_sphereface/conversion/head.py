@@ -41,7 +41,7 @@ def head_weights(
             f"{path}: the head has the tensors {listing(tensors)}; expected one kernel ({' or '.join(_KERNELS)}) and "
             f"at most one bias ({' or '.join(_BIASES)}). Pass `include_head=False` to convert the backbone alone."
         )
-    weights = {"kernel": _kernel(tensors[kernels[0]], embedding_dim, path, layout or _KERNELS[kernels[0]])}
+    weights = {"kernel": _kernel(tensors[kernels[0]], embedding_dim, path, layout, _KERNELS[kernels[0]])}
     if biases:
         bias = tensors[biases[0]].reshape(-1)
         if bias.size not in (1, weights["kernel"].shape[1]):
@@ -52,7 +52,8 @@ def head_weights(
     return weights
 
 
-def _kernel(kernel, embedding_dim, path, layout):
+def _kernel(kernel, embedding_dim, path, layout, usual):
+    """The kernel; `usual` is the layout of this name where the shape allows both."""
     fitting = [
         name
         for name, axis in zip(LAYOUTS, (0, 1))
@@ -61,8 +62,11 @@ def _kernel(kernel, embedding_dim, path, layout):
     if not fitting:
         raise errors.FileFormatError(
             f"{path}: the head's kernel has the shape {kernel.shape}, expected (classes, {embedding_dim}) or "
-            f"({embedding_dim}, classes). Pass `include_head=False` to convert the backbone alone."
+            f"({embedding_dim}, classes){'' if layout is None else f', by head_layout={layout!r} only one of them'}. "
+            "Pass `include_head=False` to convert the backbone alone."
         )
+    if len(fitting) > 1 and usual in fitting:
+        fitting = [usual]
     if len(fitting) > 1:
         raise errors.FileFormatError(
             f"{path}: the head's kernel has the shape {kernel.shape}, from which its layout cannot be told: "

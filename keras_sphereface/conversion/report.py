@@ -53,6 +53,11 @@ class ConversionReport:
         """The result of `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def _block_order(self):
+        """An SFNet's, which its file does not tell, and parity cannot show: the reference has the same."""
+        order = self.backbone.get("block_order")
+        return [] if order is None else [f"  block order    {order} (not recorded in a checkpoint: of the name given)"]
+
     def __str__(self):
         shapes = [f"{name} {'x'.join(map(str, array.shape))}" for name, array in self.head_weights.items()]
         return "\n".join(
@@ -61,6 +66,7 @@ class ConversionReport:
                 f"{self.parameters:,} parameters, {self.backbone['embedding_dim']}-dimensional embeddings",
                 f"  sha256         {self.sha256}",
                 f"  preprocessing  {self.preprocessing} (not recorded in a checkpoint: check it against its source)",
+                *self._block_order(),
                 f"  class weights  {', '.join(shapes) or 'none in the file'}",
                 f"  left aside     {', '.join(self.ignored) or 'nothing'}",
                 f"  parity         {self.images} images against {self.reference}: largest difference "

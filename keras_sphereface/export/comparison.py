@@ -18,6 +18,7 @@ NUM_CHECKED = 32
 BATCH_SIZE = 32
 LENGTH_TOLERANCE = 0.01  # of unit length; what computes in bfloat16 has it to three digits
 _SEED = 0
+FEW_IMAGES = 100  # below which int8's ranges are a guess
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ExportReport:
             with at least 1 / FAR nonmated pairs. Empty without pairs, and for pairs of one kind.
         pairs: Name and number of the pairs, or `None`.
         num_mated, num_nonmated: Numbers of the pairs of each kind, or `None`.
-        notes: Why a rate is not in `tar`; one line each.
+        notes: Why a rate is not in `tar`, and what the figures of an int8 file do not tell; one line each.
     """
 
     path: str
@@ -116,6 +117,8 @@ def compare(
     else:
         images = _synthetic_images(embedder.input_shape[1:])
         reference, found = _embed(embedder, images), exported(images)
+    if precision == "int8" and (note := _about_calibration(calibration_images, pairs)):
+        measured["notes"] = [*measured.get("notes", ()), note]
     reference, found = reference.astype("float64"), found.astype("float64")
     norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(found, axis=1)
     return ExportReport(
@@ -129,6 +132,13 @@ def compare(
         smallest_cosine=float(((reference * found).sum(axis=1) / norms).min()),
         **{"tar": [], **measured},
     )
+
+
+def _about_calibration(images, pairs):
+    """What an int8 file's figures cannot show."""
+    few = f"calibrated on {len(images)} images: {FEW_IMAGES} or more of what the model will see are better"
+    seen = "compared on the images that it was calibrated on: pairs of others tell what it is worth"
+    return "; ".join([few] * (len(images) < FEW_IMAGES) + [seen] * (pairs is None))
 
 
 def _embed(embedder, images):
@@ -199,7 +209,8 @@ def _synthetic_images(shape):
     rng = np.random.default_rng(_SEED)
     coarse = rng.uniform(0, 255, size=(8, 8, 8, shape[-1]))
     rows, columns = (np.arange(size) * 8 // size for size in shape[:2])
-    return (coarse[:, rows][:, :, columns] + rng.normal(0, 4, size=(8, *shape))).clip(0, 255).astype("float32")
+    noisy = coarse[:, rows][:, :, columns] + rng.normal(0, 4, size=(8, *shape))
+    return np.rint(noisy.clip(0, 255)).astype("float32")  # whole, as photos are: a model may take uint8
 
 
 def _bytes_on_disk(path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.errors import shown
 from keras_sphereface.evaluator import center_crop, check_pairs
 from keras_sphereface.export.comparison import ExportReport, compare
 from keras_sphereface.files import draft
@@ -29,6 +30,7 @@ SUFFIXES = {"saved_model": "", "onnx": ".onnx", "litert": ".tflite"}
 # float16 by the rounding of weights; what int8 costs depends on the model and is measured, not judged.
 LEAST_COSINE = {"float32": 0.99999, "float16": 0.999, "int8": 0.0}
 CROPS = (None, "center")
+_OF_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb", "variables", "assets"}
 
 
 class ExportError(RuntimeError):
@@ -79,9 +81,12 @@ def export(
 
     check_writes("Export")
     path = pathlib.Path(path)
+    path = path.resolve() if path.is_symlink() else path  # what it leads to is written over, not the link
     _check_arguments(path, format, precision, calibration_images, crop)
     original = as_embedder(model)
     flat = inline(original)
+    if format != "saved_model":
+        _check_not_quantized(flat)
     embedder = _in_float32(flat)
     # What is written may be a copy: it is compared with the model itself, unless that computes in other digits.
     reference = original if embedder is flat else embedder
@@ -101,9 +106,30 @@ def export(
         if not report.smallest_cosine >= least:  # also when it is not a number
             raise ExportError(
                 f"{path}: the file's embeddings are not the model's: smallest cosine {report.smallest_cosine:.6f}, "
-                f"expected at least {least}. Nothing was written"
+                f"expected at least {least}. Nothing was written{_cause(flat, precision)}"
             )
     return dataclasses.replace(report, path=str(path))
+
+
+def _check_not_quantized(embedder):
+    for layer in embedder.layers:
+        if getattr(layer, "quantization_mode", None):
+            raise ValueError(
+                "Expected a model that was not quantized: files have their own int8. Received: "
+                f"{embedder.name!r}, whose layer {layer.name!r} is quantized ({layer.quantization_mode}). Export the model "
+                "of before model.quantize with precision='int8', or as a SavedModel"
+            )
+
+
+def _cause(embedder, precision):
+    """What a file of the wrong embeddings may come of, where it is known."""
+    import keras
+
+    for variable in embedder.weights if precision == "float16" else ():
+        largest = float(np.abs(keras.ops.convert_to_numpy(variable.value)).max(initial=0))
+        if largest > np.finfo("float16").max:
+            return f": the weight {variable.path} has {largest:.3g}, beyond float16's 65504. Use float32"
+    return ""
 
 
 def _fixed_shape(embedder):
@@ -183,12 +209,18 @@ def _check_path(path, format):
         return
     if path.exists() and not path.is_dir():
         raise ValueError(f"The path for {format} must be a folder. Received: path={str(path)!r}, a file")
-    is_mixed = path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file()
+    inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    is_mixed = bool(inside) and ("saved_model.pb" not in inside or bool(inside - _OF_SAVED_MODEL))
     if path.name in ("", "..") or is_mixed:
         raise ValueError(
-            f"The path for {format} must be a new folder, or one with a SavedModel to write over. "
-            f"Received: path={str(path)!r}. Add a name for the new folder"
+            f"The path for {format} must be a new folder, or one with nothing but a SavedModel, to write over. "
+            f"Received: path={str(path)!r}{_others(inside)}. Add a name for the new folder"
         )
+
+
+def _others(names):
+    others = sorted(names - _OF_SAVED_MODEL)
+    return f", which has {shown(others[0])}" if others else ""
 
 
 def _check_images(images, shape, size):
@@ -205,6 +237,11 @@ def _check_images(images, shape, size):
         raise ValueError(
             f"Expected calibration images of 0..255. Received: images.max()={images.max():g}, of images scaled to 1. "
             "Scaling is inside the model: pass the images as they are read"
+        )
+    if images.min() == images.max():
+        raise ValueError(
+            f"Expected calibration images of what the model will see. Received: {len(images)} images of the one value "
+            f"{images.min():g}, which tell nothing of the ranges"
         )
     return images
 

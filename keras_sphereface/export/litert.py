@@ -73,9 +73,21 @@ def open_interpreter(path: Path) -> Any:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path}")
     try:
-        return _interpreter(path)
+        runtime, schema = _runtime()
+        _check_whole(path, schema)
+        return _interpreter(runtime, path)
     except ValueError as error:
         raise ValueError(f"{path}: LiteRT cannot load it ({one_line(error)}). Export the model again") from error
+
+
+def _check_whole(path, schema):
+    """Reads the file's structure by its schema: LiteRT trusts every offset in it, and a cut file would end the program."""
+    try:
+        model = schema.ModelT.InitFromPackedBuf(pathlib.Path(path).read_bytes(), 0)
+    except Exception as error:  # whatever a wrong offset leads to
+        raise ValueError("it is cut off or damaged") from error
+    if not model.subgraphs:
+        raise ValueError("it has no model")
 
 
 def runner(interpreter: Any) -> Callable[[np.ndarray], np.ndarray]:
@@ -92,19 +104,26 @@ def runner(interpreter: Any) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _interpreter(path):
-    """The runtime of its own package where installed, else TensorFlow's; with XNNPACK, the default, if it takes the file."""
+def _runtime():
+    """Runtime and file schema: of LiteRT's own package where installed, else TensorFlow's."""
     try:
         from ai_edge_litert import interpreter as runtime
+        from ai_edge_litert import schema_py_generated as schema
     except ImportError:
         try:
             import tensorflow as tf
+            from tensorflow.lite.python import schema_py_generated as schema
         except ImportError as error:
             raise MissingDependencyError(
                 "LiteRT files are run by ai-edge-litert or by TensorFlow; neither could be imported. Install one: "
                 "python -m pip install ai-edge-litert"
             ) from error
         runtime = tf.lite
+    return runtime, schema
+
+
+def _interpreter(runtime, path):
+    """With XNNPACK, the default, if it takes the file."""
     resolvers = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_sphereface.errors import MissingDependencyError, one_line
 from keras_sphereface.export import constants
 from keras_sphereface.hints import Path
 
@@ -45,11 +46,25 @@ def _stored(value, dtype):
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads a SavedModel; returns a function from float32 images to embeddings."""
-    import tensorflow as tf
+    """Loads a SavedModel; returns a function from float32 images to embeddings.
 
-    module = tf.saved_model.load(str(path))
-    signature = module.signatures["serving_default"]
+    Raises:
+        MissingDependencyError: If TensorFlow is not installed.
+        ValueError: If the folder is broken, or not of this package.
+    """
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"A SavedModel is run by TensorFlow, which could not be imported ({error})"
+        ) from error
+    try:
+        module = tf.saved_model.load(str(path))
+        signature = module.signatures["serving_default"]
+    except Exception as error:  # protocol buffers, variables and TensorFlow's own: each has errors of its kind
+        raise ValueError(
+            f"{path}: TensorFlow cannot load it ({one_line(error)[:200]}). Export the model again"
+        ) from error
 
     def run(images):
         (embeddings,) = signature(tf.constant(images)).values()
@@ -57,3 +72,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
     run.module = module  # its variables live as long as it does
     return run
+
+
+def input_of(run: Callable[[np.ndarray], np.ndarray]) -> tuple[tuple[int | None, ...], np.dtype]:
+    """`(shape, dtype)` of the images that a function of `load` takes."""
+    (images,) = run.module.signatures["serving_default"].structured_input_signature[1].values()
+    return tuple(images.shape), images.dtype.as_numpy_dtype

@@ -13,13 +13,13 @@ import re
 from typing import Any
 
 from keras_sphereface.errors import FileFormatError, did_you_mean
+from keras_sphereface.files import SHA256
 from keras_sphereface.hints import Path
 
 FOLDER = pathlib.Path(__file__).parent
 WEIGHTS_FOLDER = FOLDER.parent / "weights"
 STATUSES = ("embedded", "published", "planned")
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILE = "model.weights.h5"  # the one weight file of a repository that is downloaded, and so can be checked
 METRIC_FIELDS = ("name", "dataset", "value", "unit", "command")

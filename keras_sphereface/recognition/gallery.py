@@ -24,6 +24,7 @@ WAIT = 30.0  # seconds for another program that is writing
 MAX_NAME = 200
 _JOINERS = "\u200c\u200d"  # invisible parts of Persian and Indian names
 _BYTES = 4  # of a float32
+_UNIT_TOLERANCE = 1e-3
 # Two models are one where their embeddings of the same pictures have this cosine: a file exported in float32 or float16
 # passes, another training run does not.
 SAME_MODEL = 0.999
@@ -105,6 +106,13 @@ class Gallery:
             raise FileFormatError(
                 f"{self.path}: not a gallery of this version of keras_sphereface. Choose another file"
             )
+        with self._transaction() as run:
+            tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            kept = dict(run("SELECT key, value FROM state")) if "state" in tables else {}
+        counts = [kept.get(key) for key in ("revision", "removals")]
+        is_text = isinstance(kept.get("fingerprint", b""), bytes)
+        if "faces" not in tables or not all(type(count) is int for count in counts) or not is_text:
+            raise FileFormatError(f"{self.path}: a damaged gallery. Restore the file, or enroll into a new one")
 
     @contextlib.contextmanager
     def _transaction(self, kind="DEFERRED"):
@@ -122,7 +130,8 @@ class Gallery:
                     yield self._connection.execute
                     self._connection.execute("COMMIT")
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    if self._connection.in_transaction:  # on a full disk SQLite has done it by itself
+                        self._connection.execute("ROLLBACK")
                     raise
             except sqlite3.OperationalError as error:
                 raise OSError(
@@ -176,8 +185,8 @@ class Gallery:
             `(added, duplicates)`; a face that the person has already is passed over.
 
         Raises:
-            ValueError: If the name is no name, the embeddings are not `n` of the gallery's length, or a face is enrolled
-                under another name; then none is added.
+            ValueError: If the name is no name, the embeddings are not `n` of the gallery's length or not of unit length, or
+                a face is enrolled under another name; then none is added.
         """
         name, added = check_name(name), 0
         with self._transaction("IMMEDIATE") as run:
@@ -186,6 +195,11 @@ class Gallery:
             if len(embeddings) != len(digests):
                 raise ValueError(
                     f"Expected as many digests as embeddings. Received: {len(digests)} and {len(embeddings)}"
+                )
+            if not (is_unit := _is_unit(embeddings)).all():
+                length = np.linalg.norm(embeddings[~is_unit][0])
+                raise ValueError(
+                    f"Expected embeddings of unit length. Received: one of length {length:.4g}. Divide each by its length"
                 )
             for digest, embedding in zip(digests, embeddings.astype("<f4")):
                 owner = run("SELECT name FROM faces WHERE digest = ?", (digest,)).fetchone()
@@ -238,13 +252,29 @@ class Gallery:
 
         Returns:
             `(ids, names, embeddings)`: list, list, `(n, d)` float32; `(0, 0)` where there is none.
+
+        Raises:
+            FileFormatError: If an embedding is none: damaged, of another length, not finite or not of unit length.
         """
         with self._transaction() as run:
             rows = run("SELECT id, name, embedding FROM faces WHERE id > ? ORDER BY id", (last_id,)).fetchall()
         if not rows:
             return [], [], np.empty((0, 0), np.float32)
-        ids, names, blobs = zip(*rows)
-        return list(ids), list(names), np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), -1)
+        ids, names, blobs = map(list, zip(*rows))
+        size = len(blobs[0]) if isinstance(blobs[0], bytes) else 0
+        is_sound = np.array(
+            [isinstance(blob, bytes) and len(blob) == size > 0 and size % _BYTES == 0 for blob in blobs]
+        )
+        if is_sound.all():
+            embeddings = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), -1)
+            is_sound = _is_unit(embeddings)
+        if not is_sound.all():
+            place = int(np.flatnonzero(~is_sound)[0])
+            raise FileFormatError(
+                f"{self.path}: a face of {names[place]!r} (number {ids[place]}) is damaged. Remove this person and enroll "
+                "again, or restore the file"
+            )
+        return ids, names, embeddings
 
     def close(self) -> None:
         """Closes the file."""
@@ -263,6 +293,11 @@ def _identity(run):
     """Application, format and number of tables of the open file: all zero for a new one."""
     pragmas = [run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
     return (*pragmas, run("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def _is_unit(embeddings):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.abs(np.linalg.norm(embeddings, axis=1) - 1) < _UNIT_TOLERANCE
 
 
 def check_name(name: str) -> str:

@@ -13,7 +13,7 @@ from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
-from keras_sphereface.export import litert
+from keras_sphereface.export import litert, saved_model
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
@@ -92,15 +92,43 @@ def _check_input(path, shape, dtype, is_one_float):
         )
 
 
-EXPORTED = {".onnx": OnnxModel, ".tflite": LiteRTModel}  # by the endings of their files
+class SavedModel:
+    """A model that `keras-sphereface export` wrote as a SavedModel, run by TensorFlow.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        MissingDependencyError: If TensorFlow is not installed.
+        ValueError: If the folder is broken, or its model has other inputs than `(n, height, width, 3)`.
+    """
+
+    def __init__(self, path: Path):
+        self._run = saved_model.load(path)
+        self.input_shape, dtype = saved_model.input_of(self._run)
+        _check_input(path, self.input_shape, dtype, dtype == np.float32)
+
+    def __call__(self, images: ArrayLike) -> np.ndarray:
+        """Embeds `(n, height, width, 3)` images."""
+        return self._run(np.asarray(images, np.float32))
+
+
+_BY_ENDING = {".onnx": OnnxModel, ".tflite": LiteRTModel}
+
+
+def exported(path: Path) -> type | None:
+    """The class that runs a file or folder of `keras-sphereface export`; `None` for what is none, by name or content."""
+    path = pathlib.Path(path)
+    is_saved_model = (path / "saved_model.pb").is_file()
+    return SavedModel if is_saved_model else _BY_ENDING.get(path.suffix.lower())
 
 
 def open_model(model: Any = None, size: Size | None = None, thresholds: Any = None, dtype: Any = None) -> FaceModel:
     """Makes a `FaceModel` of whatever stands for a model.
 
     Args:
-        model: What `load_pretrained` takes (`None`: the embedded default), the path of an ONNX or LiteRT file that
-            `keras-sphereface export` wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)`
+        model: What `load_pretrained` takes (`None`: the embedded default), the path of what `keras-sphereface export`
+            wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)`
             images, or an object with such a `predict`. Defaults to `None`.
         size: `(height, width)` of the crops. Defaults to `None`: what the model says, else `(112, 112)`.
         thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card.
@@ -138,9 +166,8 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
 
 def _load(name):
     """Returns a model by its name, and the thresholds that its preset or card states."""
-    suffix = None if name is None else pathlib.Path(name).suffix
-    if suffix in EXPORTED:
-        return EXPORTED[suffix](name), Thresholds()
+    if name is not None and (kind := exported(name)):
+        return kind(name), Thresholds()
     model = hub.load_pretrained(name)
     if name is None:
         return model, Thresholds(presets.default().thresholds)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.images import Photo
-from keras_sphereface.evaluation.embeddings import check_flip, fuse
+from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse
 from keras_sphereface.evaluator import embed_batch
 from keras_sphereface.faces import FaceAligner
 from keras_sphereface.faces.detectors import Detector
@@ -91,7 +91,9 @@ class PhotoEmbedder:
         room = 1 << (len(sides) - 1).bit_length()
         with self._lock:
             embeddings = embed_batch(self._model.embed, sides, room)
-        fused = fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip).astype(np.float64)
+        fused = check_embeddings(
+            fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip).astype(np.float64)
+        )
         return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
 
     def fingerprint(self) -> np.ndarray:
