@@ -42,7 +42,8 @@ OF_SOURCES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument(
-        "model", help="a .keras or exported .onnx or .tflite file, a preset's name, hf://org/repo or a folder"
+        "model",
+        help="a .keras file or model folder, what `export` wrote (.onnx, .tflite, SavedModel), a preset's name or hf://org/repo",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--pairs", metavar="FILE", help="a .bin pair file")

@@ -67,8 +67,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds the model and how it is run."""
     parser.add_argument(
         "--model",
-        help="a .keras or exported .onnx or .tflite file, a preset's name, hf://organization/repository or a "
-        "folder (default: the model inside the package)",
+        help="a .keras file or model folder, what `export` wrote (.onnx, .tflite, SavedModel), a preset's name or "
+        "hf://organization/repository (default: the model inside the package)",
     )
     parser.add_argument(
         "--flip", choices=("none", "sum", "concat"), default="sum", help="fusion with the mirror image (default: sum)"
