@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 SUFFIX = ".h5"
+_OPAQUE_BYTES = (1, 2)  # of float8 and bfloat16, for which HDF5 has no type
 
 # What h5py raises on broken files, depending on where in them it notices.
-_FLOATS_OF_KERAS = (1, 2)  # bytes of float8 and bfloat16, which HDF5 keeps as opaque
 BROKEN_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
@@ -243,7 +243,7 @@ def _check_dataset(source, place, item):
         raise FileFormatError(f"{source}: {place} is a type, expected plain data. Do not use this file")
     if item.is_virtual or item.external:
         raise FileFormatError(f"{source}: {place} lies in another file, expected plain data. Do not use this file")
-    is_opaque = item.dtype.kind == "V" and item.dtype.names is None and item.dtype.itemsize in _FLOATS_OF_KERAS
+    is_opaque = item.dtype.kind == "V" and item.dtype.names is None and item.dtype.itemsize in _OPAQUE_BYTES
     if item.dtype.kind not in "biuf" and not is_opaque:
         raise FileFormatError(f"{source}: {place} holds {shown(item.dtype)}, expected numbers. Do not use this file")
     if item.id.get_create_plist().get_nfilters():

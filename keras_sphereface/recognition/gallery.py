@@ -110,8 +110,8 @@ class Gallery:
             tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
             kept = dict(run("SELECT key, value FROM state")) if "state" in tables else {}
         counts = [kept.get(key) for key in ("revision", "removals")]
-        is_text = isinstance(kept.get("fingerprint", b""), bytes)
-        if "faces" not in tables or not all(type(count) is int for count in counts) or not is_text:
+        is_blob = isinstance(kept.get("fingerprint", b""), bytes)
+        if "faces" not in tables or not all(type(count) is int for count in counts) or not is_blob:
             raise FileFormatError(f"{self.path}: a damaged gallery. Restore the file, or enroll into a new one")
 
     @contextlib.contextmanager
