@@ -3,6 +3,7 @@
 Photos stay on the machine that runs the page: its copies of uploads are deleted after a minute, and nothing is reported.
 """
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,12 +142,17 @@ def compare(
     return f"## {verdict}\nScore {result.score:.3f} ({limit})\n\n{result.rarity}", *crops
 
 
+def _plain(text):
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+
+
 def enroll(recognizer: "Recognizer", name: str, photo: np.ndarray | None) -> str:
     """Adds the photo of the second tab to the gallery; returns Markdown."""
     try:
         if photo is None:
             raise ValueError("Give a photo")
-        return str(recognizer.enroll(name, photo))
+        return _plain(str(recognizer.enroll(name, photo)))
     except (ValueError, TypeError, OSError) as error:
         return f"**{error}**"
 
@@ -159,5 +165,5 @@ def identify(recognizer: "Recognizer", photo: np.ndarray | None, decision: str |
         found = recognizer.identify(photo, **choice(decision))
     except (ValueError, TypeError, OSError) as error:
         return f"**{error}**"
-    rows = "\n".join(f"| {one.name} | {one.score:.3f} |" for one in found.candidates)
-    return f"## {found.name or 'Nobody of the gallery'}\n\n| nearest | score |\n| --- | --- |\n{rows}"
+    rows = "\n".join(f"| {_plain(one.name)} | {one.score:.3f} |" for one in found.candidates)
+    return f"## {_plain(found.name or 'Nobody of the gallery')}\n\n| nearest | score |\n| --- | --- |\n{rows}"

@@ -140,7 +140,12 @@ def _sides(images, flip):
 
 
 def embed_batch(
-    model: Callable[[Any], Any], images: np.ndarray, batch_size: int, names: Sequence[str] | None = None, first: int = 0
+    model: Callable[[Any], Any],
+    images: np.ndarray,
+    batch_size: int,
+    names: Sequence[str] | None = None,
+    first: int = 0,
+    check: bool = True,
 ) -> np.ndarray:
     """Runs a model on one block of images and checks that it gave one usable embedding per image.
 
@@ -150,6 +155,7 @@ def embed_batch(
         batch_size: Number of images that a `keras.Model` always gets: the block is filled up with black images.
         names: Names of the images for messages. Defaults to `None`: row numbers only.
         first: Number of the block's first image in the whole set, for messages. Defaults to `0`.
+        check: Whether the embeddings are checked; `False` where somebody else does who knows the names. Defaults to `True`.
 
     Returns:
         `(k, d)` float32.
@@ -174,7 +180,9 @@ def embed_batch(
             f"from {names[0] if names else first!r} on. "
             f"Received: shape {embeddings.shape}"
         )
-    return check_embeddings(embeddings, names, first_row=first).astype(np.float32, copy=False)
+    if check:
+        embeddings = check_embeddings(embeddings, names, first_row=first)
+    return np.asarray(embeddings, np.float32)
 
 
 def _check_size(model, images):

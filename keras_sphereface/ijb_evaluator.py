@@ -58,7 +58,7 @@ def evaluate_ijb(
     images = IJBImages(meta, folder, IMAGE_SIZE if size is None or None in size else size)
     said = weights_digest(model) if model_signature is None else model_signature
     extract(
-        lambda block: embed_batch(model, block, batch_size),
+        lambda block: embed_batch(model, block, batch_size, check=False),  # `extract` does, and names the image
         lambda start: images.batches(batch_size, start),
         features,
         meta.image_names,

@@ -104,6 +104,32 @@ def test_identify_goes_on_after_a_photo_that_cannot_be_read(run, tmp_path):
     assert "(threshold 0.9000, 1 person)" in run("identify", gallery, A, *MODEL, "--threshold", "0.9")[1]
 
 
+def test_enroll_goes_on_after_a_person_whose_photo_cannot_be_read(run, tmp_path):
+    gallery, people = str(tmp_path / "people.db"), tmp_path / "people"
+    for name in ("Ann", "Bob", "Cid"):
+        (people / name).mkdir(parents=True)
+    (people / "Ann" / "a.png").write_bytes(pathlib.Path(A).read_bytes())
+    (people / "Bob" / "b.jpg").write_text("nothing")
+    (people / "Cid" / "c.png").write_bytes(pathlib.Path(B).read_bytes())
+    code, out, err = run("enroll", gallery, "--folder", str(people), *MODEL, "--json")
+    assert (code, [one["name"] for one in json.loads(out)]) == (ERROR, ["Ann", "Cid"])
+    assert err.startswith(f"left out: {people / 'Bob' / 'b.jpg'}: cannot be decoded")
+    (people / "Bob" / "b.jpg").write_bytes(pathlib.Path(A).read_bytes())  # Ann's
+    code, out, err = run("enroll", gallery, "--folder", str(people), *MODEL, "--json")
+    assert (code, [one["name"] for one in json.loads(out)]) == (ERROR, ["Ann"])
+    assert "enrolled as 'Ann' already" in err
+
+
+def test_a_report_is_saved_where_nobody_reads_what_is_printed(run, tmp_path, monkeypatch):
+    def gone(*args, **kwargs):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    save = tmp_path / "r.json"
+    main(["evaluate", "model.keras", "--pairs", "pairs.bin", "--bootstrap", "0", "--save", str(save)])
+    assert json.loads(save.read_text())["num_pairs"] == 1
+
+
 def test_names_of_files_that_are_no_text_are_printed(run, folder, tmp_path):
     photo = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")  # in Latin-1
     try:
@@ -172,6 +198,7 @@ def test_wrong_usage_is_exit_code_2(run):
         (["train", "synthetic", "--output", "x.txt"], "x.txt"),
         (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
         (["plot", "margins", "x.gif"], "ending in .png"),
+        (["detect", "people", "--size", "0", "5"], "Expected --size as 112 112 or 112 96. Received: --size 0 5"),
         (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),
         (["export", "m.keras", "m.onnx", "--precision", "int8"], "--precision int8 needs --calibration"),
         (["export", "m.keras", "m.pb"], "Unknown ending '.pb'"),

@@ -37,6 +37,9 @@ def test_answers_and_errors_are_text(recognizer, faces):
     assert demo.enroll(recognizer, "Ann", faces[0]) == "Ann: 1 added, 1 in the gallery"
     assert demo.identify(recognizer, faces[0], 0.5).startswith("## Ann")
     assert "name=''" in demo.enroll(recognizer, "", faces[1])
+    recognizer.gallery.remove("Ann")
+    assert demo.enroll(recognizer, "A|B *x*", faces[0]).startswith(r"A\|B \*x\*: 1 added")
+    assert r"| A\|B \*x\* | 1.000 |" in demo.identify(recognizer, faces[0], 0.5)
 
 
 def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):

@@ -1,6 +1,7 @@
 """Pictures: known values of the angular functions, the digits' training, curves of saved reports, and the command."""
 
 import json
+import pathlib
 
 import keras
 import numpy as np
@@ -156,9 +157,21 @@ def test_command_draws(reports, tmp_path, capsys):
         assert f"drawn: {tmp_path / name}\n" in said
 
 
+def test_files_names_are_shown_as_they_are(reports, tmp_path):
+    files = []
+    for name in ("_a", "c$x^$"):
+        files.append(str(tmp_path / f"{name}.json"))
+        pathlib.Path(files[-1]).write_text(pathlib.Path(reports[0]).read_text())
+    assert main(["plot", "curves", str(tmp_path / "roc.png"), *files]) == 0
+    curves = {name: ksf.plots.read_curve(file)[1] for name, file in zip(("_a", "c$x^$"), files)}
+    (legend,) = (axes.get_legend() for axes in ksf.plots.roc_overlay(curves).axes)
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["_a", "c$x^$"]
+
+
 def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps({"accuracy": 1.0}))
     (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "fails.py").write_text("raise KeyError('x')")
     output = str(tmp_path / "x.png")
     wrong = {
         ("curves", output, str(tmp_path / "other.json")): "evaluate MODEL --save",
@@ -166,6 +179,7 @@ def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
         ("margins", str(tmp_path / "x.gif")): "ending in .png",
         ("margins", output, "--import", "no_such_module"): "--import: expected a module",
         ("margins", output, "--margins", "arcfase"): "Unknown margin",
+        ("margins", output, "--import", str(tmp_path / "fails.py")): "fails.py (KeyError: 'x')",
     }
     for arguments, message in wrong.items():
         assert main(["plot", *arguments]) == (2 if "ending" in message else 1)

@@ -14,14 +14,16 @@ import itertools
 import os
 import pathlib
 
-from keras_sphereface.cli import ERROR, NO, options
+from keras_sphereface.cli import ERROR, NO, UsageError, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's arguments."""
     parser.add_argument("photos", nargs="+", help="photos, or folders of photos")
     parser.add_argument("--output", "-o", type=pathlib.Path, metavar="FOLDER", help="write aligned crops here")
-    parser.add_argument("--size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"), help="default: 112 112")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(112, 112), metavar=("H", "W"), help="112 112, the default, or 112 96"
+    )
     parser.add_argument(
         "--which", choices=("largest", "central", "all"), default="all", help="faces of a photo (default: %(default)s)"
     )
@@ -32,10 +34,14 @@ def run(args: argparse.Namespace) -> int | None:
     """Detects, prints, writes crops; returns the exit code."""
     from tqdm import tqdm
 
+    from keras_sphereface.data.alignment import TEMPLATES
     from keras_sphereface.data.images import read_image
     from keras_sphereface.errors import NoFaceError
     from keras_sphereface.faces import FaceAligner
 
+    if tuple(args.size) not in TEMPLATES:
+        known = " or ".join(" ".join(map(str, size)) for size in TEMPLATES)
+        raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     photos, found, failed = options.list_photos(args.photos), [], {}
     stems = _stems(args.photos, photos)

@@ -4,12 +4,13 @@
   keras-sphereface enroll people.db --folder people/      # one folder per person, named as the person
 
 The gallery is one SQLite file with names, embeddings and checksums: no pictures. It belongs to the model that made
-it. The same picture is not added twice. Ask people before you enroll them.
+it. The same picture is not added twice. Ask people before you enroll them. A person of whom a photo has no face or
+cannot be read is left out and named on stderr; the exit code is 1 then.
 """
 
 import argparse
 
-from keras_sphereface.cli import UsageError, options
+from keras_sphereface.cli import ERROR, UsageError, options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +24,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Enrolls and prints."""
+def run(args: argparse.Namespace) -> int | None:
+    """Enrolls and prints; returns the exit code."""
     if bool(args.folder) == bool(args.name) or bool(args.name) != bool(args.photos):
         raise UsageError("Expected NAME PHOTO... or --folder FOLDER. See keras-sphereface enroll --help")
+    from tqdm import tqdm
+
     people = _people(args.folder) if args.folder else {args.name: args.photos}
     photos = {name: options.list_photos(paths) for name, paths in people.items()}
     recognizer = options.make_recognizer(args, gallery=args.gallery)
-    done = [recognizer.enroll(name, paths) for name, paths in photos.items()]
-    options.show(args, [one.to_dict() for one in done], "\n".join(map(str, done)))
+    done, failed = [], {}
+    try:
+        for name, paths in tqdm(
+            photos.items(), desc="enroll", unit="person", disable=None if len(photos) > 1 else True
+        ):
+            with options.leaving_out(failed, name):
+                done.append(recognizer.enroll(name, paths))
+    finally:
+        if done:  # they are in the gallery, however this ends
+            options.show(args, [one.to_dict() for one in done], "\n".join(map(str, done)))
+    options.say_left_out(failed, list(photos))
+    return ERROR if failed else None
 
 
 def _people(folder):

@@ -87,13 +87,12 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     is_ijb = args.ijb is not None
     report = run_ijb(args) if is_ijb else run_pairs(args)
-    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
-    if args.save:
+    if args.save:  # before it is printed: who reads that may be gone
         report.save(args.save)
-    if args.plot:
-        paths = (report.verification if is_ijb else report).plot(args.plot)
-        if not args.json:
-            print("\n".join(f"drawn: {path}" for path in paths))
+    paths = (report.verification if is_ijb else report).plot(args.plot) if args.plot else []
+    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
+    if paths and not args.json:
+        print("\n".join(f"drawn: {path}" for path in paths))
 
 
 def check(args: argparse.Namespace) -> None:
@@ -113,9 +112,9 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f"{option} is for {wanted}. Received: {option} with --{source}; leave it out")
     if source == "ijb" and args.flip == "concat":
         raise UsageError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
-    if args.save:
-        pathlib.Path(args.save).absolute().parent.mkdir(parents=True, exist_ok=True)
-        check_output(args.save)
+    for output in filter(None, (args.save, args.features)):
+        pathlib.Path(output).absolute().parent.mkdir(parents=True, exist_ok=True)
+        check_output(output)
     if args.plot:
         require("matplotlib.figure", "plots")
         pathlib.Path(args.plot).mkdir(parents=True, exist_ok=True)

@@ -33,9 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Looks up and prints; returns the exit code."""
+    from tqdm import tqdm
+
     recognizer = options.make_recognizer(args, gallery=options.existing_gallery(args.gallery), index=args.index)
     photos, answers, failed = options.list_photos(args.photos), [], {}
-    for photo in photos:
+    for photo in tqdm(photos, desc="identify", unit="photo", disable=None if args.json and len(photos) > 1 else True):
         found = []
         with options.leaving_out(failed, photo):
             is_all = args.which == "all"

@@ -103,6 +103,8 @@ def import_margins(modules: Iterable[str]) -> None:
     import importlib
     import importlib.util
 
+    from keras_sphereface.errors import one_line
+
     for name in modules:
         try:
             if name.endswith(".py"):
@@ -110,8 +112,11 @@ def import_margins(modules: Iterable[str]) -> None:
                 spec.loader.exec_module(importlib.util.module_from_spec(spec))
             else:
                 importlib.import_module(name)
-        except (ImportError, OSError, SyntaxError) as error:
-            raise ValueError(f"--import: expected a module or a file.py. Received: {name} ({error})") from error
+        except Exception as error:  # whatever the module does
+            what = f"{type(error).__name__}: {one_line(error)}"
+            raise ValueError(
+                f"--import: expected a module or a file.py that runs. Received: {name} ({what})"
+            ) from error
 
 
 def _add_common(parser, help):

@@ -109,7 +109,7 @@ def roc_overlay(curves: Mapping[str, Curve], title: str = "ROC") -> "Figure":
     """
     figure, axes = labelled_axes("False accept rate", "True accept rate", title)
     for label, curve in curves.items():
-        axes.step(curve.far, curve.tar, where="post", label=label)
+        axes.step(curve.far, curve.tar, where="post", label=_shown(label))
     axes.set_xscale("log")
     axes.set_xlim(_lowest_far(curves), 1)
     axes.set_ylim(0, 1.01)
@@ -121,7 +121,7 @@ def det_overlay(curves: Mapping[str, Curve], title: str = "DET") -> "Figure":
     """Draws several DETs over each other: FRR over FAR, both logarithmic. Arguments and result as of `roc_overlay`."""
     figure, axes = labelled_axes("False accept rate", "False reject rate", title)
     for label, curve in curves.items():
-        axes.step(curve.far, 1 - curve.tar, where="post", label=label)
+        axes.step(curve.far, 1 - curve.tar, where="post", label=_shown(label))
     axes.plot([1e-7, 1], [1e-7, 1], ":", color="gray", label="equal error")
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -149,4 +149,10 @@ def _lowest_far(curves):
 
 def _legend(axes):
     if any(axes.get_legend_handles_labels()[1]):
-        axes.legend()
+        for text in axes.legend().get_texts():
+            text.set_parse_math(False)  # a file's name may have "$"
+
+
+def _shown(label):
+    """A label that Matplotlib does not leave out: it does those that begin with "_"."""
+    return f" {label}" if label.startswith("_") else label

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.evaluation.embeddings import check_embeddings
 from keras_sphereface.hints import Path
 
 FORMAT = "keras_sphereface features 1"
@@ -154,13 +155,7 @@ def _embed(embed, images, names, start):
     features = np.asarray(embed(images), np.float32)
     if features.ndim != 2 or len(features) != len(images):
         raise ValueError(f"Expected features of shape ({len(images)}, d). Received: features.shape={features.shape}")
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"Features must be finite; look at the image and at the model. Received: NaN or infinity for image "
-            f"{names[start + bad[0]]!r} (row {start + bad[0]})"
-        )
-    return features
+    return check_embeddings(features, names[start : start + len(images)], first_row=start)
 
 
 def _create(path, head, count, blocks):

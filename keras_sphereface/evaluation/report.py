@@ -63,6 +63,7 @@ class VerificationReport:
         num_pairs, num_mated, num_nonmated: Numbers of comparisons.
         accuracy: Mean of the folds' accuracies, each at the threshold that is best on the other folds (or the accuracy
             at the given threshold).
+        threshold: The given threshold of `accuracy`; `None` where the folds chose theirs.
         accuracy_std: Sample standard deviation (divisor n - 1) over the folds.
         accuracy_folds, fold_thresholds: Accuracy and threshold of each fold, in ascending order of its number.
         best_threshold_accuracy, best_threshold: Accuracy at the threshold that is best on these same comparisons: an
@@ -85,6 +86,7 @@ class VerificationReport:
     num_mated: int
     num_nonmated: int
     accuracy: float | None = None
+    threshold: float | None = None
     accuracy_std: float | None = None
     accuracy_folds: list = dataclasses.field(default_factory=list)
     fold_thresholds: list = dataclasses.field(default_factory=list)
@@ -104,12 +106,13 @@ class VerificationReport:
     def __str__(self):
         heading = f"{self.name}: {self.num_pairs} pairs, {self.num_mated} mated, {self.num_nonmated} nonmated"
         notes = [f"note: {note}" for note in self.notes]
-        return "\n".join([heading, table(self.rows()), *notes, self.signature])
+        rows = self.rows()
+        return "\n".join([heading, *([table(rows)] if rows else []), *notes, self.signature])
 
     def rows(self) -> list:
         """Returns the table's rows: a label and a text each."""
         folds = f"{len(self.accuracy_folds)} folds" if self.accuracy_folds else "given threshold"
-        spread = "" if not self.accuracy_folds else f"  std {100 * self.accuracy_std:.2f}"
+        spread = f"  std {100 * self.accuracy_std:.2f}" if self.accuracy_folds else _at(self.threshold)
         rows = [
             (f"accuracy ({folds})", self._rate("accuracy", self.accuracy) + spread),
             (

@@ -88,6 +88,9 @@ def template_embeddings(
 
     Reference: Maze et al., IARPA Janus Benchmark - C, ICB 2018; Whitelam et al., IJB-B, CVPRW 2017.
     """
+    features, flipped_features = (
+        rows if rows is None or hasattr(rows, "shape") else np.asarray(rows) for rows in (features, flipped_features)
+    )
     _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores)
     template_ids = np.asarray(template_ids)
     weights = image_weights(template_ids, media_ids, detector_scores)

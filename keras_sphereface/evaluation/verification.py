@@ -44,7 +44,7 @@ def verification(
     - EER: where false accept and false reject rate are equal, both interpolated linearly between operating points.
     - AUC: the chance that a mated score exceeds a nonmated one, ties counting half.
     - intervals: 95 % percentile intervals of a bootstrap over people where `identities` are given (all thresholds are
-      chosen anew in each draw), else over comparisons.
+      chosen anew in each draw, among the cuts between all comparisons), else over comparisons.
 
     Args:
         scores: `(n,)` finite scores; higher means more alike.
@@ -77,8 +77,10 @@ def verification(
     _check_identities(identities, mated)
     _check_fars(fars)
     _check_choices(threshold, bootstrap, seed)
-    num_folds = 0 if folds is None or threshold is not None else len(np.unique(folds))
+    whole_number("hardest", hardest, least=0)
     num_mated = int(mated.sum())
+    has_both = 0 < num_mated < len(mated)
+    num_folds = len(np.unique(folds)) if folds is not None and threshold is None and has_both else 0
     report = VerificationReport(
         name=name,
         signature="",
@@ -100,7 +102,7 @@ def verification(
         name,
         folds=num_folds if num_folds > 1 else None,
         **(details or {}),
-        threshold="given" if threshold is not None else "other-folds" if num_folds > 1 else "none",
+        threshold=f"given-{threshold:g}" if threshold is not None else "other-folds" if num_folds > 1 else "none",
         intervals=f"{'pairs' if identities is None else 'identities'}-{bootstrap}-{seed}" if report.intervals else None,
     )
     report.hardest = _hardest(report, folds, threshold, hardest)
@@ -118,7 +120,7 @@ def _measure(report, folds, threshold, fars):
         far: operating_point(*sides, far) if metrics.supported(far, report.num_nonmated) else None for far in fars
     }
     if threshold is not None:
-        report.accuracy = metrics.accuracy_at(scores, mated, threshold)
+        report.threshold, report.accuracy = float(threshold), metrics.accuracy_at(scores, mated, threshold)
     elif folds is not None:
         cuts = metrics.fold_accuracies(scores, mated, folds)
         report.accuracy_folds = [cut.accuracy for cut in cuts]
@@ -206,7 +208,7 @@ def _check_identities(identities, mated):
         row = int(wrong[0])
         raise ValueError(
             f"Expected mated pairs, and only those, to have equal identities. Received: mated[{row}]={mated[row]}, "
-            f"identities {identities[0][row]} and {identities[1][row]}"
+            f"identities {identities[0][row]!r} and {identities[1][row]!r}"
         )
 
 

@@ -58,6 +58,26 @@ def test_whole_protocol_from_images(folder):
         evaluate_ijb(embed, folder, "ijbc", folder / "g.h5")
 
 
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "holds NaN or infinity"), (0, "is all zeros")])
+def test_an_unusable_embedding_is_named_by_its_image(folder, value, said):
+    blocks = []
+
+    def embed(images):
+        blocks.append(_pixels(images))
+        if len(blocks) == 3:  # the first block's images and mirror images came before
+            blocks[-1][0] = value
+        return blocks[-1]
+
+    with pytest.raises(ValueError, match=rf"The embedding of row 3 \(4\.png\) {said}"):
+        evaluate_ijb(embed, folder, "ijbc", folder / "f.h5", batch_size=3, model_signature="pixels")
+
+
+def test_the_feature_file_is_checked_before_the_work(folder, capsys):
+    (folder / "features").mkdir()
+    assert main(["evaluate", "no model", "--ijb", str(folder), "--features", str(folder / "features")]) == 1
+    assert "Expected a file. Received:" in capsys.readouterr().err
+
+
 def test_command_line(folder, capsys):
     images = keras.Input((112, 112, 3))
     outputs = keras.layers.Flatten()(keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 128, -1)(images)))

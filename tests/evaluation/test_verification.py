@@ -95,7 +95,22 @@ def test_given_threshold_replaces_the_folds():
     report = verification(SCORES, MATED, folds=[0, 0, 0, 1, 1, 1], threshold=0.6, bootstrap=0)
     assert report.accuracy == 4 / 6  # 0.6 itself is accepted, and wrong; so is 0.4 rejected
     assert report.accuracy_folds == []
-    assert "threshold:given" in report.signature
+    assert "threshold:given-0.6|" in report.signature
+    assert report.to_dict()["threshold"] == 0.6
+    assert "accuracy (given threshold)  66.67 %  at threshold 0.6000" in str(report)
+
+
+def test_pairs_of_one_kind_have_no_folds():
+    report = verification([0.5, 0.4], [1, 1], folds=[0, 1])
+    assert "folds" not in report.signature
+    assert "\n\n" not in str(report)
+
+
+def test_wrong_identities_are_shown_as_they_are():
+    with pytest.raises(ValueError, match="identities 1 and '1'"):
+        verification([0.5, 0.4], [1, 0], identities=([1, 2], ["1", "3"]))
+    with pytest.raises(ValueError, match="hardest"):
+        verification(SCORES, MATED, hardest=-1)
 
 
 @pytest.mark.parametrize("levels", [11, 10**6])
@@ -161,7 +176,7 @@ def test_order_of_comparisons_does_not_matter(rng):
         ({"folds": [1, 2]}, "one fold per score"),
         ({"identities": (["a"], ["b"])}, "two arrays of 3"),
         ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, r"mated\[1\]=False"),
-        ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, "identities b and b"),
+        ({"identities": (["a", "b", "c"], ["a", "b", "d"])}, "identities 'b' and 'b'"),
         ({"fars": (0.0,)}, "above 0"),
         ({"bootstrap": -1}, "bootstrap=-1"),
         ({"seed": -1}, "seed=-1"),
