@@ -75,9 +75,7 @@ def verification(
     mated = check_mated(mated, len(scores))
     folds = _check_folds(folds, len(scores))
     _check_identities(identities, mated)
-    _check_fars(fars)
-    _check_choices(threshold, bootstrap, seed)
-    whole_number("hardest", hardest, least=0)
+    check_choices(threshold, fars, bootstrap, seed, hardest)
     num_mated = int(mated.sum())
     has_both = 0 < num_mated < len(mated)
     num_folds = len(np.unique(folds)) if folds is not None and threshold is None and has_both else 0
@@ -107,6 +105,17 @@ def verification(
     )
     report.hardest = _hardest(report, folds, threshold, hardest)
     return report
+
+
+def check_choices(threshold: float | None, fars: Sequence[float], bootstrap: int, seed: int, hardest: int) -> None:
+    """Raises `ValueError` unless these arguments of `verification` are in their ranges: before an hour of embedding."""
+    if not all(0 < far <= 1 for far in fars):
+        raise ValueError(f"Expected false accept rates above 0 and at most 1. Received: fars={tuple(fars)}")
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
+    whole_number("bootstrap", bootstrap, least=0)
+    whole_number("seed", seed, least=0)
+    whole_number("hardest", hardest, least=0)
 
 
 def _measure(report, folds, threshold, fars):
@@ -210,15 +219,3 @@ def _check_identities(identities, mated):
             f"Expected mated pairs, and only those, to have equal identities. Received: mated[{row}]={mated[row]}, "
             f"identities {identities[0][row]!r} and {identities[1][row]!r}"
         )
-
-
-def _check_choices(threshold, bootstrap, seed):
-    if threshold is not None and not math.isfinite(threshold):
-        raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
-    whole_number("bootstrap", bootstrap, least=0)
-    whole_number("seed", seed, least=0)
-
-
-def _check_fars(fars):
-    if not all(0 < far <= 1 for far in fars):
-        raise ValueError(f"Expected false accept rates above 0 and at most 1. Received: fars={tuple(fars)}")

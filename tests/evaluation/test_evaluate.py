@@ -126,6 +126,16 @@ def test_a_path_in_place_of_pairs_is_refused(model):
         evaluate(model, "lfw.bin")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"bootstrap": -1}, {"seed": 0.5}, {"hardest": -1}, {"fars": (0.0,)}, {"threshold": float("nan")}]
+)
+def test_arguments_are_checked_before_any_image_is_embedded(pairs, wrong):
+    embedded = []
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        evaluate(lambda images: embedded.append(len(images)), pairs, **wrong)
+    assert not embedded
+
+
 def test_command_line(pairs, model, tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     write_bin(tmp_path / "toy.bin", pairs)
