@@ -85,11 +85,12 @@ def normalize(vectors: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     squared = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     # Divided by an infinite norm, a finite vector would be one of zeros.
     squared = ops.where(ops.isfinite(squared), squared, float("nan"))
-    has_direction = ops.logical_not(squared <= MIN_SQUARED_NORM)  # NaN has: it must not pass for zero.
+    # NaN is no zero. Asked this way round, because TensorFlow's graphs take `not (a <= b)` for `a > b`, also of NaN.
+    is_zero = squared <= MIN_SQUARED_NORM
     # The inner `where` keeps the square root's infinite derivative at 0 out of the backward pass.
-    safe_norms = ops.sqrt(ops.where(has_direction, squared, ops.ones_like(squared)))
-    directions = ops.where(has_direction, vectors / safe_norms, ops.zeros_like(vectors))
-    norms = ops.where(has_direction, safe_norms, ops.zeros_like(safe_norms))
+    safe_norms = ops.sqrt(ops.where(is_zero, ops.ones_like(squared), squared))
+    directions = ops.where(is_zero, ops.zeros_like(vectors), vectors / safe_norms)
+    norms = ops.where(is_zero, ops.zeros_like(safe_norms), safe_norms)
     return directions, ops.squeeze(norms, axis=axis)
 
 

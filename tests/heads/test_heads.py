@@ -162,7 +162,7 @@ def test_an_embedding_that_is_not_finite_or_too_long_has_a_loss_of_nan(name):
     for kwargs in ({}, {"class_block": 2}, {"detach": False}):
         head = built(FACTORIES[name], **kwargs)
         expected = [False, True, True, True, False]
-        for function in (head.loss, step_of(head.loss)):
+        for function in (head.loss, step_of(head.loss), graph_of(head.loss)):
             np.testing.assert_array_equal(np.isnan(numpy(function(embeddings, labels))), expected)
         for given in ([], [labels]):
             np.testing.assert_array_equal(np.isnan(numpy(head(embeddings, *given))).all(axis=1), expected)
@@ -173,6 +173,15 @@ def test_an_embedding_that_is_not_finite_or_too_long_has_a_loss_of_nan(name):
         _, gradients, kernel_gradients = value_and_gradients(total, [embeddings], [head.kernel])
         np.testing.assert_array_equal(np.isnan(gradients[0]).any(axis=1), expected)
         assert np.isnan(kernel_gradients[0]).any()
+
+
+def graph_of(function):
+    """The function as a graph, which TensorFlow rewrites by rules of its own, without XLA; elsewhere itself."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function)
 
 
 def step_of(function):
