@@ -69,6 +69,25 @@ def gathered(variable: keras.Variable) -> np.ndarray:
     return keras.ops.convert_to_numpy(value)
 
 
+def check_same(number: int, what: str) -> None:
+    """Raises `ValueError` unless all processes that train together have the same number; all of them must ask.
+
+    Args:
+        number: An integer.
+        what: What it is, for the message.
+    """
+    if _num_processes() == 1:
+        return
+    from jax.experimental import multihost_utils
+
+    numbers = multihost_utils.process_allgather(np.asarray(number, np.int32)).tolist()
+    if len({*numbers}) > 1:
+        raise ValueError(
+            f"Expected {what} to be the same for all processes: they need one folder that all of them see. "
+            f"Received: {numbers}, by process"
+        )
+
+
 def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataParallel:
     """A `keras.distribution.DataParallel` over all devices of all processes: each has the model and a part of the batch.
 

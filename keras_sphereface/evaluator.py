@@ -165,7 +165,7 @@ def embed_batch(
         ValueError: If sizes differ, or an embedding holds NaN or is all zeros.
     """
     if hasattr(model, "predict_on_batch"):
-        _check_size(model, images)
+        check_size(model, images)
         # Always one shape: a smaller last block would compile the model again.
         block = np.zeros((batch_size, *images.shape[1:]), np.float32)
         block[: len(images)] = images
@@ -186,7 +186,8 @@ def embed_batch(
     return np.asarray(embeddings, np.float32)
 
 
-def _check_size(model, images):
+def check_size(model: Any, images: np.ndarray) -> None:
+    """Raises `ValueError` unless `(n, h, w, 3)` images are of the size of a model's input, where it has one."""
     shape = input_size(model)
     if shape is not None and any(want not in (None, have) for want, have in zip(shape, images.shape[1:3])):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Callbacks: the margin's schedule, verification while training, statistics, checkpoints."""
 
+import csv
 import types
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 from test_classifier import coloured_squares, make_trainer
 
 from keras_sphereface import GuardedOptimizer, callbacks, data
+from keras_sphereface.errors import FileFormatError
 
 
 class Recorder(keras.callbacks.Callback):
@@ -176,3 +178,65 @@ def test_bad_arguments_are_refused(rng, tmp_path):
     images, labels = coloured_squares(rng, 8)
     with pytest.raises(ValueError, match=r"at least 1.0. Received: margin=0.5"):
         make_trainer().fit(images, labels, verbose=0, callbacks=[callbacks.MarginSchedule(0.1, 4, start=0.5)])
+
+
+def test_the_log_takes_columns_that_come_later_and_goes_on(rng, tmp_path):
+    images, labels = coloured_squares(rng, 16)
+    left, right = np.arange(8), np.arange(8, 16)
+    pairs = data.PairSet.from_arrays(images, left, right, labels[left] == labels[right], name="toy")
+    path = tmp_path / "run" / "log.csv"
+
+    def fit(first, last, *others):
+        make_trainer().fit(
+            images, labels, verbose=0, initial_epoch=first, epochs=last, callbacks=[*others, callbacks.EpochLog(path)]
+        )
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    rows = fit(0, 3, callbacks.PairVerification(pairs, every=2))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    measured = [row["val_toy_best_threshold_accuracy"] for row in rows]
+    assert measured[0] == ""
+    assert all(0.5 <= float(value) <= 1.0 for value in measured[1:])
+    again = fit(2, 4)  # epoch 2 is done again, without pairs
+    assert again[:2] == rows[:2]
+    assert [row["epoch"] for row in again[2:]] == ["2", "3"]
+    assert [row["val_toy_best_threshold_accuracy"] for row in again[2:]] == ["", ""]
+    assert float(again[3]["loss"]) > 0
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"epoch\nfirst\n", b"\xff\xfe\n", b"epoch,loss\n,1\n"])
+def test_a_file_that_is_no_log_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "log.csv"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=r"log\.csv: expected the log of a run"):
+        callbacks.EpochLog(path).on_train_begin()
+    assert path.read_bytes() == content
+
+
+def test_pairs_of_another_size_are_refused_before_an_epoch(rng, tmp_path):
+    images, labels = coloured_squares(rng, 8)
+    narrow = images[:, :, 2:]
+    pairs = data.PairSet.from_arrays(narrow, [0, 2], [1, 3], [True, False], name="narrow")
+    callback = callbacks.PairVerification(pairs)
+    with pytest.raises(ValueError, match="Expected images of the model's input size"):
+        make_trainer().fit(images, labels, verbose=0, callbacks=[Unreached(), callback])
+
+
+class Unreached(keras.callbacks.Callback):
+    """Fails with the first epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        raise AssertionError("an epoch began")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.data")
+@pytest.mark.parametrize("make", [callbacks.Checkpoint, lambda folder: callbacks.StopAfter(3)])
+def test_batches_are_not_counted_where_their_number_is_not_known(rng, tmp_path, make):
+    import tensorflow as tf
+
+    images, labels = coloured_squares(rng, 8)
+    batches = tf.data.Dataset.from_tensors((images, labels)).filter(lambda *_: True)
+    with pytest.raises(ValueError, match="do not say how many an epoch has"):
+        make_trainer().fit(batches, verbose=0, callbacks=[make(tmp_path)])
+    make_trainer().fit(batches, steps_per_epoch=1, verbose=0, callbacks=[make(tmp_path)])

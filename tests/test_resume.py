@@ -16,7 +16,7 @@ import pytest
 from test_classifier import coloured_squares, make_trainer
 
 from keras_sphereface import callbacks
-from keras_sphereface.callbacks import checkpoint_files
+from keras_sphereface.callbacks import checkpoint_files, variables_file
 from keras_sphereface.errors import CheckpointError
 
 KILLS = 20
@@ -104,6 +104,42 @@ def test_a_run_that_changed_is_refused_with_the_reason(two_epochs):
     adam = make_trainer(keras.optimizers.Adam(0.001))
     with pytest.raises(ValueError, match=r"holds .* variables, .* Received: .*Use the network and the optimizer"):
         callbacks.Checkpoint(two_epochs, run={"batch_size": 8}).resume(adam)
+
+
+def test_values_of_a_run_are_what_json_makes_of_them(two_epochs, tmp_path):
+    assert fit(tmp_path, run={"channels": (1, 2), "batch_size": 8}).saved_run() == {"channels": [1, 2], "batch_size": 8}
+    assert callbacks.Checkpoint(tmp_path, run={"channels": (1, 2)}).resume(make_trainer()) == 1
+    assert callbacks.Checkpoint(tmp_path / "new").saved_run() == {}
+    for wrong in ({"rate": np.float32(0.1)}, {"rate": float("nan")}):
+        with pytest.raises(ValueError, match="values that JSON knows"):
+            callbacks.Checkpoint(tmp_path, run=wrong)
+
+
+def test_a_training_that_begins_again_in_its_folder_is_refused(two_epochs, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(two_epochs, folder)
+    images, labels = coloured_squares(np.random.default_rng(0), 16)
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match=r"has a checkpoint of epoch 2\. Received: .* begins with epoch 1\."):
+        trainer.fit(images, labels, verbose=0, callbacks=[callbacks.Checkpoint(folder)])
+    assert int(trainer.optimizer.iterations) == 0
+    assert names(folder) == names(two_epochs)
+
+
+def test_a_model_that_is_not_ready_is_refused(two_epochs):
+    trainer = make_trainer()
+    trainer.optimizer = None
+    with pytest.raises(ValueError, match="not compiled"):
+        callbacks.Checkpoint(two_epochs).resume(trainer)
+
+
+def test_another_precision_is_refused_not_read_as_numbers(tmp_path):
+    half, single = (keras.Variable(np.ones(3, "float32"), dtype=dtype, name="w") for dtype in ("bfloat16", "float32"))
+    for number, (saved, other) in enumerate([(half, single), (single, half)]):
+        variables_file.write(tmp_path / f"{number}.npz", [saved])
+        with pytest.raises(ValueError, match=rf"in {saved.dtype}\. Received: .* in {other.dtype}\. .*dtype policy"):
+            variables_file.read(tmp_path / f"{number}.npz", [other])
+        variables_file.read(tmp_path / f"{number}.npz", [saved])
 
 
 def test_a_change_on_purpose_is_let_through_and_logged(two_epochs, caplog):

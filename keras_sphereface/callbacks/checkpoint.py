@@ -1,6 +1,7 @@
 """Checkpoints from which a training goes on exactly."""
 
 import contextlib
+import json
 import logging
 import pathlib
 import tempfile
@@ -12,8 +13,8 @@ from keras_sphereface import distribution
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.callbacks import random_state, variables_file
 from keras_sphereface.callbacks.checkpoint_files import CheckpointFiles
-from keras_sphereface.callbacks.counting import done_in_epoch
-from keras_sphereface.errors import CheckpointError, DivergenceError, one_line
+from keras_sphereface.callbacks.counting import check_length, done_in_epoch
+from keras_sphereface.errors import CheckpointError, DivergenceError, one_line, shown
 from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,13 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(self, folder: Path, keep: int = 2, run: dict | None = None, may_change: Sequence[str] = ()):
         super().__init__()
         self._files = CheckpointFiles(folder, whole_number("keep", keep))
-        self.run = dict(run or {})
+        self.run = _as_json_has_it(run or {})
         if unknown := sorted({*may_change} - {*self.run}):
             raise ValueError(f"`may_change` must name values of `run`: {sorted(self.run)}. Received: {unknown}")
         self.may_change = tuple(may_change)
         self.step = 0
         self._epoch_first = self._epoch_steps = 0
+        self._begins = False
 
     @property
     def folder(self) -> pathlib.Path:
@@ -82,10 +84,17 @@ class Checkpoint(keras.callbacks.Callback):
             The number of epochs done, 0 where there is no checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is another run's: other values of `run`, another network or optimizer.
+            ValueError: If the checkpoint is another run's: other values of `run`, another network, precision or optimizer;
+                if the model is not built and compiled; or if processes that train together do not find the same one.
             CheckpointError: If there are checkpoints, but none is whole.
         """
+        if not model.built or model.optimizer is None:
+            raise ValueError(
+                f"{self.folder}: a model is resumed once it has its variables and its optimizer. Received: one that is not "
+                f"{'compiled' if model.built else 'built; call it on a batch first'}"
+            )
         path, description = self._files.newest()
+        distribution.check_same(0 if path is None else description["step"], f"the newest step in {self.folder}")
         if path is None:
             if self.paths():
                 raise CheckpointError(
@@ -101,6 +110,14 @@ class Checkpoint(keras.callbacks.Callback):
         random_state.restore(description["random"])
         self.step = description["step"]
         return description["epoch"]
+
+    def saved_run(self) -> dict:
+        """The `run` of the newest checkpoint, for values that follow from others if they are not given; empty where none is.
+
+        Example:
+        >>> warmup_steps = checkpoint.saved_run().get("warmup_steps", steps // 100)
+        """
+        return self._files.newest_description().get("run", {})
 
     def _check_run(self, path, saved):
         changed = [name for name in sorted({*saved} & {*self.run}) if saved[name] != self.run[name]]
@@ -121,6 +138,7 @@ class Checkpoint(keras.callbacks.Callback):
 
         Raises:
             CheckpointError: If the folder cannot be made, or written to.
+            ValueError: If Keras does not know the number of batches of an epoch.
         """
         if distribution.is_chief():
             try:
@@ -131,10 +149,31 @@ class Checkpoint(keras.callbacks.Callback):
                 raise CheckpointError(
                     f"{self.folder}: checkpoints cannot be written there ({one_line(error)}). Choose another folder"
                 ) from error
+        check_length(self)
+        self._begins = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Remembers how many batches came before."""
+        """Remembers how many batches came before.
+
+        Raises:
+            ValueError: If a training begins with an epoch that the folder has already: its checkpoints would be the older
+                ones, but resumed from.
+        """
+        if self._begins:
+            self._begins = False
+            self._check_first(epoch)
         self._epoch_first, self._epoch_steps = self.step, 0
+
+    def _check_first(self, epoch):
+        if self._files.last_number() <= epoch:
+            return
+        path, description = self._files.newest()  # not one that is damaged, which may be done again
+        if path is not None and description["epoch"] > epoch:
+            raise ValueError(
+                f"{self.folder}: has a checkpoint of epoch {description['epoch']}. Received: a training that begins with "
+                f"epoch {epoch + 1}. Give `fit` initial_epoch=checkpoint.resume(model) to go on; another run needs another "
+                "folder"
+            )
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """Counts batches."""
@@ -168,8 +207,19 @@ class Checkpoint(keras.callbacks.Callback):
             last = [path.name for path in self.paths()[-1:]]
             raise CheckpointError(
                 f"{self.folder}: the checkpoint after step {self.step} could not be written ({one_line(error)}). "
-                f"Last good one: {last[0] if last else 'none'}. Free some room, then run the same command again"
+                f"Last good one: {last[0] if last else 'none'}. Free some room, or end another program that writes there, "
+                "then run the same command again"
             ) from error
+
+
+def _as_json_has_it(run):
+    """A dictionary as it is read again from a checkpoint, with lists for tuples."""
+    try:
+        return json.loads(json.dumps(dict(run), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`run` must be a dictionary of values that JSON knows ({one_line(error)}). Received: run={shown(run)}"
+        ) from error
 
 
 def _variables(model):

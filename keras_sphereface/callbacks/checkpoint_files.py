@@ -17,7 +17,7 @@ from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
 
-SUFFIX = ".npz"
+PREFIX, SUFFIX = "epoch-", ".npz"
 FORMAT = 1
 
 
@@ -34,7 +34,11 @@ class CheckpointFiles:
 
     def paths(self) -> list[pathlib.Path]:
         """Paths of the files that have their description beside them, oldest first."""
-        return sorted(path for path in self.folder.glob(f"epoch-[0-9]*{SUFFIX}") if _description_path(path).is_file())
+        return sorted(path for path in self._files() if _description_path(path).is_file())
+
+    def _files(self):
+        found = self.folder.glob(f"{PREFIX}[0-9]*{SUFFIX}")
+        return [path for path in found if path.stem.removeprefix(PREFIX).isdecimal()]
 
     def newest(self) -> tuple[pathlib.Path, dict] | tuple[None, None]:
         """The newest checkpoint that is whole.
@@ -44,10 +48,21 @@ class CheckpointFiles:
         """
         for path in reversed(self.paths()):
             try:
-                return path, _read_description(path)
+                return path, _checked_description(path)
             except (OSError, ValueError) as error:
                 log.warning("%s is half-written or damaged (%s); the checkpoint before it is used", path, error)
         return None, None
+
+    def newest_description(self) -> dict:
+        """The newest description that is whole, whatever its file is; empty where there is none."""
+        for path in reversed(self.paths()):
+            with contextlib.suppress(OSError, ValueError):
+                return _read_description(path)
+        return {}
+
+    def last_number(self) -> int:
+        """Number of epochs done of the last checkpoint, whole or not; 0 where there is none."""
+        return max((int(path.stem.removeprefix(PREFIX)) for path in self.paths()), default=0)
 
     def write(self, epoch: int, save: Callable[[pathlib.Path], None], description: dict) -> pathlib.Path:
         """Writes a checkpoint, then removes the oldest ones.
@@ -61,7 +76,7 @@ class CheckpointFiles:
             Path of the file.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch-{epoch:06d}{SUFFIX}"
+        path = self.folder / f"{PREFIX}{epoch:06d}{SUFFIX}"
         temporary = self.folder / f"unfinished{SUFFIX}"
         try:
             save(temporary)
@@ -83,11 +98,11 @@ class CheckpointFiles:
     def _remove_old(self, newest):
         """Removes all but the last ones; never the newest, whatever the numbers of those that lie there."""
         kept = {newest, *self.paths()[-self.keep :]}
-        for path in self.folder.glob(f"epoch-[0-9]*{SUFFIX}"):
+        for path in self._files():
             if path not in kept:
                 _description_path(path).unlink(missing_ok=True)  # first: without it the file counts for nothing
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(".epoch-*.json.*.tmp"):  # of a process that was killed while it wrote one
+        for path in self.folder.glob(f".{PREFIX}*.json.*.tmp"):  # of a process that was killed while it wrote one
             path.unlink(missing_ok=True)
 
 
@@ -100,7 +115,14 @@ def _read_description(path):
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"its description is not of format {FORMAT}")
     seal = description.pop("seal", None)  # older ones have none
-    if seal not in (None, _seal(description)) or sha256(path) != description.get("sha256"):
+    if seal not in (None, _seal(description)):
+        raise ValueError("its description's checksum is wrong")
+    return description
+
+
+def _checked_description(path):
+    description = _read_description(path)
+    if sha256(path) != description.get("sha256"):
         raise ValueError("its checksum is wrong")
     return description
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.callbacks.counting import check_length
 from keras_sphereface.callbacks.scalars import value_of
 from keras_sphereface.errors import DivergenceError
 from keras_sphereface.guarded_optimizer import GuardedOptimizer
@@ -58,7 +59,9 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._statistics = []
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Checks that the optimizer can skip batches."""
+        """Checks that the optimizer can skip batches, and that their numbers will be right where they lead to records."""
+        if self.records is not None:
+            check_length(self)
         optimizer = self.model.optimizer
         if not isinstance(optimizer, GuardedOptimizer):
             raise ValueError(

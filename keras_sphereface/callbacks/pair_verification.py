@@ -19,6 +19,9 @@ class PairVerification(keras.callbacks.Callback):
         metrics: Names of the report's metrics to log. Defaults to `("accuracy",)`, or `("best_threshold_accuracy",)` for
             pairs without folds, such as LFW's View 1.
 
+    Raises:
+        ValueError: When training begins, if the pairs' images are of another size than the model's.
+
     Example:
     >>> lfw = keras_sphereface.data.read_bin("faces_emore/lfw.bin")
     >>> trainer.fit(dataset, shuffle=False, callbacks=[keras_sphereface.callbacks.PairVerification(lfw, name="lfw")])
@@ -40,6 +43,13 @@ class PairVerification(keras.callbacks.Callback):
             metrics = ("accuracy",) if pairs.folds is not None else ("best_threshold_accuracy",)
         self.metric_names = tuple(metrics)
         self.report = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks the size of the pairs' images against the model's, before an epoch is spent."""
+        from keras_sphereface.evaluator import check_size
+
+        if self.pairs.num_images:
+            check_size(self.model.embedder, self.pairs.image(0)[None])
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the metrics to the logs."""

@@ -3,7 +3,7 @@
 import keras
 
 from keras_sphereface.arguments import whole_number
-from keras_sphereface.callbacks.counting import done_in_epoch
+from keras_sphereface.callbacks.counting import check_length, done_in_epoch
 
 
 class StopAfter(keras.callbacks.Callback):
@@ -13,7 +13,7 @@ class StopAfter(keras.callbacks.Callback):
         batches: Number of batches of this `fit`, at least 1. With `steps_per_execution` the last few are done together.
 
     Raises:
-        ValueError: For another number.
+        ValueError: For another number, or, when training begins, if the number of batches of an epoch is not known.
 
     Example:
     >>> stop = keras_sphereface.callbacks.StopAfter(100_000)
@@ -27,6 +27,7 @@ class StopAfter(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Begins to count."""
+        check_length(self)
         self._before = self._in_epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

@@ -40,10 +40,12 @@ def read(path: Path, variables: Sequence[keras.Variable]) -> None:
         variables: List of Keras variables, as those that were written.
 
     Raises:
-        ValueError: If number or shapes of the variables are others.
+        ValueError: If number, shapes or precision of the variables are others.
     """
     with np.load(path, allow_pickle=False) as archive:
-        shapes = [archive[f"{number}"].shape for number in range(len(archive.files))]
+        arrays = (archive[f"{number}"] for number in range(len(archive.files)))
+        shapes, kinds = zip(*((values.shape, values.dtype) for values in arrays)) if archive.files else ((), ())
+        shapes = list(shapes)
         wanted = [tuple(variable.shape) for variable in variables]
         if shapes != wanted:
             differs = [place for place, pair in enumerate(zip(shapes, wanted)) if pair[0] != pair[1]]
@@ -53,8 +55,19 @@ def read(path: Path, variables: Sequence[keras.Variable]) -> None:
                 f"{len(differs)} of other shapes{first}. Use the network and the optimizer (momentum, averaging, "
                 "accumulation and guard included) that the run was begun with"
             )
+        for variable, kind in zip(variables, kinds):
+            if _is_bfloat16(variable) != (kind == np.uint16):
+                stored = "bfloat16" if kind == np.uint16 else kind
+                raise ValueError(
+                    f"{path}: holds {variable.path} in {stored}. Received: a model that has it in {variable.dtype}. Use the "
+                    "dtype policy that the run was begun with"
+                )
         for number, variable in enumerate(variables):
             values = archive[f"{number}"]
-            if keras.backend.standardize_dtype(variable.dtype) == "bfloat16":
+            if _is_bfloat16(variable):
                 values = values.view(keras.ops.convert_to_numpy(variable).dtype)
             variable.assign(values)
+
+
+def _is_bfloat16(variable):
+    return keras.backend.standardize_dtype(variable.dtype) == "bfloat16"
