@@ -23,6 +23,7 @@ command with its own --process_id, and an --output_dir that all of them see:
 import importlib.util
 import pathlib
 import re
+import sys
 
 import keras
 from absl import app, flags, logging
@@ -48,12 +49,13 @@ flags.DEFINE_float("margin", None, "Size of the margin, at least 1. Defaults to 
 flags.DEFINE_float("scale", None, "Radius of the sphere. Defaults to 60, 30 for synthetic faces.")
 flags.DEFINE_boolean("detach", True, "Characteristic gradient detachment.")
 flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps.")
-flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.")
-flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.")
-flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.")
-flags.DEFINE_integer("steps_per_epoch", None, "Steps between measurements. Defaults to 1/60 of --steps.")
+flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.",
+                     lower_bound=1)  # fmt: skip
+flags.DEFINE_integer("steps_per_epoch", None, "Steps between measurements. Defaults to 1/60 of --steps.", lower_bound=1)
 flags.DEFINE_integer("checkpoint_steps", None, "Steps between checkpoints, a divisor of --steps_per_epoch, which is the "
-                     "default.")  # fmt: skip
+                     "default.", lower_bound=1)  # fmt: skip
 flags.DEFINE_integer("keep_checkpoints", 2, "How many of the last checkpoints are kept.", lower_bound=1)
 flags.DEFINE_enum(
     "nonfinite", "stop", ["stop", "skip"], "What a gradient that is not finite does: stop, or skip the batch."
@@ -71,10 +73,13 @@ flags.DEFINE_integer(
 flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
 flags.DEFINE_float("weight_decay", 5e-4, "L2 weight decay as papers state it (added to the gradient, before momentum).")
 flags.DEFINE_float("clip_norm", None, "Clip the global norm of the gradient.")
-flags.DEFINE_integer("accumulate", None, "Accumulate gradients over this many batches.")
+flags.DEFINE_integer("accumulate", None, "Accumulate gradients over this many batches.", lower_bound=2)
 flags.DEFINE_float(
     "ema", None, "Keep an exponential moving average of the weights with this momentum, and use it at the end."
 )
+for name in ("margin_increase", "clip_norm"):
+    flags.register_validator(name, lambda value: value is None or 0 < value < float("inf"), "must be above 0")
+flags.register_validator("ema", lambda momentum: momentum is None or 0 < momentum < 1, "must be between 0 and 1")
 flags.DEFINE_enum("dtype_policy", "auto", ["auto", "float32", "mixed_bfloat16", "mixed_float16"], "Precision of the "
                   "network; the head has float32, and so has the saved model. auto: mixed_bfloat16 where the hardware "
                   "is faster with it.")  # fmt: skip
@@ -98,7 +103,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("num_processes", None, "How many processes train together, usually one a host.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "This process's number, from 0 to --num_processes minus 1.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.")
+flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lower_bound=0, upper_bound=2**32 - 1)
 
 # What makes a run the one that its log tells of. The same command goes on from the last checkpoint; with another value of
 # one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
@@ -136,18 +141,26 @@ PARALLEL = {"data_parallel", "class_parallel"}  # Through keras.distribution, on
 SYNTHETIC_CHANNELS = (16, 32, 64, 128)
 
 
-def fill_in_defaults():
-    """Gives every flag that was not set its value of the recipe."""
+def fill_in_defaults(saved):
+    """Gives every flag that was not set its value of the recipe, or of the run that goes on, as saved in its checkpoint.
+
+    What follows from --steps stays as the run was begun with, so that a run can be made longer.
+    """
     for name, value in (MS1M if FLAGS.data_dir else SYNTHETIC).items():
         if FLAGS[name].value is None:
             FLAGS[name].value = value
-    FLAGS.steps_per_epoch = FLAGS.steps_per_epoch or max(1, FLAGS.steps // 60)
-    FLAGS.checkpoint_steps = FLAGS.checkpoint_steps or FLAGS.steps_per_epoch
-    if FLAGS.checkpoint_steps < 1 or FLAGS.steps_per_epoch % FLAGS.checkpoint_steps:
+    between = FLAGS.checkpoint_steps or saved.get("--checkpoint_steps")
+    if FLAGS.steps_per_epoch is None:
+        FLAGS.steps_per_epoch = max(1, FLAGS.steps // 60)
+        if between is not None:  # the nearest that it divides
+            FLAGS.steps_per_epoch = between * max(1, round(FLAGS.steps_per_epoch / between))
+    FLAGS.checkpoint_steps = between or FLAGS.steps_per_epoch
+    if FLAGS.steps_per_epoch % FLAGS.checkpoint_steps:
         raise app.UsageError(f"--checkpoint_steps must divide --steps_per_epoch={FLAGS.steps_per_epoch}. "
                              f"Received: {FLAGS.checkpoint_steps}")  # fmt: skip
     if FLAGS.warmup_steps is None:
-        FLAGS.warmup_steps = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
+        share = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
+        FLAGS.warmup_steps = saved.get("--warmup_steps", share)
     if FLAGS.dtype_policy == "auto":
         FLAGS.dtype_policy = ksf.devices.fastest_dtype_policy()
 
@@ -181,10 +194,12 @@ def validation_pairs():
     return number_names(sets)
 
 
-def make_trainer(num_classes):
-    """The network and the head, compiled."""
+def make_trainer(num_classes, image_size):
+    """The network, for images of that size, and the head, compiled."""
     small = {"channels": SYNTHETIC_CHANNELS} if FLAGS.data_dir is None and FLAGS.backbone == "sfnet4" else {}
-    backbone = ksf.backbones.get(FLAGS.backbone, embedding_dim=FLAGS.embedding_dim, **small)
+    backbone = ksf.backbones.get(
+        FLAGS.backbone, embedding_dim=FLAGS.embedding_dim, input_shape=(*image_size, 3), **small
+    )
     head = ksf.heads.SphereFaceR(
         num_classes,
         variant=FLAGS.variant,
@@ -203,7 +218,7 @@ def make_trainer(num_classes):
         global_clipnorm=FLAGS.clip_norm,
         gradient_accumulation_steps=FLAGS.accumulate,
         use_ema=FLAGS.ema is not None,
-        ema_momentum=FLAGS.ema or 0.99,
+        ema_momentum=0.99 if FLAGS.ema is None else FLAGS.ema,
     )
     xla = {"true": True, "false": False}.get(FLAGS.xla, "auto")
     trainer.compile(ksf.GuardedOptimizer(optimizer), jit_compile=xla)
@@ -228,16 +243,21 @@ def make_distribution(num_classes):
     return distribution
 
 
-def make_trainer_distributed(num_classes):
+def make_trainer_distributed(num_classes, image_size):
     """The same under the strategy that --distribute names."""
     if FLAGS.distribute in PARALLEL:
         keras.distribution.set_distribution(make_distribution(num_classes))
     if FLAGS.distribute != "mirrored":
-        return make_trainer(num_classes)
+        return make_trainer(num_classes, image_size)
     import tensorflow as tf
 
     with tf.distribute.MirroredStrategy().scope():
-        return make_trainer(num_classes)
+        return make_trainer(num_classes, image_size)
+
+
+def checkpoints_of(output_dir):
+    """Where the checkpoints are."""
+    return output_dir / "checkpoints"
 
 
 def make_checkpoint(dataset, output_dir):
@@ -246,7 +266,7 @@ def make_checkpoint(dataset, output_dir):
     run = {f"--{name}": FLAGS[name].value for name in FIXED + CHANGEABLE if name not in length}
     run |= {"images": dataset.num_images, "people": dataset.num_classes}
     may_change = [name for name in run if name.removeprefix("--") in FLAGS.may_change]
-    return ksf.callbacks.Checkpoint(output_dir / "checkpoints", FLAGS.keep_checkpoints, run, may_change)
+    return ksf.callbacks.Checkpoint(checkpoints_of(output_dir), FLAGS.keep_checkpoints, run, may_change)
 
 
 def make_callbacks(dataset, pairs, output_dir, checkpoint):
@@ -254,18 +274,16 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
     every = FLAGS.steps_per_epoch // FLAGS.checkpoint_steps
     # Under keras.distribution every batch is divided over the devices, which the last one of the pairs may not allow.
     measured = pairs if FLAGS.data_dir and FLAGS.distribute not in PARALLEL else []
-    callbacks = [ksf.callbacks.PairVerification(one, every=every) for one in measured]
-    if FLAGS.margin_increase:
-        callbacks.append(ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval))
+    grows = FLAGS.margin_increase is not None
+    schedules = [ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval)] if grows else []
     guard = ksf.callbacks.NonFiniteGuard(
         FLAGS.nonfinite,
         FLAGS.max_skipped,
         records=lambda step: dataset.records_of_step(step, FLAGS.batch_size, FLAGS.seed),
     )
-    callbacks = [guard, *callbacks, checkpoint]
-    if ksf.distribution.is_chief():
-        callbacks.append(keras.callbacks.CSVLogger(output_dir / "log.csv", append=True))
-    return callbacks
+    measurements = [ksf.callbacks.PairVerification(one, every=every) for one in measured]
+    # The checkpoint before what takes long or may fail, the log after all that it tells of.
+    return [guard, *schedules, checkpoint, *measurements, ksf.callbacks.EpochLog(output_dir / "log.csv")]
 
 
 def batches(dataset, start_step):
@@ -323,6 +341,9 @@ def main(argv):
     if FLAGS.accumulate and FLAGS.distribute == "mirrored":
         raise app.UsageError("--accumulate: Keras can't accumulate gradients under MirroredStrategy. Use it with "
                              "--distribute=none, or a larger --batch_size.")  # fmt: skip
+    if FLAGS.distribute == "mirrored" and keras.backend.backend() != "tensorflow":
+        raise app.UsageError("--distribute=mirrored is TensorFlow's. On JAX take data_parallel or class_parallel; Keras on "
+                             "PyTorch trains on one device.")  # fmt: skip
     if FLAGS.distribute in PARALLEL and keras.backend.backend() != "jax":
         raise app.UsageError(f"--distribute={FLAGS.distribute} needs the JAX backend: set KERAS_BACKEND=jax.")
     if keras.backend.backend() == "openvino":
@@ -330,17 +351,17 @@ def main(argv):
             "Keras trains on TensorFlow, JAX and PyTorch. Unset KERAS_BACKEND, or set it to one of them."
         )
     join_processes()
-    fill_in_defaults()
+    output_dir = pathlib.Path(FLAGS.output_dir)
+    fill_in_defaults(ksf.callbacks.Checkpoint(checkpoints_of(output_dir)).saved_run())
     keras.utils.set_random_seed(FLAGS.seed)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    output_dir = pathlib.Path(FLAGS.output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         dataset, pairs = training_data(), validation_pairs()
         logging.info(
             "Training on %d images of %d people in %s.", dataset.num_images, dataset.num_classes, FLAGS.dtype_policy
         )
-        trainer = make_trainer_distributed(num_classes_of(dataset))
+        trainer = make_trainer_distributed(num_classes_of(dataset), dataset.image_size)
         checkpoint = make_checkpoint(dataset, output_dir)
         epoch = checkpoint.resume(trainer)
         stream = batches(dataset, start_step=checkpoint.step)
@@ -348,15 +369,20 @@ def main(argv):
         raise app.UsageError(errors.message(error)) from error
     remaining = FLAGS.steps - checkpoint.step
     if remaining > 0:
-        trainer.fit(
-            stream,
-            initial_epoch=epoch,
-            epochs=epoch - (-remaining // FLAGS.checkpoint_steps),
-            steps_per_epoch=FLAGS.checkpoint_steps,
-            shuffle=False,  # The data set has its own order.
-            callbacks=[*make_callbacks(dataset, pairs, output_dir, checkpoint), ksf.callbacks.StopAfter(remaining)],
-        )
-
+        try:
+            trainer.fit(
+                stream,
+                initial_epoch=epoch,
+                epochs=epoch - (-remaining // FLAGS.checkpoint_steps),
+                steps_per_epoch=FLAGS.checkpoint_steps,
+                shuffle=False,  # The data set has its own order.
+                callbacks=[*make_callbacks(dataset, pairs, output_dir, checkpoint), ksf.callbacks.StopAfter(remaining)],
+            )
+        except Exception as error:  # A full disk, a loss that is not finite, too many broken images.
+            error = errors.unwrapped(error)
+            if not isinstance(error, (ValueError, OSError, errors.DivergenceError)):
+                raise
+            sys.exit(f"{pathlib.Path(argv[0]).name}: {errors.message(error)}")
     elif FLAGS.ema is not None:  # What `fit` does at its end; the checkpoint is from before that.
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
         trainer.project()

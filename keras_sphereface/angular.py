@@ -61,15 +61,17 @@ def sphereface_r_v2_eta_of_cosine(cosines: Tensor, margin: float | Tensor) -> Te
     by interpolation in Chebyshev's nodes, a few scalars that follow a margin that is a variable.
     """
     halves = ops.cos(ops.divide(ops.convert_to_tensor(_ANGLES_OF_NODES, "float32"), margin))
-    coefficients = ops.matmul(
-        ops.convert_to_tensor(_MONOMIALS, "float32"),
-        ops.matmul(ops.convert_to_tensor(_INTERPOLATION, "float32"), halves[:, None]),
-    )[:, 0]
+    coefficients = _product(_MONOMIALS, _product(_INTERPOLATION, halves))
     u = 2.0 * ops.sqrt(ops.maximum(0.5 + 0.5 * cosines, 0.0)) - 1.0
     result = coefficients[-1]
     for i in reversed(range(_DEGREE)):
         result = result * u + coefficients[i]
     return result
+
+
+def _product(matrix, vector):
+    """A matrix times a vector, by sums: accelerators round the factors of `ops.matmul` to TF32 or bfloat16."""
+    return ops.sum(ops.convert_to_tensor(matrix, "float32") * vector[None, :], axis=1)
 
 
 def cosface_psi(theta: Tensor, margin: float | Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class FaceClassifier(keras.Model):
         return history
 
     def project(self) -> None:
-        """Puts the head's weights under their constraints: a mean of points on a sphere lies inside of it."""
+        """Puts the head's weights under their constraints: Keras averages them before, and a mean is not on the sphere."""
         for variable in self.head.trainable_variables:
             if variable.constraint is not None:
                 variable.assign(variable.constraint(variable))

@@ -99,6 +99,21 @@ def is_of_system(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _OF_SYSTEM
 
 
+def unwrapped(error: Exception) -> Exception:
+    """The `FileFormatError` that tf.data passed on as an error of its own, around a traceback; any other error as it is.
+
+    Example:
+    >>> try:
+    ...     trainer.fit(dataset.batches(64), steps_per_epoch=100)
+    ... except Exception as error:
+    ...     print(errors.unwrapped(error))
+    """
+    _, found, text = str(error).partition(f"{FileFormatError.__name__}: ")
+    if not found or not type(error).__module__.startswith("tensorflow."):
+        return error
+    return FileFormatError(text.splitlines()[0])
+
+
 def message(error: Exception) -> str:
     """What an error says, in one line; of a path that the system refuses, what is wrong with it."""
     path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # where a rename leads, not its source

@@ -1,5 +1,7 @@
 """An optimizer that leaves out updates whose gradient is not finite, counts them, and measures the gradient."""
 
+import math
+import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -24,12 +26,15 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
     the model. Across the replicas of `tf.distribute` a batch is skipped by all or none.
 
     Args:
-        inner_optimizer: The optimizer, with its own clipping, decay and averaging.
+        inner_optimizer: The optimizer, with its own clipping, decay and averaging, or the name of one of Keras's.
         initial_scale: First loss scale, a power of two. Defaults to `None`: 2^15 where Keras's dtype policy is
             `"mixed_float16"`, else 1.
         dynamic_growth_steps: Steps without an overflow after which the scale is doubled. Defaults to `None`: 2000 for a
             first scale above 1, never for 1.
         name: Name. Defaults to `None`.
+
+    Raises:
+        ValueError: If the optimizer is none, or the first scale is no finite number above 0.
 
     Attributes:
         batches: Batches seen, skipped ones included.
@@ -46,14 +51,23 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
 
     def __init__(
         self,
-        inner_optimizer: keras.optimizers.Optimizer,
+        inner_optimizer: keras.optimizers.Optimizer | str,
         initial_scale: float | None = None,
         dynamic_growth_steps: int | None = None,
         name: str | None = None,
         **kwargs,
     ):
+        if isinstance(inner_optimizer, str):
+            inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if not isinstance(inner_optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                f"Expected a keras.optimizers.Optimizer or its name. Received: inner_optimizer={inner_optimizer!r}"
+            )
         if initial_scale is None:
             initial_scale = 2.0**15 if keras.config.dtype_policy().name == "mixed_float16" else 1.0
+        is_number = isinstance(initial_scale, numbers.Real) and not isinstance(initial_scale, bool)
+        if not is_number or not math.isfinite(initial_scale) or initial_scale <= 0:
+            raise ValueError(f"Expected a finite number above 0. Received: initial_scale={initial_scale!r}")
         if dynamic_growth_steps is None:
             dynamic_growth_steps = 2000 if initial_scale > 1 else _NEVER
         super().__init__(
@@ -87,7 +101,10 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         return self.variables[: len(self.variables) - len(self.inner_optimizer.variables)]
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
-        """Updates the variables, unless the gradient is not finite."""
+        """Updates the variables, unless the gradient is not finite; without any gradient, as the inner optimizer does."""
+        if _is_empty(grads):
+            self.inner_optimizer.apply(grads, trainable_variables)
+            return
         if not self.built:
             self.build(trainable_variables)
         super().apply(self._measured(grads), trainable_variables)
@@ -96,6 +113,10 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
         self, optimizer_variables: Sequence[Tensor], grads: Sequence[Tensor], trainable_variables: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """As `apply`, for JAX: returns the new trainable and optimizer variables."""
+        if _is_empty(grads):
+            own, inner = _split(optimizer_variables, len(self.own_variables))
+            trainable_variables, inner = self.inner_optimizer.stateless_apply(inner, grads, trainable_variables)
+            return trainable_variables, own + list(inner)
         mapping = list(zip(self.variables, optimizer_variables))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             grads = self._measured(grads)
@@ -182,6 +203,16 @@ def _spoilt_unless(finite, grads):
     grad = _dense(grads[number])
     grads[number] = ops.where(finite, grad, ops.full_like(grad, float("nan")))
     return grads
+
+
+def _is_empty(grads):
+    """Whether there is no gradient at all, as where everything is frozen."""
+    return all(grad is None for grad in grads)
+
+
+def _split(values, number):
+    values = list(values)
+    return values[:number], values[number:]
 
 
 def _first(grads):

@@ -39,8 +39,9 @@ def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float, class_wei
     Reference: SphereFace2, arXiv 2108.01513, equation 5.
     """
     is_target = target_mask(labels, ops.shape(logits)[-1])
-    others = 1.0 - positive_weight if class_weights is None else (1.0 - positive_weight) * class_weights
-    weights = ops.where(is_target, positive_weight, others)
+    # As tensors, because `where` takes numbers for floatx.
+    ours, others = (ops.convert_to_tensor(weight, logits.dtype) for weight in (positive_weight, 1.0 - positive_weight))
+    weights = ops.where(is_target, ours, others if class_weights is None else others * class_weights)
     return ops.sum(weights * ops.softplus(ops.where(is_target, -logits, logits)), axis=1)
 
 

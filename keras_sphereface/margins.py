@@ -54,14 +54,20 @@ class Margin:
                     f"`{field}` of a margin must be a function (theta, margin_value) -> tensor or None. "
                     f"Received: {field}={function!r}"
                 )
+        if not _is_finite(self.neutral):
+            raise ValueError(f"`neutral` of a margin must be a finite number. Received: neutral={self.neutral!r}")
 
     def validate(self, value: float) -> float:
         """Returns `value` as a float if it is a margin of this kind's range; raises ValueError otherwise."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        if not _is_finite(value):
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
         if value < self.neutral:
             raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")
         return float(value)
+
+
+def _is_finite(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _TABLE = {
@@ -99,11 +105,11 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
         The `Margin`.
 
     Raises:
-        ValueError: If the name is taken by another margin or isn't a non-empty string.
+        ValueError: If the name is taken by another margin or isn't a non-empty string, or `neutral` is no finite number.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"A margin's name must be a non-empty string. Received: name={name!r}")
-    margin = Margin(name, psi=psi, eta=eta, neutral=float(neutral))
+    margin = Margin(name, psi=psi, eta=eta, neutral=neutral)
     if _TABLE.get(name, margin) != margin:
         raise ValueError(f"A margin named {name!r} is registered already. Choose another name. Taken: {names()}")
     _TABLE[name] = margin

@@ -11,7 +11,7 @@ from keras_sphereface.fused_sgd import FusedSGD
 def sgd(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
     momentum: float = 0.9,
-    weight_decay: float = 5e-4,
+    weight_decay: float | None = 5e-4,
     **kwargs,
 ) -> keras.optimizers.SGD:
     """Makes SGD whose weight decay is the papers'.
@@ -22,22 +22,24 @@ def sgd(
     Args:
         learning_rate: A number or a schedule, e.g. of `schedules.learning_rate`.
         momentum: From 0 to below 1. Defaults to `0.9`.
-        weight_decay: As papers state it. Defaults to `5e-4`.
+        weight_decay: As papers state it; `None` is 0. Defaults to `5e-4`.
         **kwargs: Further arguments of `keras.optimizers.SGD`.
 
     Returns:
         A `keras.optimizers.SGD`; on TensorFlow a `FusedSGD`, which is quicker with many classes on the CPU.
 
     Raises:
-        ValueError: If the momentum or the decay is out of range, or a number is not finite.
+        ValueError: If the momentum or the decay is no number or out of range, or a number is not finite.
 
     Example:
     >>> f"{sgd(0.1, momentum=0.9, weight_decay=5e-4).weight_decay:.4f}"
     '0.0050'
     """
+    weight_decay = 0.0 if weight_decay is None else weight_decay
     arguments = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay, **kwargs}
     for name, value in arguments.items():  # Keras takes them, and the weights become NaN.
-        if isinstance(value, numbers.Real) and not math.isfinite(value):
+        is_number = isinstance(value, numbers.Real)
+        if (is_number and not math.isfinite(value)) or (not is_number and name in ("momentum", "weight_decay")):
             raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}")
     if not 0 <= momentum < 1 or weight_decay < 0:
         raise ValueError(

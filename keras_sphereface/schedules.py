@@ -96,12 +96,14 @@ def learning_rate(
 
 
 def _boundaries(boundaries, total_steps, warmup_steps):
-    if boundaries is None:
+    given = boundaries is not None
+    if not given:
         boundaries = [round(share * total_steps) for share in STEP_SHARES]
     boundaries = [int(step) - warmup_steps for step in boundaries]
     if boundaries != sorted(set(boundaries)) or (boundaries and boundaries[0] <= 0):
+        expected = "`boundaries` must be" if given else "1/3, 7/12 and 5/6 of the run, where 'steps' divides, must be"
         raise ValueError(
-            "`boundaries` must be increasing steps after the warm-up. "
+            f"{expected} increasing steps after the warm-up. "
             f"Received: {[step + warmup_steps for step in boundaries]} with warmup_steps={warmup_steps}, "
             f"total_steps={total_steps}"
         )

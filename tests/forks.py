@@ -49,6 +49,8 @@ def _status_of(work, pipe):
         status = 0
     except SystemExit as end:
         status = end.code or 0
+        if not isinstance(status, int):  # as Python does at a program's end
+            print(status, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         status = 1

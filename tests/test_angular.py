@@ -72,6 +72,13 @@ def test_the_polynomial_of_v2_errs_by_less_than_1e_6(margin):
     assert np.abs(keras.ops.convert_to_numpy(values) - exact).max() < 1e-6
 
 
+def test_the_polynomial_of_v2_needs_no_matrix_product(monkeypatch):
+    """On accelerators its factors are rounded to 10 or 7 bits."""
+    monkeypatch.setattr(keras.ops, "matmul", None)
+    values = angular.sphereface_r_v2_eta_of_cosine(keras.ops.convert_to_tensor([-0.5]), 2.0)
+    assert float(values[0]) == pytest.approx(0.5, abs=1e-6)  # cos(120 degrees / 2)
+
+
 def test_the_polynomial_of_v2_outside_its_range():
     """A cosine that rounding puts below -1 counts as -1, one above 1 goes on smoothly; m below 1 is refused."""
     below = angular.sphereface_r_v2_eta_of_cosine(keras.ops.convert_to_tensor([-1.0 - 1e-6, -1.0]), 1.4)

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -277,10 +278,41 @@ def test_train_makes_a_model_that_the_other_commands_take(run, tmp_path, folder)
     assert run(*again, "--learning-rate", "0.02", "--may-change", "learning-rate")[0] == 0
 
 
+def test_train_takes_crops_of_any_size_and_a_run_can_be_made_longer(run, tmp_path, rng):
+    people = tmp_path / "people"
+    for number in range(4):
+        (people / f"p{number % 2}").mkdir(parents=True, exist_ok=True)
+        narrow = rng.integers(0, 256, (28, 24, 3)).astype(np.uint8)
+        (people / f"p{number % 2}" / f"{number}.png").write_bytes(ksf.data.encode_png(narrow))
+    output = str(tmp_path / "narrow.keras")
+    words = ["train", str(people), "--output", output, "--backbone", "sfnet4", "--embedding-dim", "4"]
+    words += ["--batch-size", "2", "--learning-rate", "0.001"]
+    assert run(*words, "--steps", "20")[0] == 0
+    assert keras.saving.load_model(output).input_shape == (None, 28, 24, 3)
+    assert run(*words, "--steps", "30", "--may-change", "steps")[0] == 0
+    steps = [json.loads(path.read_text())["step"] for path in sorted((tmp_path / "narrow_checkpoints").glob("*.json"))]
+    assert steps == [28, 30], "two steps an epoch, as the run was begun"
+    code, _, error = run(*words, "--steps", "40", "--may-change", "steps", "--pairs", "pairs.bin")
+    assert code == ERROR
+    assert "Expected images of the model's input size (28, 24). Received: images of (112, 112)" in error
+
+
+def test_too_many_broken_images_are_told_in_one_line(run, tmp_path, rng):
+    """tf.data passes the error on with a traceback before and behind it."""
+    image = ksf.data.encode_png(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))
+    for number in range(150):
+        path = tmp_path / "people" / f"p{number % 2}" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image if number < 4 else image[:60])
+    words = ["--backbone", "sfnet4", "--embedding-dim", "4", "--steps", "4", "--output", str(tmp_path / "model.keras")]
+    code, _, error = run("train", str(tmp_path / "people"), *words)
+    assert (code, error.splitlines()[-1].startswith("keras-sphereface train: ")) == (ERROR, True)
+    assert "101 broken images, more than max_bad=100. The latest: " in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
 def test_detect_finds_and_cuts_out(run, shared, tmp_path):
     pytest.importorskip("mtcnn", reason="needs the extra [faces]")
-    import keras
-
     if keras.backend.backend() != "tensorflow":
         pytest.skip("MTCNN runs on TensorFlow")
     photo = str(shared / "data/lfw_112x112/George_W_Bush/George_W_Bush_0253.jpg")

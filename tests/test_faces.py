@@ -92,6 +92,7 @@ def test_an_aligned_crop_is_not_aligned_twice():
     crop = smooth_picture(112, 112)
     aligner = FaceAligner(Known(face_at(np.add(ARCFACE_112X112, (3, -2)))))
     np.testing.assert_array_equal(aligner(crop)[0], crop)
+    np.testing.assert_array_equal(aligner.cut(crop, aligner.faces(crop)[0]), crop)
     far_away = FaceAligner(Known(face_at(ARCFACE_112X112 * 0.5 + 30)))
     assert not np.array_equal(far_away(crop)[0], crop)  # the size alone does not make a crop
     assert not np.array_equal(FaceAligner(aligner.detector, (112, 96))(crop)[0].shape, crop.shape)

@@ -187,6 +187,33 @@ def test_misuse_is_refused(rng):
         callbacks.NonFiniteGuard(every=0)
 
 
+def test_without_any_gradient_it_does_as_the_optimizer_inside():
+    weight = keras.Variable([1.0])
+    for optimizer in (keras.optimizers.SGD(0.1), ksf.GuardedOptimizer("sgd")):
+        assert optimizer.apply([], []) is None
+        with pytest.raises(ValueError, match="No gradients provided for any variable"):
+            optimizer.apply([None], [weight])
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="has no stateless optimizers")
+def test_without_any_gradient_nothing_changes_statelessly_either():
+    optimizer = ksf.GuardedOptimizer(keras.optimizers.SGD(0.1))
+    optimizer.build([])
+    before = [keras.ops.convert_to_tensor(variable) for variable in optimizer.variables]
+    trained, after = optimizer.stateless_apply(before, [], [])
+    assert list(trained) == []
+    for variable, expected in zip(after, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), keras.ops.convert_to_numpy(expected))
+
+
+def test_what_is_no_optimizer_and_no_scale_is_refused():
+    with pytest.raises(ValueError, match=r"Expected a keras\.optimizers\.Optimizer.* Received: inner_optimizer=0\.1"):
+        ksf.GuardedOptimizer(0.1)
+    for wrong in (0, -1.0, float("nan"), float("inf"), "1", True):
+        with pytest.raises(ValueError, match=r"Expected a finite number above 0\. Received: initial_scale="):
+            ksf.GuardedOptimizer("sgd", initial_scale=wrong)
+
+
 def test_counters_are_saved_with_the_optimizer(rng, tmp_path):
     images, labels = spoilt(rng)
     trainer = guarded_trainer()

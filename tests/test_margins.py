@@ -99,5 +99,8 @@ def test_errors_name_what_came_and_what_was_expected():
         margins.get("arcface").validate(float("nan"))
     with pytest.raises(TypeError, match="must be a function"):
         margins.Margin("broken", psi=3.0)
+    for neutral in (float("nan"), "a", True):
+        with pytest.raises(ValueError, match=r"`neutral` of a margin must be a finite number\. Received: neutral="):
+            margins.register("broken", neutral=neutral)
     with pytest.raises(ValueError, match="not registered"):
         margins.serialize(margins.Margin("unknown"))

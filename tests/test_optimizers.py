@@ -29,6 +29,12 @@ def test_numbers_out_of_range_are_named():
         optimizers.sgd(0.1, momentum=1.0)
     with pytest.raises(ValueError, match="weight_decay=-1"):
         optimizers.sgd(0.1, weight_decay=-1)
+    with pytest.raises(ValueError, match=r"`momentum` must be a finite number\. Received: momentum='0\.9'"):
+        optimizers.sgd(0.1, momentum="0.9")
+
+
+def test_no_decay_is_a_decay_of_zero():
+    assert optimizers.sgd(0.1, weight_decay=None).weight_decay == 0.0
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "momentum", "weight_decay", "global_clipnorm", "ema_momentum"])

@@ -108,6 +108,9 @@ def test_wrong_flags_are_refused_in_a_line(tmp_path):
     result = run("--sample_rate=0")
     assert result.returncode != 0
     assert "--sample_rate=0.0: must be above 0 and at most 1" in result.stderr
+    result = run("--seed=-1")
+    assert result.returncode != 0
+    assert "flag --seed=-1" in result.stderr
     result = run("--clip_norm=1", "--distribute=mirrored")
     assert result.returncode != 0
     assert "clips each replica" in result.stderr + result.stdout

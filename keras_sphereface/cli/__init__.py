@@ -94,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
+        error = errors.unwrapped(error)
         print(f"keras-sphereface {args.command}: {error_line(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else ERROR
 

@@ -52,8 +52,9 @@ def run(args: argparse.Namespace) -> int | None:
                 faces = aligner.faces(image, photo)
             except NoFaceError:
                 faces = []
-            write = args.output and faces
-            crops = _write(args.output / stems[photo], aligner(image, photo)) if write else [None] * len(faces)
+            crops = [None] * len(faces)
+            if args.output and faces:
+                crops = _write(args.output / stems[photo], [aligner.cut(image, face) for face in faces])
             found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
     options.say_left_out(failed, photos)
     options.show(args, found, "\n".join(_lines(found)))

@@ -14,6 +14,7 @@ import pathlib
 from keras_sphereface.cli import UsageError, options
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
+from keras_sphereface.data.image_headers import upright_sizes
 from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Size
@@ -37,14 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--jpeg-quality", type=int, default=95, metavar="Q", help="for images that must be encoded (default: 95)"
     )
     parser.add_argument(
-        "--min-images", type=int, default=1, metavar="N", help="leave out people with fewer images (default: 1)"
+        "--min-images",
+        type=options.positive,
+        default=1,
+        metavar="N",
+        help="leave out people with fewer images (default: 1)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
     )
     options.add_json(parser)
     parser.add_argument(
-        "--max-bad", type=int, default=100, metavar="N", help="broken images that are left out (default: 100)"
+        "--max-bad", type=options.count, default=100, metavar="N", help="broken images that are left out (default: 100)"
     )
 
 
@@ -92,7 +97,8 @@ class Packer:
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
         """Writes train.rec, .idx and property; returns the names of the files."""
-        from keras_sphereface.data.recordio_writer import RecordIOWriter, check_property, write_property
+        from keras_sphereface.data.recordio_property import check_property, write_property
+        from keras_sphereface.data.recordio_writer import RecordIOWriter
 
         check_property(path, len(self.faces.class_names), self.image_size)
         with RecordIOWriter(path) as writer:
@@ -132,8 +138,8 @@ class Packer:
 
     def _bytes(self, path):
         data = pathlib.Path(path).read_bytes()
-        # A JPEG with an Exif block may be turned, which other readers of the file would not know.
-        plain = data.startswith(JPEG_MAGIC) and b"Exif\0\0" not in data[:64]
+        # A JPEG with an Exif or XMP block may be turned, which other readers of the file would not know.
+        plain = data.startswith(JPEG_MAGIC) and (upright_sizes([data])[0] == self.image_size).all()
         if plain and decode_image(data, path).shape[:2] == self.image_size:
             self.kept += 1
             return data

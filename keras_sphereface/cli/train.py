@@ -90,9 +90,9 @@ def run(args: argparse.Namespace) -> None:
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
     dataset, pairs = _open(args), number_names([read_bin(path) for path in args.pairs])
-    trainer = _make_trainer(args, dataset.num_classes)
-    length = args.steps_per_epoch or max(1, args.steps // EPOCHS)
-    checkpoint = _make_checkpoint(args, dataset, length)
+    trainer = _make_trainer(args, dataset)
+    checkpoint = _make_checkpoint(args, dataset)
+    length = checkpoint.run["--steps-per-epoch"]
     start = checkpoint.resume(trainer)
     remaining = args.steps - checkpoint.step
     if remaining > 0:
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
             epochs=start - (-remaining // length),
             steps_per_epoch=length,
             shuffle=False,  # the data set has its own order
-            callbacks=[*(PairVerification(one) for one in pairs), checkpoint, StopAfter(remaining)],
+            callbacks=[checkpoint, *map(PairVerification, pairs), StopAfter(remaining)],
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
     model = trainer.embedder if args.dtype == "float32" else with_dtype(trainer.embedder, "float32")
@@ -119,14 +119,17 @@ def run(args: argparse.Namespace) -> None:
     options.show(args, result, "\n".join([*map(str, reports), f"wrote {output}"]))
 
 
-def _make_checkpoint(args, dataset, length):
+def _make_checkpoint(args, dataset):
     """The checkpoints, with what must stay the same for a run to go on from one."""
     from keras_sphereface.callbacks import Checkpoint
 
-    run = {_option(name): getattr(args, name) for name in FIXED + CHANGEABLE}
-    run |= {"--steps-per-epoch": length, "images": dataset.num_images, "people": dataset.num_classes}
     output = pathlib.Path(args.output)
     folder = args.checkpoints or output.with_name(f"{output.stem}_checkpoints")
+    # Not the tenth of what --steps is by now: a run that is made longer keeps its epochs.
+    saved = Checkpoint(folder).saved_run().get("--steps-per-epoch")
+    length = args.steps_per_epoch or saved or max(1, args.steps // EPOCHS)
+    run = {_option(name): getattr(args, name) for name in FIXED + CHANGEABLE}
+    run |= {"--steps-per-epoch": length, "images": dataset.num_images, "people": dataset.num_classes}
     return Checkpoint(folder, run=run, may_change=[f"--{name}" for name in args.may_change])
 
 
@@ -147,16 +150,17 @@ def _open(args):
     return data.from_tfrecord(path) if path.suffix.startswith(".tfrec") else data.from_recordio(path)
 
 
-def _make_trainer(args, num_classes):
-    """The network and the head, compiled."""
+def _make_trainer(args, dataset):
+    """The network, for images of the data's size, and the head, compiled."""
     from keras_sphereface import backbones, heads, optimizers, schedules
     from keras_sphereface.classifier import FaceClassifier
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
     if "margin" in given and args.head in WITHOUT_MARGIN:
         raise UsageError(f"--margin: {args.head} has none. Received: --margin {args.margin}; leave it out")
-    head = getattr(heads, args.head)(num_classes, **given)
-    trainer = FaceClassifier(backbones.get(args.backbone, embedding_dim=args.embedding_dim, dtype=args.dtype), head)
+    head = getattr(heads, args.head)(dataset.num_classes, **given)
+    arguments = {"embedding_dim": args.embedding_dim, "input_shape": (*dataset.image_size, 3), "dtype": args.dtype}
+    trainer = FaceClassifier(backbones.get(args.backbone, **arguments), head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)
     trainer.compile(optimizers.sgd(rate, weight_decay=args.weight_decay))
     return trainer

@@ -13,6 +13,8 @@ SPHEREFACE_112X96 = np.array(
 )
 ARCFACE_112X112 = SPHEREFACE_112X96 + np.array([8.0, 0.0])
 
+_COINCIDE = 1e-12  # of the largest coordinate: a spread within a few float64 roundings is none
+
 TEMPLATES = {(112, 112): ARCFACE_112X112, (112, 96): SPHEREFACE_112X96}
 
 
@@ -45,11 +47,15 @@ def similarity_transform(points: ArrayLike, template: ArrayLike) -> np.ndarray:
             f"Expected points and template of one shape (k, 2), k >= 2. "
             f"Received: points.shape={points.shape}, template.shape={template.shape}"
         )
+    for name, places in (("points", points), ("template", template)):
+        if not np.isfinite(places).all():
+            raise ValueError(f"Expected finite coordinates. Received: {name}={places.tolist()}")
     source, target = points @ [1, 1j], template @ [1, 1j]
     centred = source - source.mean()
+    # Overflows to infinity where the points are too far apart. Of equal points it is seldom 0: their mean is rounded.
     spread = np.vdot(centred, centred).real
-    if not np.isfinite(spread) or spread == 0:
-        raise ValueError(f"Expected finite points that do not all coincide. Received: points={points.tolist()}")
+    if not np.isfinite(spread) or spread <= (_COINCIDE * np.abs(points).max()) ** 2:
+        raise ValueError(f"Expected points that do not all coincide. Received: points={points.tolist()}")
     factor = np.vdot(centred, target) / spread
     shift = target.mean() - factor * source.mean()
     return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])

@@ -1,8 +1,9 @@
 """Broken images met in training: named, counted, and too much at some point."""
 
 import logging
-import threading
 
+from keras_sphereface.arguments import whole_number
+from keras_sphereface.data.process_lock import ProcessLock
 from keras_sphereface.errors import FileFormatError
 
 log = logging.getLogger(__name__)
@@ -18,11 +19,9 @@ class BadRecords:
     """
 
     def __init__(self, name: str, max_bad: int = 100, strict: bool = False):
-        if max_bad < 0:
-            raise ValueError(f"max_bad must be 0 or larger. Received: max_bad={max_bad!r}")
-        self.name, self.max_bad, self.strict = name, max_bad, strict
+        self.name, self.max_bad, self.strict = name, whole_number("max_bad", max_bad, 0), strict
         self.messages = {}
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def __len__(self) -> int:
         return len(self.messages)

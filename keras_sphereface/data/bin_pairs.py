@@ -101,7 +101,7 @@ def _unique_images(images, path):
         blob = item.data if isinstance(item, LazyArray) else item
         if not isinstance(blob, Blob):
             raise FileFormatError(f"{path}: image {position}: expected bytes or a uint8 array. Get the file again.")
-        key = (blob.offset, blob.length) if blob.buffer is not None else None
+        key = (blob.offset, blob.length) if blob.file is not None else None
         if key not in seen:
             digest = (getattr(item, "shape", None), hashlib.sha256(_content(blob, path, position)).digest())
             seen[key] = seen.setdefault(digest, len(unique))

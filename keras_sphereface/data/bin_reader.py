@@ -6,10 +6,10 @@ names they may mention stand for the constructors below, any other name is refus
 places in the file, so that memory stays small whatever the lengths in it claim.
 """
 
-import mmap
 import os
 import pickletools
 
+from keras_sphereface.data.bin_file import BinFile
 from keras_sphereface.data.bin_values import CONSTRUCTORS, MAX_TEXT, Blob, Dtype, LazyArray, Name, read_text
 from keras_sphereface.errors import FileFormatError, one_line
 
@@ -57,12 +57,11 @@ def load_bin_pickle(path):
     """
     if os.path.getsize(path) == 0:
         raise FileFormatError(f"{path}: holds no bytes, expected a pickled (images, is_same). Get the file again.")
-    with open(path, "rb") as file:
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    machine = _Machine(buffer)
+    file = BinFile(path)
+    machine = _Machine(file)
     position = 0
     try:
-        for opcode, argument, position in pickletools.genops(buffer):
+        for opcode, argument, position in pickletools.genops(file):
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument, position)
@@ -87,8 +86,8 @@ _MARK = object()
 class _Machine:
     """Stack and memo of one file; every instruction is a method or an entry of the tables above."""
 
-    def __init__(self, buffer):
-        self.buffer = buffer
+    def __init__(self, file):
+        self.file = file
         self.stack = []
         self.memo = {}
 
@@ -119,8 +118,8 @@ class _Machine:
 
     def _push_blob(self, name, position):
         size = _LENGTH_BYTES[name]
-        length = int.from_bytes(self.buffer[position + 1 : position + 1 + size], "little")
-        self.stack.append(Blob(self.buffer, position + 1 + size, length, text="UNICODE" in name))
+        length = int.from_bytes(self.file.read_at(position + 1, size), "little")
+        self.stack.append(Blob(self.file, position + 1 + size, length, text="UNICODE" in name))
 
     def _op_proto(self, argument):
         pass

@@ -4,10 +4,11 @@ Each stands for what Python or NumPy would build. None of them runs code of thos
 """
 
 import math
-import mmap
 from typing import NamedTuple
 
 import numpy as np
+
+from keras_sphereface.data.bin_file import BinFile
 
 _DTYPES = {"u1": np.uint8, "uint8": np.uint8, "b1": np.bool_, "bool": np.bool_}
 _DTYPES |= {f"{kind}{size}": np.dtype(f"{kind}{size}").type for kind in "iu" for size in (1, 2, 4, 8)}
@@ -18,7 +19,7 @@ MAX_TEXT = 200
 class Blob(NamedTuple):
     """Bytes or text that stay in the file; `text` says that they are UTF-8, `latin1` that they hold encoded bytes."""
 
-    buffer: mmap.mmap
+    file: BinFile | None
     offset: int
     length: int
     text: bool = False
@@ -26,7 +27,7 @@ class Blob(NamedTuple):
 
     def read(self):
         """Returns the bytes."""
-        data = self.buffer[self.offset : self.offset + self.length] if self.length else b""
+        data = self.file.read_at(self.offset, self.length) if self.length else b""
         return data.decode("utf-8").encode("latin-1") if self.latin1 else data
 
 

@@ -45,10 +45,12 @@ class FaceDataset:
 
     def __init__(self, source: Any, max_bad: int = 100, strict: bool = False):
         self.source = source
-        self.num_images, self.num_classes = int(source.num_images), int(source.num_classes)
+        self.num_images, self.num_classes = int(source.num_images), whole_number("num_classes", source.num_classes)
         self.image_size = check_size(source.image_size)
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes must be 1 or larger. Received: num_classes={self.num_classes}")
+        if self.num_classes > loaders.MAX_CLASSES:
+            raise ValueError(
+                f"`num_classes` must be at most {loaders.MAX_CLASSES}. Received: num_classes={self.num_classes}"
+            )
         self.class_names = source.class_names
         self.bad = BadRecords(source.name, max_bad, strict)
 
@@ -137,6 +139,8 @@ class FaceDataset:
         Raises:
             MissingDependencyError: If TensorFlow is not installed; `sequence` does without.
             ValueError: If an argument is out of its range.
+            tf.errors.InvalidArgumentError: While batches are read, if more images are broken than `max_bad`: TensorFlow's
+                wrapper of the `FileFormatError` that `sequence` raises, whose text it holds.
         """
         try:
             from keras_sphereface.data.tensorflow_view import as_tf_data

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path
 
@@ -44,7 +45,9 @@ def list_folder(root: Path, min_images: int = 1) -> FaceFolder:
     Raises:
         FileFormatError: If no identity is left.
         FileNotFoundError: If there is no such folder.
+        OSError: If it or a folder in it cannot be read.
     """
+    whole_number("min_images", min_images, 0)
     root, names, labels, class_names, left_out, empty = os.fspath(root), [], [], [], [], []
     for identity in sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."):
         files = images_under(os.path.join(root, identity))
@@ -72,10 +75,15 @@ def list_folder(root: Path, min_images: int = 1) -> FaceFolder:
 def images_under(folder):
     """Names of all images inside a folder and its folders, relative to it, sorted; hidden ones are left out."""
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_raise):
         folders[:] = [name for name in folders if name[0] != "."]
         inside = os.path.relpath(place, folder)
         for name in files:
             if name[0] != "." and name.lower().endswith(EXTENSIONS):
                 found.append(name if inside == "." else os.path.join(inside, name))
     return sorted(found)
+
+
+def _raise(error):
+    """A folder that cannot be read is an error: left out, it would change the labels of those behind it."""
+    raise error

@@ -120,6 +120,9 @@ def read_media(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         `(names, template_ids, media_ids)`: a list and two `(n,)` int32 arrays.
     """
     names, numbers = _read_named(path, 3, np.int32, "an image name, a template id and a medium id")
+    if (bad := np.flatnonzero(numbers[:, 0] < 0)).size:
+        line = line_of_row(path, bad[0])
+        _raise_at(path, line, f"expected a template id of 0 or more, found {numbers[bad[0], 0]}. Correct the line")
     return names, *np.ascontiguousarray(numbers.T)
 
 
@@ -194,11 +197,13 @@ def read_template_list(path: Path, name: str, known: np.ndarray, media_path: Pat
                 continue
             try:
                 template, subject = (int(np.int32(int(row[column]))) for column in columns)
+                if template < 0:
+                    raise ValueError
             except (ValueError, IndexError, OverflowError):
                 found = ",".join(row)[:80]
                 raise FileFormatError(
-                    f"{path}, line {rows.line_num}: expected integers in TEMPLATE_ID and SUBJECT_ID, found {found!r}. "
-                    f"Correct the line"
+                    f"{path}, line {rows.line_num}: expected integers in TEMPLATE_ID (0 or more) and SUBJECT_ID, found "
+                    f"{found!r}. Correct the line"
                 ) from None
             if subjects.setdefault(template, subject) != subject:
                 raise FileFormatError(

@@ -1,17 +1,21 @@
 """What the headers of many image files say, read together by NumPy: a few operations a batch, none an image."""
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
 _PNG = np.frombuffer(b"\x89PNG", np.uint8)
 _JPEG = np.frombuffer(b"\xff\xd8", np.uint8)
-_EXIF = np.frombuffer(b"Exif", np.uint8)
-_XMP = np.frombuffer(b"http", np.uint8)  # http://ns.adobe.com/xap/1.0/, which may state an orientation as well
 _EXIF_SEGMENT = 0xE1
-# Start-of-frame markers, all but the three of their range that mean other things (ITU-T T.81, table B.1).
-_FRAMES = np.setdiff1d(np.arange(0xC0, 0xD0), (0xC4, 0xC8, 0xCC))
-_MAX_SEGMENTS = 32  # before the frame; face crops have three or four
+# What a JPEG's markers mean here (ITU-T T.81, table B.1). The walk stops at all others: they have no length, or libjpeg
+# refuses them. So does it at a fill byte, FF before a marker: read as a marker, it would lead to a frame that nobody sees.
+_UNKNOWN, _SKIPPED, _FRAME, _SCAN = range(4)
+_KINDS = np.full(256, _UNKNOWN, np.uint8)
+_KINDS[[0xC4, 0xCC, *range(0xDB, 0xDE), *range(0xE0, 0xF0), 0xFE]] = _SKIPPED  # tables, APP segments, comments
+_KINDS[np.setdiff1d(np.arange(0xC0, 0xD0), (0xC4, 0xC8, 0xCC))] = _FRAME
+_KINDS[0xDA] = _SCAN
+_MAX_SEGMENTS = 48  # before the pixels; face crops have eight or so, a large colour profile is in several
 _LONGEST_HEAD = 10  # bytes of a segment that are looked at
 _MAX_CHUNKS = 128  # of a PNG; a face crop has three, or one more for every 8 KB
 _CHUNK_FRAME = 12  # bytes of an empty chunk: length, kind, checksum
@@ -21,6 +25,9 @@ def _words(*texts):
     return np.array([int.from_bytes(text, "big") for text in texts])
 
 
+# Exif, or http://ns.adobe.com/xap/1.0/ (XMP), which may state an orientation as well.
+_TURNING_SEGMENTS = _words(b"Exif", b"http")
+
 # What Pillow takes an orientation from: a chunk of Exif, or texts that begin so (ImageMagick's "Raw profile type exif",
 # "XML:com.adobe.xmp").
 _EXIF_CHUNK, _END_CHUNK = _words(b"eXIf", b"IEND")
@@ -28,7 +35,7 @@ _TEXT_CHUNKS = _words(b"tEXt", b"zTXt", b"iTXt")
 _TURNING_TEXTS = _words(b"Raw ", b"XML:", b"exif", b"xmp\0")
 
 
-def upright_sizes(data):
+def upright_sizes(data: Sequence[bytes]) -> np.ndarray:
     """Sizes of JPEG and PNG files whose pixels are stored upright.
 
     Nothing is decoded, so that a file which claims to be huge costs nothing.
@@ -38,7 +45,7 @@ def upright_sizes(data):
 
     Returns:
         int64 array of shape `(n, 2)`: height and width; zeros for a file with an Exif or XMP block (which may turn the
-        image), for other formats, for a PNG that is cut short and for bytes that are no image.
+        image), for other formats, for a file that is cut short or has a strange header, and for bytes that are no image.
 
     Example:
     >>> upright_sizes([encode_png(np.zeros((2, 3, 3), "uint8"))])
@@ -50,8 +57,8 @@ def upright_sizes(data):
 class UprightSizes:
     """`upright_sizes` for the batches of a data set, which remembers how its JPEGs begin.
 
-    Files of one encoder and one size have the same bytes up to the frame that states the size, so most batches need no walk
-    from segment to segment. Threads may share one: what is remembered is right for whoever remembered it.
+    Files of one encoder and one size have the same bytes up to their pixels, so most batches need no walk from segment to
+    segment. Threads may share one: what is remembered is right for whoever remembered it.
     """
 
     def __init__(self):
@@ -102,19 +109,23 @@ def _walk_pngs(text, files, starts, ends, sizes):
 
 
 def _walk_jpegs(text, files, starts, ends, sizes, read):
-    """From segment to segment of all files at once, until the frame that states the size."""
-    places = starts[files] + 2
+    """From segment to segment of all files at once, until the pixels: the frame has the size, Exif may follow it."""
+    places, found = starts[files] + 2, np.zeros((files.size, 2), np.int64)
     for _ in range(_MAX_SEGMENTS):
         inside = (places + _LONGEST_HEAD <= ends[files]) & (text[np.minimum(places, text.size - 1)] == 0xFF)
-        files, places = files[inside], places[inside]
+        files, places, found = files[inside], places[inside], found[inside]
         markers = text[places + 1]
-        frame = np.isin(markers, _FRAMES)
-        sizes[files[frame], 0] = _number(text, places[frame] + 5, 2)
-        sizes[files[frame], 1] = _number(text, places[frame] + 7, 2)
-        read[files[frame]] = places[frame] + _LONGEST_HEAD - starts[files[frame]]
-        turning = _matches(text, places + 4, _EXIF) | _matches(text, places + 4, _XMP)
-        goes_on = ~frame & ~((markers == _EXIF_SEGMENT) & turning)
-        files, places = files[goes_on], places[goes_on] + 2 + _number(text, places[goes_on] + 2, 2)
+        kinds = _KINDS[markers]
+        scan, frame = kinds == _SCAN, kinds == _FRAME
+        sizes[files[scan]] = found[scan]
+        read[files[scan]] = places[scan] + _LONGEST_HEAD - starts[files[scan]]
+        second = frame & found.any(axis=1)
+        found[frame, 0] = _number(text, places[frame] + 5, 2)
+        found[frame, 1] = _number(text, places[frame] + 7, 2)
+        turning = (markers == _EXIF_SEGMENT) & np.isin(_number(text, places + 4, 4), _TURNING_SEGMENTS)
+        goes_on = ((kinds == _SKIPPED) & ~turning) | (frame & ~second)
+        files, places, found = files[goes_on], places[goes_on], found[goes_on]
+        places = places + 2 + _number(text, places + 2, 2)
         if not files.size:
             return
 

@@ -140,14 +140,32 @@ def as_image(source: Photo, name: str = "") -> np.ndarray:
     if isinstance(source, bytes | bytearray | memoryview):
         return decode_image(bytes(source), name)
     if isinstance(source, Image.Image):
-        if source.mode == "I" and source.format not in _SIXTEEN_BITS:
-            return _array_to_rgb(np.array(ImageOps.exif_transpose(source)), name or "image")
-        return np.array(_to_rgb(ImageOps.exif_transpose(source)), dtype=np.uint8)
+        return _pillow_to_rgb(source, name or "image")
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source, name or "image")
     raise TypeError(
         "Expected an image as a path, bytes, a Pillow image or a NumPy array. "
         f"Received: {type(source).__name__}{f' for {name}' if name else ''}"
+    )
+
+
+def _pillow_to_rgb(image, name):
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise _too_large(name, width, height)
+    try:  # Pillow reads the pixels now, where it has only opened a file.
+        upright = ImageOps.exif_transpose(image)
+        if image.mode != "I" or image.format in _SIXTEEN_BITS:
+            return np.array(_to_rgb(upright), dtype=np.uint8)
+        array = np.array(upright)
+    except _DECODE_ERRORS as error:
+        raise FileFormatError(f"{name}: cannot be decoded ({one_line(error)}). Replace or remove it.") from error
+    return _array_to_rgb(array, name)
+
+
+def _too_large(name, width, height):
+    return FileFormatError(
+        f"{name}: claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}. Reduce or remove it."
     )
 
 
@@ -224,9 +242,7 @@ def _open_rgb(data, name):
             f"{label}: cannot be decoded as an image ({reason}). "
             f"Expected one of {', '.join(FORMATS)}, HEIC. Replace or remove it."
         ) from error
-    raise FileFormatError(
-        f"{label}: claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}. Reduce or remove it."
-    )
+    raise _too_large(label, width, height)
 
 
 def _to_rgb(image):

@@ -11,6 +11,8 @@ from keras_sphereface.data.images import decode_resized
 from keras_sphereface.data.order import EpochOrder
 from keras_sphereface.errors import FileFormatError
 
+MAX_CLASSES = 2**31 - 1  # labels are int32
+
 
 class Steps:
     """Which positions of the stream a step's batch takes.

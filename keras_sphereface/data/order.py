@@ -1,10 +1,9 @@
 """Which image stands where in the endless stream of training images: a fresh permutation of all images each epoch."""
 
-import threading
-
 import numpy as np
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.data.process_lock import ProcessLock
 
 _KEPT_EPOCHS = 2  # a batch may cross from one epoch to the next
 
@@ -26,8 +25,11 @@ class EpochOrder:
 
     def __init__(self, num_images, seed, shuffle=True):
         self.num_images, self.seed, self.shuffle = num_images, whole_number("seed", seed, 0), shuffle
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._epochs = {}
+
+    def __reduce__(self):
+        return EpochOrder, (self.num_images, self.seed, self.shuffle)  # without the permutations
 
     def records(self, first, count):
         """Image numbers at the positions `first .. first + count - 1` of the stream, int64 of shape `(count,)`."""

@@ -14,6 +14,7 @@ from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path
 
 CFP_SPLITS = 10
+_MAX_DIGITS = 9  # any number of so many digits fits an int32
 _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
 
 LAYOUTS = ("pair", "label_first", "image")
@@ -253,9 +254,13 @@ def _broken(path, number, fields, expected):
     return FileFormatError(f"{path}: line {number}: found {text[:100]!r}, expected {expected}. Correct the line.")
 
 
+def _is_number(text):
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
+
+
 def _lfw_header(path, lines):
     number, fields = lines[0]
-    if len(fields) not in (1, 2) or not all(field.isdecimal() and int(field) > 0 for field in fields):
+    if len(fields) not in (1, 2) or not all(_is_number(field) and int(field) > 0 for field in fields):
         raise _broken(path, number, fields, "LFW's header, '10 300' (View 2) or '500' (View 1)")
     values = [int(field) for field in fields]
     return (0, values[0]) if len(values) == 1 else (values[0], values[1])
@@ -264,7 +269,7 @@ def _lfw_header(path, lines):
 def _lfw_pair(path, number, fields, mated):
     people = fields[:1] * 2 if mated else fields[0::2]
     pictures = fields[1:] if mated else fields[1::2]
-    good = len(fields) == (3 if mated else 4) and all(picture.isdecimal() for picture in pictures)
+    good = len(fields) == (3 if mated else 4) and all(map(_is_number, pictures))
     if not good or mated != (people[0] == people[1]):
         expected = "a mated pair 'name n1 n2'" if mated else "a nonmated pair 'name1 n1 name2 n2' of two people"
         raise _broken(path, number, fields, expected)
@@ -279,7 +284,7 @@ def _pair_rows(path, lines, label_first):
     for number, fields in lines:
         fields = [field.strip() for field in fields]
         good = len(fields) in (3, 4) and len(fields) == len(lines[0][1]) and fields[label_at] in ("0", "1")
-        if not good or (len(fields) == 4 and not fields[3].isdecimal()):
+        if not good or (len(fields) == 4 and not _is_number(fields[3])):
             raise _broken(path, number, fields, f"'{form}' with label 0 or 1, the same on every line")
         fold = int(fields[3]) if len(fields) == 4 else None
         rows.append((number, fields[left_at], fields[right_at], fields[label_at] == "1", fold))
@@ -288,7 +293,7 @@ def _pair_rows(path, lines, label_first):
 
 def _image_rows(path, lines):
     for number, fields in lines:
-        if len(fields) != 2 or not fields[1].strip().isdecimal():
+        if len(fields) != 2 or not _is_number(fields[1].strip()):
             raise _broken(path, number, fields, "'image label' with a number as label")
     if len(lines) % 2:
         raise FileFormatError(f"{path}: line {lines[-1][0]}: expected two lines per pair. The last pair is incomplete.")

@@ -152,7 +152,7 @@ def contiguous_folds(count, num_folds=NUM_FOLDS):
     Returns:
         `(count,)` int64, ascending from 0.
     """
-    num_folds = max(1, min(num_folds, count))
+    num_folds = max(1, min(whole_number("num_folds", num_folds), count))
     sizes = np.full(num_folds, count // num_folds)
     sizes[: count % num_folds] += 1
     return np.repeat(np.arange(num_folds), sizes)

@@ -22,7 +22,8 @@ from keras_sphereface.data.recordio_format import (
     unpack_image,
 )
 from keras_sphereface.data.recordio_index import ascending_starts, load_index
-from keras_sphereface.data.recordio_writer import RecordIOWriter, check_property, write_property
+from keras_sphereface.data.recordio_property import check_property, write_property
+from keras_sphereface.data.recordio_writer import RecordIOWriter
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Path, Size
 
@@ -52,7 +53,7 @@ class RecordIOReader:
     """
 
     def __init__(self, path: Path, index_path: Path | None = None):
-        self.path = os.fspath(path)
+        self.path, self._index_path = os.fspath(path), index_path
         self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
         self.size = os.fstat(self._file.fileno()).st_size
         if self.size == 0:
@@ -75,6 +76,9 @@ class RecordIOReader:
 
     def __exit__(self, *exception):
         self.close()
+
+    def __reduce__(self):
+        return type(self), (self.path, self._index_path)  # for another process, which opens the files anew
 
     def close(self) -> None:
         """Closes the file."""
@@ -218,8 +222,8 @@ def write_recordio(
         The path of the .rec file, as a `pathlib.Path`.
 
     Raises:
-        ValueError: If images and labels differ in number, a label cannot be stored exactly, or another .rec in the folder
-            has another `property`.
+        ValueError: If there are no images, images and labels differ in number, a label cannot be stored exactly, or another
+            .rec in the folder has another `property`.
 
     Example:
     >>> ksf.data.write_recordio("faces/train.rec", [face_a, face_b], [0, 1])

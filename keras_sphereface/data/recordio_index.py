@@ -50,7 +50,7 @@ def read_index(path):
             keys.append(block_keys)
             offsets.append(block_offsets)
             line += lines
-    if not keys:
+    if not sum(part.size for part in keys):
         raise FileFormatError(
             f"{os.fspath(path)}: the index is empty. Delete it so that it is rebuilt from the .rec file."
         )

@@ -9,14 +9,15 @@ import numpy as np
 
 from keras_sphereface.data.recordio_format import MAX_EXACT_LABEL, frame, pack_image
 from keras_sphereface.data.recordio_index import write_index
+from keras_sphereface.data.recordio_property import PROPERTY, check_property, read_property, write_property
 from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
-
-PROPERTY = "property"  # InsightFace's name; one file for all of a folder
 
 
 class RecordIOWriter:
     """Writes image records one by one; a context manager that leaves either complete .rec and .idx files or none.
+
+    Where the labels leave numbers out, record 0 does not say how many classes there are: the folder's `property` then does.
 
     Args:
         path: Path of the .rec file; the .idx file stands beside it.
@@ -24,7 +25,8 @@ class RecordIOWriter:
             be added together. Defaults to `True`.
 
     Raises:
-        ValueError: From `add`, if a label cannot be stored exactly or an identity's images do not stand together.
+        ValueError: From `add`, if a label cannot be stored exactly or an identity's images do not stand together. At the
+            end, if no image was added, or another .rec in the folder needs another `property`.
 
     Example:
     >>> with RecordIOWriter("train.rec") as writer:
@@ -47,9 +49,12 @@ class RecordIOWriter:
         return self
 
     def __exit__(self, *exception):
+        stated = None
         if exception[0] is None:
             try:
+                self._check_not_empty()
                 if self.insightface:
+                    stated = self._property()
                     self._write_identities()
             except BaseException as error:
                 self._stack.__exit__(type(error), error, error.__traceback__)
@@ -60,13 +65,15 @@ class RecordIOWriter:
         self._stack.__exit__(*exception)
         if exception[0] is None:
             write_index(index, range(len(self._offsets)), self._offsets)
+        if stated:
+            write_property(self.path.parent, *stated)
 
     def add(self, data: bytes, label: float | Sequence[float]) -> None:
         """Appends an image.
 
         Args:
             data: Bytes of the image file.
-            label: A number, or a sequence of numbers.
+            label: A number; without InsightFace's layout, or a sequence of numbers.
         """
         values = np.asarray(label, np.float64)
         if (np.abs(values) > MAX_EXACT_LABEL).any() or not np.isfinite(values).all():
@@ -75,16 +82,44 @@ class RecordIOWriter:
                 f"Received: label={label!r} at image {self.count}"
             )
         key = len(self._offsets)
-        if self.insightface and label != self._label:
-            if label in self._first_keys:
-                raise ValueError(
-                    "InsightFace's layout needs the images of an identity to stand together. "
-                    f"Received: label={label!r} again at image {self.count}; sort by label or pass insightface=False."
-                )
-            self._first_keys[label] = key
-            self._label = label
+        if self.insightface:
+            self._begin_identity(values, key)
         self._write(key, label, data)
         self.count += 1
+
+    def _begin_identity(self, values, key):
+        """Notes where an identity's images begin, if this is the first."""
+        if values.ndim:
+            raise ValueError(
+                "InsightFace's layout has one number as an image's label. "
+                f"Received: label={values.tolist()} at image {self.count}; pass insightface=False."
+            )
+        label = float(values)
+        if label == self._label:
+            return
+        if label in self._first_keys:
+            raise ValueError(
+                "InsightFace's layout needs the images of an identity to stand together. "
+                f"Received: label={label:g} again at image {self.count}; sort by label or pass insightface=False."
+            )
+        self._first_keys[label] = key
+        self._label = label
+
+    def _check_not_empty(self):
+        if not self.count:
+            raise ValueError(
+                f"{self.path}: no image was added, and no reader takes an empty file. Nothing was written."
+            )
+
+    def _property(self):
+        """What `property` has to say: `(number of classes, image size)`, or `None` where readers know the classes."""
+        classes = int(max(self._first_keys)) + 1
+        declared, _ = read_property(self.path.with_name(PROPERTY))
+        if classes <= (declared or len(self._first_keys)):
+            return None
+        size = (0, 0)  # not stated: it is the first image's
+        check_property(self.path, classes, size)
+        return classes, size
 
     def _write(self, key, label, data=b""):
         self._offsets.append(self._file.tell())
@@ -103,30 +138,3 @@ class RecordIOWriter:
         self._file.seek(0)
         self._file.write(frame(pack_image([first, len(self._offsets)], b"", id=0)))
         self._file.seek(end)
-
-
-def write_property(folder, num_classes, image_size):
-    """Writes InsightFace's `property` file, "num_classes,height,width"."""
-    with atomic_writer(pathlib.Path(folder, PROPERTY)) as file:
-        file.write(_property(num_classes, image_size))
-
-
-def check_property(path, num_classes, image_size):
-    """Refuses a new .rec file whose `property` would be a wrong one for others in its folder: they share the file.
-
-    Raises:
-        ValueError: If another .rec lies beside `path`, and `write_property` would change what is said of it.
-    """
-    path, text = pathlib.Path(path), _property(num_classes, image_size)
-    others = sorted(other.name for other in path.parent.glob("*.rec") if other.name != path.name)
-    kept = path.with_name(PROPERTY)
-    if others and not (kept.is_file() and kept.read_bytes().strip() == text):
-        raise ValueError(
-            f"{path}: would change the folder's `{PROPERTY}`, by which {others[0]} is read as well, to {text.decode()}. "
-            "Choose another folder"
-        )
-
-
-def _property(num_classes, image_size):
-    height, width = image_size
-    return f"{num_classes},{height},{width}".encode("ascii")

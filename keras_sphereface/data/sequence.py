@@ -1,5 +1,6 @@
 """The view of a data set for `model.fit` on any Keras backend, TensorFlow not needed."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,9 +26,16 @@ class FaceSequence(keras.utils.PyDataset):
         self._is_over = False  # The pass's last batch was handed out.
         self._is_new_reader = False  # A `fit` or `evaluate` has begun, but not its first epoch.
         self._ahead = 2 * max(1, workers)
-        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="faces")
+        self._start_threads()
+
+    def _start_threads(self):
+        self._pool = ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="faces")
         self._pending = {}
         self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def __reduce__(self):
+        return FaceSequence, (self._loader, self._start, self._repeat, self._threads)
 
     @property
     def workers(self):
@@ -55,6 +63,9 @@ class FaceSequence(keras.utils.PyDataset):
     def __getitem__(self, index):
         if index < 0 or (not self._repeat and index >= len(self)):
             raise IndexError(f"Expected a batch number from 0 to {len(self) - 1}. Received: {index}")
+        if self._process != os.getpid():
+            # A fork, as PyTorch's DataLoader makes them, has no threads, but the locks that they held.
+            self._start_threads()
         step = self._start + index
         last = step + self._ahead if self._repeat else min(step + self._ahead, self._start + len(self) - 1)
         with self._lock:

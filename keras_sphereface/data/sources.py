@@ -15,14 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.data.images import decode_image
+from keras_sphereface.data.loader import MAX_CLASSES
 from keras_sphereface.data.recordio import RecordIOReader
+from keras_sphereface.data.recordio_property import PROPERTY, read_property
 from keras_sphereface.errors import FileFormatError
 
 _PROBES = 16  # images tried to learn the size where no file tells it
 
 
-def check_label(value, num_classes, where):
-    """Returns a label as an int.
+def check_label(value, num_classes, where, stated_by="the `property` file, or num_classes"):
+    """Returns a label as an int; `stated_by` is where the user can correct the class count.
 
     Raises:
         FileFormatError: If it is not a whole number from 0 to `num_classes - 1`.
@@ -31,7 +33,7 @@ def check_label(value, num_classes, where):
     if label != value or not 0 <= label < num_classes:
         raise FileFormatError(
             f"{where}: label {value:g} is not one of the {num_classes} classes 0 to {num_classes - 1}. "
-            "Correct the class count (the `property` file) or leave the image out."
+            f"Correct the class count ({stated_by}) or leave the image out."
         )
     return label
 
@@ -60,7 +62,7 @@ class RecordIOSource:
         self.name = self.reader.path
         self._positions, identities = self._layout()
         self.num_images = len(self._positions)
-        declared_classes, declared_size = read_property(os.path.join(os.path.dirname(self.name), "property"))
+        declared_classes, declared_size = read_property(os.path.join(os.path.dirname(self.name), PROPERTY))
         self.num_classes = num_classes or declared_classes or identities or self._count_classes()
         self.image_size = image_size or declared_size or probe_image_size(self)
 
@@ -77,7 +79,8 @@ class RecordIOSource:
             return np.arange(len(self.reader), dtype=np.int64), None
         start, end = (float(value) for value in head.label)
         # A float32 beyond 2^24 is rounded to a multiple of 2: the index then decides where the file ends.
-        if not 1 < start <= end or not float(start).is_integer() or start - 1 > len(self.reader):
+        counts = 1 < start <= end <= start + MAX_CLASSES and start.is_integer()
+        if not counts or start - 1 > len(self.reader):
             raise FileFormatError(
                 f"{self.name}, record 0: expected 1 < first identity record <= end within {len(self.reader)} records, "
                 f"found {start:g} and {end:g}. Pack the images again."
@@ -98,7 +101,7 @@ class RecordIOSource:
                 label = self._record(record).first_label
             except (FileFormatError, OSError):
                 continue
-            if np.isfinite(label) and 0 <= label < 2**31:
+            if np.isfinite(label) and 0 <= label < MAX_CLASSES:
                 largest = max(largest, int(label))
         if largest < 0:
             raise FileFormatError(f"{self.name}: no record has a label of 0 or more. Pack the images again.")
@@ -129,33 +132,6 @@ class RecordIOSource:
             labels = values.astype(np.int64)
         sound = (labels == values) & (labels >= 0) & (labels < self.num_classes)
         return (data, labels) if sound.all() else None
-
-
-def read_property(path):
-    """Reads InsightFace's `property` file, "num_classes,height,width".
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        `(num_classes, (height, width))`, each `None` where there is no file or the file says 0.
-
-    Raises:
-        FileFormatError: If the file is something else.
-    """
-    if not os.path.exists(path):
-        return None, None
-    with open(path, "rb") as file:
-        text = file.read(256).decode("latin-1").strip()
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise FileFormatError(
-            f'{path}: expected "num_classes,height,width", found {text[:64]!r}. Correct or delete it.'
-        )
-    classes, height, width = (int(part) for part in parts)
-    if max(height, width) > 4096:
-        raise FileFormatError(f"{path}: images of {height} x {width} are no face crops. Correct or delete it.")
-    return classes or None, (height, width) if height and width else None
 
 
 class FolderSource:

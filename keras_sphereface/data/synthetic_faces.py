@@ -1,6 +1,5 @@
 """Procedural faces as a data set and as verification pairs: unlimited people, no download."""
 
-import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +7,7 @@ from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.face_renderer import render
+from keras_sphereface.data.process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from keras_sphereface.data.pairs import PairSet
@@ -28,16 +28,26 @@ class SyntheticSource:
         self._per_identity = whole_number("images_per_identity", images_per_identity)
         self._first = whole_number("first_identity", first_identity, 0)
         self._seed = whole_number("seed", seed, 0)
+        for name, value, end in (
+            ("seed", seed, 2**64),
+            ("first_identity + num_identities", self._first + self.num_classes, 2**63),
+        ):
+            if value >= end:
+                raise ValueError(f"{name} must be below {end}. Received: {name}={value}")
         side = whole_number("image_size", image_size, _SIZES[0])
         if side > _SIZES[1]:
             raise ValueError(f"image_size must be at most {_SIZES[1]}. Received: image_size={image_size!r}")
         self.image_size = (side, side)
         self.num_images = self.num_classes * self._per_identity
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         fits = self.num_images * side * side * 3 <= CACHE_BYTES
         # Untouched pages of an empty array cost no memory.
         self._cache = np.empty((self.num_images, side, side, 3), np.uint8) if fits else None
         self._drawn = np.zeros(self.num_images if fits else 0, bool)
+
+    def __reduce__(self):
+        arguments = self.num_classes, self._per_identity, self._seed, self.image_size[0], self._first
+        return SyntheticSource, arguments  # for another process, without what was drawn here
 
     def where(self, record):
         """Name of a picture in messages."""

@@ -3,8 +3,11 @@
 import atexit
 import threading
 import time
+import weakref
 
 import tensorflow as tf
+
+from keras_sphereface.errors import FileFormatError
 
 _READY = 2  # batches that wait to be asked for
 _LONGEST_WAIT, _QUIET = 10.0, 0.5  # seconds, at the program's end
@@ -26,8 +29,11 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
     count = loader.num_rows
     parallel = {"num_parallel_calls": workers, "deterministic": True}
 
+    held = _held_by_the_data_set(loader)
+
+    @tf.autograph.experimental.do_not_convert
     def load(step):
-        images, labels = tf.py_function(lambda step: _calls.run(loader, step), [step], [tf.uint8, tf.int32])
+        images, labels = tf.py_function(lambda step: _calls.run(_load, held(), step), [step], [tf.uint8, tf.int32])
         return tf.ensure_shape(images, (count, *image_size, 3)), tf.ensure_shape(labels, (count,))
 
     options = tf.data.Options()
@@ -41,7 +47,30 @@ def as_tf_data(loader, image_size, start_step, repeat, workers):
         passes = _Passes(start_step, loader.steps.per_epoch)
         options.experimental_optimization.inject_prefetch = False  # It would ask for batches before the reader does.
         data = passes.steps().map(lambda step: (step, *load(step)), **parallel).prefetch(_READY).map(passes.hand_out)
-    return data.with_options(options)
+    data = data.with_options(options)
+    data.loader = loader  # Data sets and iterators made of this one keep it, and so the loader, alive.
+    return data
+
+
+def _held_by_the_data_set(loader):
+    """A function that gives the loader as long as something else holds it.
+
+    TensorFlow keeps what `py_function` calls for the process's life: an open file and a permutation for each data set, if
+    that held the loader. Inside a graph, such as that of `interleave`, the data set itself is soon gone, and this must.
+    """
+    return weakref.ref(loader) if tf.executing_eagerly() else lambda: loader
+
+
+def _load(loader, step):
+    """The batch of a step. TensorFlow puts the traceback into its error's text, so that what broken data brings has none."""
+    if loader is None:
+        raise RuntimeError(
+            "The data set that `batches` returned is gone. Keep it as long as what was made of it is read."
+        )
+    try:
+        return loader(step)
+    except (FileFormatError, OSError) as error:
+        raise error.with_traceback(None) from None
 
 
 class _Calls:

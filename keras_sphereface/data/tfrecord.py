@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.data.images import encode_jpeg
+from keras_sphereface.data.loader import MAX_CLASSES
 from keras_sphereface.data.recordio import paired
 from keras_sphereface.data.sources import check_label, probe_image_size
 from keras_sphereface.data.tfrecord_format import (
@@ -50,6 +51,9 @@ class TFRecordReader:
 
     def __len__(self):
         return len(self.offsets)
+
+    def __reduce__(self):
+        return TFRecordReader, (self.path,)  # for another process, which opens the file anew
 
     def close(self):
         """Closes the file."""
@@ -118,9 +122,9 @@ class TFRecordSource:
         for record in tqdm(range(self.num_images), desc="labels", disable=None):
             with contextlib.suppress(FileFormatError):
                 features = self._features(record)
-                label, text = features.get(LABEL), features.get(TEXT)
-                if label and 0 <= label[0] < 2**31:
-                    names[int(label[0])] = text[0].decode("utf-8", "replace") if text else None
+                label, text = _single(features, LABEL, int), _single(features, TEXT, bytes)
+                if label is not None and 0 <= label < MAX_CLASSES:
+                    names[label] = None if text is None else text.decode("utf-8", "replace")
         if not names:
             raise FileFormatError(
                 f"{self.name}: no record has a whole number {LABEL!r} of 0 or more. Write the file again."
@@ -147,14 +151,20 @@ class TFRecordSource:
         """Bytes and label of an image."""
         features, where = self._features(record), self.where(record)
         for key, kind in ((IMAGE, bytes), (LABEL, int)):
-            if len(features.get(key, ())) != 1 or not isinstance(features[key][0], kind):
+            if _single(features, key, kind) is None:
                 found = ", ".join(sorted(features)) or "nothing"
                 raise FileFormatError(
                     f"{where}: expected one {kind.__name__} under {key!r}, found the keys {found[:200]}."
                 )
         if not features[IMAGE][0]:
             raise FileFormatError(f"{where}: holds no image bytes. Write the file again.")
-        return features[IMAGE][0], check_label(features[LABEL][0], self.num_classes, where)
+        return features[IMAGE][0], check_label(features[LABEL][0], self.num_classes, where, "num_classes")
+
+
+def _single(features, key, kind):
+    """The one value under a key, or `None` where there is none, several, or one of another kind."""
+    values = features.get(key, ())
+    return values[0] if len(values) == 1 and isinstance(values[0], kind) else None
 
 
 def _paths(path):
@@ -194,14 +204,29 @@ class TFRecordWriter:
             data: Bytes of the image file.
             label: A whole number.
             class_name: Name of the identity. Defaults to `None`: not stored.
+
+        Raises:
+            ValueError: If the label is no whole number of 64 bits, or UTF-8 cannot hold the name.
         """
-        if int(label) != label:
-            raise ValueError(f"A label must be a whole number. Received: label={label!r} at image {self.count}")
+        if not -(2**63) <= label < 2**63 or int(label) != label:
+            raise ValueError(
+                f"A label must be a whole number that 64 bits hold. Received: label={label!r} at image {self.count}"
+            )
         features = {LABEL: int(label)}  # first, where a reader finds it without passing the image
         if class_name is not None:
-            features[TEXT] = str(class_name).encode()
+            features[TEXT] = _as_utf8(str(class_name), self.count)
         self._file.write(frame(encode_example(features | {IMAGE: data})))
         self.count += 1
+
+
+def _as_utf8(name, number):
+    try:
+        return name.encode()
+    except UnicodeEncodeError as error:  # a folder's name may be of any bytes
+        raise ValueError(
+            f"A class name is stored in UTF-8, which cannot hold this one. "
+            f"Received: class_name={name!r} at image {number}. Rename the class or its folder"
+        ) from error
 
 
 def write_tfrecord(

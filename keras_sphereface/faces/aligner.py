@@ -74,10 +74,7 @@ class FaceAligner:
         image = as_image(source, name)
         if self.detector is None:
             return [self._crop_already(image, name)]
-        return [
-            image if self.is_aligned(image, face) else align(image, face.points, self.size, self.template)
-            for face in self.faces(image, name, which)
-        ]
+        return [self.cut(image, face) for face in self.faces(image, name, which)]
 
     def faces(self, image: np.ndarray, name: str = "the picture", which: str | None = None) -> list[Face]:
         """Finds the faces of a decoded picture.
@@ -103,6 +100,15 @@ class FaceAligner:
                 "Use a sharper or larger photo of a face seen from the front; detector=None (--detector none) takes crops."
             )
         return faces
+
+    def cut(self, image: np.ndarray, face: Face) -> np.ndarray:
+        """The aligned crop of a face, uint8 `(height, width, 3)`; a picture that is one already is passed on as it is.
+
+        Args:
+            image: uint8 `(h, w, 3)`, RGB.
+            face: One of its faces, as `faces` gives them.
+        """
+        return image if self.is_aligned(image, face) else align(image, face.points, self.size, self.template)
 
     def is_aligned(self, image: np.ndarray, face: Face) -> bool:
         """Whether a picture is an aligned crop with this face: its size, and its face within 6 % of the template's place."""

@@ -53,7 +53,8 @@ class AngularHead(keras.layers.Layer):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Cast to 16 bits, labels that are floats would be those of other classes: 257 is 256 in bfloat16.
+        super().__init__(**{**kwargs, "autocast": False})
         if weight_norm not in WEIGHT_NORMS:
             raise ValueError(
                 f"`weight_norm` must be one of {list(WEIGHT_NORMS)}. Received: weight_norm={weight_norm!r}"
@@ -63,6 +64,8 @@ class AngularHead(keras.layers.Layer):
         self.margin_value = self.margin.validate(self.margin.neutral if margin_value is None else margin_value)
         self.detach = bool(detach)
         self.weight_norm = weight_norm
+        if kernel_initializer is None:
+            raise ValueError("Expected an initializer of Keras or its name. Received: kernel_initializer=None")
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.class_block = class_blocks.check_class_block(class_block, self.detach)
         self.sample_rate = check_sample_rate(sample_rate)
@@ -142,7 +145,8 @@ class AngularHead(keras.layers.Layer):
     def loss(self, embeddings: Tensor, labels: Tensor, training: bool = True) -> Tensor:
         """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties.
 
-        With `training=False` a head that draws classes (`sample_rate`) takes all of them.
+        With `training=False` a head that draws classes (`sample_rate`) takes all of them. Second derivatives (gradient
+        penalties, Hessians) need `detach=False`: the gradient in closed form is not differentiated again.
         """
         return self.loss_and_statistics(embeddings, labels, training)[0]
 
@@ -155,6 +159,9 @@ class AngularHead(keras.layers.Layer):
                 f"Received: embeddings={embeddings.name!r}, symbolic"
             )
         embeddings = ops.convert_to_tensor(embeddings)
+        dtype = keras.backend.standardize_dtype(embeddings.dtype)
+        if dtype == "string" or "complex" in dtype:
+            raise ValueError(f"{type(self).__name__} expects embeddings of real numbers. Received: dtype={dtype!r}")
         if len(embeddings.shape) != 2:
             raise ValueError(
                 f"{type(self).__name__} expects embeddings of shape (batch, embedding_dim). "
@@ -200,6 +207,10 @@ class AngularHead(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Logits: `(batch, num_classes)`."""
         return (input_shape[0], self.num_classes)
+
+    def compute_output_spec(self, embeddings: Tensor, labels: Tensor | None = None) -> keras.KerasTensor:
+        """Float32 logits, whatever the dtype policy; see `compute_output_shape`."""
+        return keras.KerasTensor(self.compute_output_shape(embeddings.shape), dtype="float32")
 
     def compute_mask(self, inputs: Tensor, mask: Tensor | None = None) -> None:
         """Logits of a batch of embeddings have no time steps to mask."""

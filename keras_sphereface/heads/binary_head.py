@@ -1,6 +1,7 @@
 """The head of SphereFace2: one-vs-all binary classification instead of a softmax over the classes."""
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -31,7 +32,7 @@ class BinaryHead(AngularHead):
     Args:
         num_classes: Number of classes.
         variant: `"C"`, `"A"` or `"M"`. Defaults to `"C"`.
-        margin_value: m. Defaults to `0.4`.
+        margin_value: m, for `"M"` at least 1. Defaults to `0.4`.
         scale: r. Defaults to `40.0`.
         loss_weight: Weight of the loss, divided by the scale; `None` for a factor of 1. Defaults to `50.0`.
         positive_weight: lambda, the weight of the target's term against the others', in (0, 1). Defaults to `0.7`.
@@ -72,11 +73,16 @@ class BinaryHead(AngularHead):
         seed: int | None = None,
         **kwargs,
     ):
-        if variant not in VARIANTS:
+        if not isinstance(variant, str) or variant not in VARIANTS:
             raise ValueError(f"`variant` must be one of {list(VARIANTS)}. Received: variant={variant!r}")
         if weight_norm == "none":
             raise ValueError(
                 "`weight_norm` of SphereFace2 must be 'projected' or 'graph'. Received: weight_norm='none'"
+            )
+        if variant == "M" and isinstance(margin_value, numbers.Real) and margin_value < 1.0:
+            raise ValueError(
+                "Expected a margin of at least 1 for variant 'M', which multiplies the angle by it. "
+                f"Received: variant='M', margin={margin_value!r}"
             )
         of_base = margin_value, detach, weight_norm, kernel_initializer, class_block, sample_rate, seed
         super().__init__(num_classes, VARIANTS[variant], *of_base, **kwargs)
@@ -167,8 +173,9 @@ class BinaryHead(AngularHead):
         return entropies, *target_and_rank(cosines, labels)
 
     def _adjust(self, cosines):
-        # Cosines a rounding below -1 would have no real power.
-        return 2.0 * ops.power(ops.maximum((cosines + 1.0) / 2.0, 0.0), self.adjustment) - 1.0
+        # Clipped below as the angles are: at 0 a power has an infinite slope, below it (by rounding) no real value.
+        halves = ops.maximum((cosines + 1.0) / 2.0, margins.COSINE_CLIP / 2.0)
+        return 2.0 * ops.power(halves, self.adjustment) - 1.0
 
     def _logits(self, cosines, labels):
         values = self._with_margin(cosines, labels)

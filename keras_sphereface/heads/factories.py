@@ -56,7 +56,7 @@ def SphereFaceR(
     Raises:
         ValueError: For an unknown variant, and as `MarginHead`.
     """
-    if variant not in SPHEREFACE_R_VARIANTS:
+    if not isinstance(variant, str) or variant not in SPHEREFACE_R_VARIANTS:
         raise ValueError(f"`variant` must be one of {list(SPHEREFACE_R_VARIANTS)}. Received: variant={variant!r}")
     return MarginHead(
         num_classes,
@@ -78,5 +78,8 @@ def SphereFacePlus(
 
 
 def SphereFace2(num_classes: int, variant: str = "C", margin: float = 0.4, scale: float = 40.0, **kwargs) -> BinaryHead:
-    """SphereFace2: one-vs-all binary classification of variant `"C"`, `"A"` or `"M"` (arXiv 2108.01513)."""
+    """SphereFace2: one-vs-all binary classification of variant `"C"`, `"A"` or `"M"` (arXiv 2108.01513).
+
+    The default margin suits `"C"` and `"A"`; that of `"M"`, which multiplies the angle, is at least 1.
+    """
     return BinaryHead(num_classes, variant=variant, margin_value=margin, scale=scale, **kwargs)

@@ -1,6 +1,7 @@
 """Checks of labels. A label outside the classes must never train on a wrong column, on any backend, jitted or not."""
 
 import keras
+import numpy as np
 from keras import ops
 
 NARROW = ("int8", "uint8", "int16", "uint16")
@@ -24,6 +25,7 @@ def check_labels(labels, num_classes, batch_size=None):
     Raises:
         ValueError: If the shape, the number or the dtype is wrong, or a readable label is outside `[0, num_classes)`.
     """
+    _check_array(labels, num_classes)
     labels = ops.convert_to_tensor(labels)
     if getattr(labels.shape, "rank", 0) is None:  # in TensorFlow, as from a Python function in a pipeline
         labels = ops.reshape(labels, (-1 if batch_size is None else batch_size,))
@@ -38,7 +40,7 @@ def check_labels(labels, num_classes, batch_size=None):
             f"There must be a label for each of {batch_size} embeddings. Received: {labels.shape[0]} labels"
         )
     dtype = keras.backend.standardize_dtype(labels.dtype)
-    if dtype == "bool" or "complex" in dtype:
+    if dtype in ("bool", "string") or "complex" in dtype:
         raise ValueError(f"Labels must be integer class numbers. Received: dtype {dtype}")
     if dtype in NARROW:
         labels = ops.cast(labels, "int32")  # the number of classes may be beyond the type's range
@@ -50,9 +52,27 @@ def check_labels(labels, num_classes, batch_size=None):
     return ops.clip(numbers, 0, num_classes - 1), valid
 
 
+def _check_array(labels, num_classes):
+    """Refuses what backends don't take, with words of their own, and what JAX would wrap to 32 bits."""
+    if isinstance(labels, (list, tuple)) and any(isinstance(label, str) for label in labels):
+        labels = np.asarray(labels)
+    if not isinstance(labels, np.ndarray):
+        return
+    if labels.dtype.kind in "OSUMm":
+        raise ValueError(f"Labels must be integer class numbers. Received: dtype {labels.dtype}")
+    if labels.dtype.kind in "iu" and labels.dtype.itemsize > 4:
+        outside = (labels < 0) | (labels >= num_classes)
+        if outside.any():
+            raise ValueError(f"{_message(num_classes)} Received: {labels[outside][:8].tolist()}")
+
+
+def _message(num_classes):
+    return f"Labels must be integers in [0, {num_classes})."
+
+
 def _raise_where_possible(labels, valid, num_classes):
     """Returns `valid`, on which loss and logits depend."""
-    message = f"Labels must be integers in [0, {num_classes})."
+    message = _message(num_classes)
     if keras.backend.backend() == "tensorflow" and not isinstance(labels, keras.KerasTensor):
         import tensorflow as tf
 

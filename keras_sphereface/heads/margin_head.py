@@ -36,11 +36,12 @@ class MarginHead(AngularHead):
         repulsion: Weight of SphereFace+'s penalty on the angles between the batch's classes. Defaults to `0.0`.
         use_bias: Whether a bias per class, at first 0, is added to the logits, as in plain softmax. Defaults to `False`.
         detach: Whether to use characteristic gradient detachment. Defaults to `True`.
-        weight_norm: `"projected"`, `"graph"` or `"none"` (plain inner products: softmax). Defaults to `"projected"`.
+        weight_norm: `"projected"`, `"graph"` or, without a margin, `"none"` (plain inner products: softmax). Defaults to
+            `"projected"`.
         kernel_initializer: Initializer of the class weights. Defaults to `"glorot_normal"`.
         class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
         sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over. The batch's
-            own are always among them, the others are drawn anew for each step, uniformly; there are never fewer than
+            own are always among them, the others are drawn anew for each step, uniformly; there are always more than
             the batch has examples. Train with `SampledSGD` or `SampledAdam`. Defaults to `None`, all classes, as 1 is.
         seed: Seed of the draws, an integer. Defaults to `None`, a random one, which `keras.utils.set_random_seed` fixes.
         **kwargs: `name`, `dtype`, `trainable`.
@@ -86,8 +87,13 @@ class MarginHead(AngularHead):
     ):
         of_base = margin_value, detach, weight_norm, kernel_initializer, class_block, sample_rate, seed
         super().__init__(num_classes, margin, *of_base, **kwargs)
+        if weight_norm == "none" and (self.margin.psi is not None or self.margin.eta is not None):
+            raise ValueError(
+                "Expected weight_norm 'projected' or 'graph' for a margin, which is a function of the angle. "
+                f"Received: weight_norm='none', margin={self.margin.name!r}"
+            )
         self.feature_norm = feature_norms.get(feature_norm)
-        if penalty_power not in (1, 2):
+        if isinstance(penalty_power, bool) or penalty_power not in (1, 2):
             raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
         self.scale = check_positive("scale", scale)
         self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
@@ -142,7 +148,8 @@ class MarginHead(AngularHead):
         if self.feature_norm.penalizes:
             result = result + self.norm_penalty * feature_norms.norm_penalty(norms, self.scale, self.penalty_power)
         if self.repulsion:
-            result = result + self.repulsion * regularizers.angular_repulsion(kernel, of_all_replicas(labels))
+            weights = feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "none" else kernel
+            result = result + self.repulsion * regularizers.angular_repulsion(weights, of_all_replicas(labels))
         result = ops.where(valid, result, float("nan"))
         if self.weight_norm == "none":
             target_cosines = divided_by_lengths(target_cosines, kernel, labels)

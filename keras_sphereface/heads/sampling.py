@@ -36,7 +36,9 @@ def check_seed(seed):
 
 
 def number_drawn(sample_rate, num_classes, batch_size):
-    """How many classes a step draws: `sample_rate * num_classes`, but no fewer than the batch has examples.
+    """How many classes a step draws: `sample_rate * num_classes`, but at least one more than the batch has examples.
+
+    A batch of as many classes as are drawn would leave none to stand for the others (`weights_of_drawn`).
 
     Args:
         sample_rate: In (0, 1].
@@ -48,8 +50,8 @@ def number_drawn(sample_rate, num_classes, batch_size):
     """
     wanted = max(1, round(sample_rate * num_classes))
     if isinstance(batch_size, int):
-        return min(num_classes, max(wanted, batch_size))
-    return ops.minimum(ops.maximum(batch_size, wanted), num_classes)
+        return min(num_classes, max(wanted, batch_size + 1))
+    return ops.minimum(ops.maximum(batch_size + 1, wanted), num_classes)
 
 
 def draw_classes(labels, num_classes, sample_rate, seed):
@@ -97,7 +99,8 @@ def weights_of_drawn(classes, labels, num_classes):
         ops.zeros_like(classes, dtype="float32"), labels[:, None], ops.ones_like(labels, dtype="float32")
     )
     distinct = ops.sum(own)
-    return ops.where(own > 0, 1.0, (num_classes - distinct) / ops.maximum(drawn - distinct, 1.0))
+    stands_for = (num_classes - distinct) / ops.maximum(drawn - distinct, 1.0)
+    return ops.where(own > 0, ops.ones_like(own), stands_for)
 
 
 def of_all_replicas(labels):

@@ -53,6 +53,14 @@ def test_shift_and_quarter_turn_are_exact(rng):
 def test_bad_points_are_refused():
     with pytest.raises(ValueError, match="coincide"):
         similarity_transform(np.ones((5, 2)), ARCFACE_112X112)
+    for value in (0.0, 0.1, 37.7, 1e5 / 3):
+        with pytest.raises(ValueError, match="coincide"):
+            similarity_transform(np.full((5, 2), [value, value / 7]), ARCFACE_112X112)
+    nowhere = np.where(np.arange(10).reshape(5, 2) == 3, np.nan, ARCFACE_112X112)
+    with pytest.raises(ValueError, match=r"finite coordinates\. Received: points="):
+        similarity_transform(nowhere, ARCFACE_112X112)
+    with pytest.raises(ValueError, match=r"finite coordinates\. Received: template="):
+        similarity_transform(ARCFACE_112X112, nowhere)
     with pytest.raises(ValueError, match="shape"):
         similarity_transform(np.ones((4, 2)), ARCFACE_112X112)
     with pytest.raises(ValueError, match=r"size=\(64, 64\)"):

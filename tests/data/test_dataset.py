@@ -142,9 +142,12 @@ def test_bad_arguments_are_refused(recordio, arguments):
             view(**{"batch_size": 2, **arguments})
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 112}, {"image_size": (0, 112)}, {"num_classes": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"image_size": 112}, {"image_size": (0, 112)}, *({"num_classes": number} for number in (-1, 4.5, "4", 2**31))],
+)
 def test_a_size_or_class_count_that_cannot_be_is_refused(recordio, wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be .* Received: "):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}`? must be .* Received: "):
         faces.from_recordio(recordio, **wrong)
 
 
@@ -159,6 +162,13 @@ def test_one_fit_with_each_view(recordio):
         assert np.isfinite(history.history["loss"]).all()
         assert len(history.history["loss"]) == 3
     assert len(model.fit(dataset.sequence(8, repeat=False), epochs=2, shuffle=False, verbose=0).history["loss"]) == 2
+
+
+@pytest.mark.parametrize("wrong", [{"max_bad": "3"}, {"max_bad": -1}, {"max_bad": 1.5}, {"min_images": "2"}])
+def test_a_count_that_is_no_whole_number_is_refused(tmp_path, wrong):
+    write_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"must be an integer of at least 0\. Received: "):
+        faces.from_folder(tmp_path, **wrong)
 
 
 # Bad data.
@@ -319,6 +329,21 @@ def test_a_folder_without_identities_is_refused(tmp_path):
         faces.from_folder(tmp_path)
     with pytest.raises(FileNotFoundError):
         faces.from_folder(tmp_path / "none")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    """Left out, it would shift the labels of the identities behind it."""
+    write_folder(tmp_path)
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.path.basename(path) == "a":
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*a"):
+        faces.from_folder(tmp_path)
 
 
 def test_images_of_other_sizes_and_formats_are_resized_the_same_in_both_views(tmp_path):

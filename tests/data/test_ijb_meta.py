@@ -158,3 +158,16 @@ def test_images_come_aligned_in_order_and_from_any_start(folder, rng):
     (crops / "4.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 5 images of ijbc are not in .*'4.jpg'"):
         IJBImages(meta, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ijbc_face_tid_mid.txt", "1.jpg 1 100\n2.jpg -1 100\n3.jpg 2 200\n4.jpg 5 300\n5.jpg 9 400\n"),
+        ("ijbc_1N_gallery_G1.csv", "TEMPLATE_ID,SUBJECT_ID\n-1,11\n"),
+    ],
+)
+def test_negative_template_ids_are_refused_by_line(folder, name, text):
+    change(folder, name, text)
+    with pytest.raises(FileFormatError, match=rf"{name}, line 2: expected .*-1"):
+        read_ijb(folder, "ijbc")

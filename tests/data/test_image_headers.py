@@ -79,6 +79,59 @@ def test_a_jpeg_with_xmp_has_no_size():
     np.testing.assert_array_equal(upright_sizes([data]), [[0, 0]])
 
 
+def jpeg_with(segment, in_front_of, size=(8, 9)):
+    """A JPEG, white above and black below, with one more segment in front of another."""
+    array = np.zeros((*size, 3), np.uint8)
+    array[: size[0] // 2] = 255
+    data = encode_jpeg(array)
+    place = data.index(in_front_of)
+    return data[:place] + segment + data[place:]
+
+
+FRAME, SCAN = b"\xff\xc0", b"\xff\xda"
+EXIF_SEGMENT = b"\xff\xe1" + struct.pack(">H", len(HALF_TURN) + 8) + b"Exif\0\0" + HALF_TURN
+
+
+@pytest.mark.parametrize("place", [FRAME, SCAN])
+def test_a_jpeg_that_exif_turns_has_no_size_wherever_the_block_stands(place):
+    data = jpeg_with(EXIF_SEGMENT, place)
+    assert decode_image(data)[-1].min() > 200
+    remembering = UprightSizes()
+    np.testing.assert_array_equal(remembering([jpeg_with(b"", place)] * 3), [[8, 9]] * 3)
+    np.testing.assert_array_equal(remembering([data, jpeg_with(b"", place)]), [[0, 0], [8, 9]])
+
+
+FAKE_FRAME = b"\xff\xc0\0\x11\x08\0\x08\0\x09" + b"\x03\x01\x11\0\x02\x11\0\x03\x11\0"
+FAKE_SCAN = b"\xff\xda\0\x0c\x03" + bytes(9)
+STRANGE = {
+    "fill byte": b"\xff",
+    "no length": b"\xff\xd0",
+    "start again": b"\xff\xd8",
+    "zero": b"\xff\0",
+    "temporary": b"\xff\x01",
+    "reserved": b"\xff\xf0\0\x04ab",
+    "frame": FAKE_FRAME,
+}
+
+
+@pytest.mark.parametrize("segment", STRANGE.values(), ids=STRANGE)
+def test_a_jpeg_with_a_strange_header_has_no_size(segment):
+    for place in (FRAME, SCAN):
+        np.testing.assert_array_equal(
+            upright_sizes([jpeg_with(segment, place), jpeg_with(b"", place)]), [[0, 0], [8, 9]]
+        )
+
+
+def test_a_small_frame_behind_a_fill_byte_does_not_hide_a_huge_one():
+    """Really it stands inside a comment; who reads FF FF as a marker, and FE FF as its length, lands on it."""
+    huge, length = jpeg_with(b"", FRAME, (2000, 3000)), 0xFFF0
+    content = (bytes(0xFEFF - 3) + FAKE_FRAME + FAKE_SCAN).ljust(length - 2, b"\0")
+    place = huge.index(FRAME)
+    data = huge[:place] + b"\xff\xff\xfe" + struct.pack(">H", length) + content + huge[place:]
+    assert decode_image(data).shape == (2000, 3000, 3)
+    np.testing.assert_array_equal(upright_sizes([data]), [[0, 0]])
+
+
 @pytest.mark.parametrize("chunk", [b"\xff\xff\xff\xfftEXt", b"\0\0\0\0tEXt", b"\x7f\xff\xff\xffIDAT"])
 def test_hostile_lengths_of_chunks(chunk):
     start = png_with().index(b"IDAT") - 4
@@ -120,7 +173,7 @@ def test_a_claim_of_a_huge_size_is_only_read():
 def test_what_is_remembered_of_jpegs_changes_no_size():
     rng = np.random.default_rng(0)
     plain = [encode_jpeg(rng.integers(0, 256, (8, 9, 3), np.uint8)) for _ in range(4)]
-    start = plain[0].index(b"\xff\xc0") + 10  # as much as is remembered
+    start = plain[0].index(b"\xff\xda") + 10  # as much as is remembered
     broken = []
     for place in rng.integers(2, start, 40):
         data = bytearray(plain[0])

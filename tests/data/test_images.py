@@ -111,3 +111,12 @@ def test_encoders_refuse_what_is_no_image():
         images.encode_png(np.zeros((2, 2, 3), np.float32))
     with pytest.raises(ValueError, match="quality=0"):
         images.encode_jpeg(ramp(), quality=0)
+
+
+def test_what_is_wrong_with_a_pillow_image_names_it(monkeypatch):
+    data = save(Image.fromarray(ramp(60, 50)), "JPEG")
+    with pytest.raises(FileFormatError, match=r"holiday: cannot be decoded \(.*truncated"):
+        images.as_image(Image.open(io.BytesIO(data[: len(data) // 2])), "holiday")
+    monkeypatch.setattr(images, "MAX_PIXELS", 2999)
+    with pytest.raises(FileFormatError, match="holiday: claims 50 x 60 pixels, more than the limit of 2999"):
+        images.as_image(Image.open(io.BytesIO(data)), "holiday")

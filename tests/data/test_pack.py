@@ -117,3 +117,35 @@ def test_wrong_arguments(folder, tmp_path, capsys):
     assert "jpeg-quality" in capsys.readouterr().err
     assert main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "a.rec")]) == 1
     assert "nowhere" in capsys.readouterr().err
+    for wrong in (["--max-bad", "-3"], ["--min-images", "0"], ["--min-images", "two"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["pack", str(folder), str(tmp_path / "a.rec"), *wrong])
+        assert wrong[0] in capsys.readouterr().err
+
+
+def half_turned(tmp_path, data):
+    (tmp_path / "people" / "ann").mkdir(parents=True)
+    (tmp_path / "people" / "ann" / "0.jpg").write_bytes(data)
+    assert main(["pack", str(tmp_path / "people"), str(tmp_path / "a.rec"), "--image-size", "32"]) == 0
+    return faces.from_recordio(tmp_path / "a.rec").source.read(0)[0]
+
+
+def test_a_jpeg_that_exif_behind_its_frame_or_xmp_turns_is_packed_upright(tmp_path):
+    array = np.zeros((32, 32, 3), np.uint8)
+    array[:16] = 255
+    plain = faces.encode_jpeg(array)
+    tiff = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\3\0\0\0\0\0\0"  # orientation 3
+    xmp = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
+    scan = plain.index(b"\xff\xda")
+    for number, (place, text) in enumerate([(scan, b"Exif\0\0" + tiff), (2, b"http://ns.adobe.com/xap/1.0/\0" + xmp)]):
+        turned = plain[:place] + b"\xff\xe1" + (len(text) + 2).to_bytes(2, "big") + text + plain[place:]
+        packed = half_turned(tmp_path / str(number), turned)
+        assert b"\xff\xe1" not in packed[:200]
+        assert faces.decode_image(packed)[:16].max() < 30
+
+
+def test_a_folder_whose_name_is_no_text_is_named(folder, tmp_path, capsys):
+    (folder / "bob").rename(folder / "b\udcffb")
+    assert main(["pack", str(folder), str(tmp_path / "a.tfrecord"), "--image-size", "32"]) == 1
+    assert r"class_name='b\udcffb' at image 2" in capsys.readouterr().err
+    assert not (tmp_path / "a.tfrecord").exists()

@@ -33,6 +33,24 @@ def test_round_trip_without_loss(tmp_path, pairs, encoding):
             np.testing.assert_array_equal(read.image(mine), pairs.image(theirs))
 
 
+def test_a_file_that_is_cut_short_or_deleted_while_it_is_in_use(tmp_path, pairs):
+    path = tmp_path / "mine.bin"
+    write_bin(path, pairs)
+    read = read_bin(path)
+    path.rename(tmp_path / "other.bin")
+    np.testing.assert_array_equal(read.image(0), pairs.image(0))
+    os.truncate(tmp_path / "other.bin", 100)
+    with pytest.raises(FileFormatError, match=r"mine\.bin: became shorter while it was in use"):
+        read.image(3)
+
+
+@pytest.mark.parametrize("num_folds", [0, -3, 2.5])
+def test_a_number_of_folds_that_cannot_be(tmp_path, pairs, num_folds):
+    write_bin(tmp_path / "mine.bin", pairs)
+    with pytest.raises(ValueError, match=r"`num_folds` must be .* Received: num_folds="):
+        read_bin(tmp_path / "mine.bin", num_folds=num_folds)
+
+
 def test_jpeg_round_trip_is_close(tmp_path):
     smooth = np.broadcast_to(np.arange(0, 160, 10, dtype=np.uint8)[:, None, None], (16, 16, 3))
     write_bin(tmp_path / "mine.bin", PairSet.from_arrays(smooth[None], [0], [0], [1]), encoding="jpeg")

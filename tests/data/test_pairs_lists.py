@@ -172,3 +172,16 @@ def test_real_lfw(shared, file_name, count, images, folds):
         assert np.bincount(pairs.folds).tolist() == [600] * folds
         people = [set(left[pairs.folds == fold]) | set(right[pairs.folds == fold]) for fold in range(folds)]
         assert all(not people[a] & people[b] for a in range(folds) for b in range(a))
+
+
+@pytest.mark.parametrize("digits", [23, 5000])
+def test_numbers_of_too_many_digits_are_refused_by_line(lfw, digits):
+    number, pair = "1" * digits, "Ann_Lee/Ann_Lee_0001.png Bob/Bob_0001.png"
+    texts = {"pair": f"{pair} 0 {number}", "image": f"Bob/Bob_0001.png {number}\nBob/Bob_0002.png {number}"}
+    for layout, text in texts.items():
+        (lfw / "list.txt").write_text(text)
+        with pytest.raises(FileFormatError, match=r"list\.txt: line 1: found"):
+            read_pair_list(lfw, "list.txt", layout=layout)
+    (lfw / "list.txt").write_text(f"{number}\n")
+    with pytest.raises(FileFormatError, match=r"list\.txt: line 1: found"):
+        read_lfw(lfw, "list.txt")

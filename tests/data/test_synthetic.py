@@ -92,3 +92,9 @@ def test_pairs_that_cannot_be_split_are_refused():
         faces.synthetic_pairs(num_pairs=3001)
     with pytest.raises(ValueError, match="num_identities"):
         faces.synthetic_pairs(num_identities=10)
+
+
+@pytest.mark.parametrize("wrong", [{"seed": 2**64}, {"first_identity": 2**63 - 1}])
+def test_numbers_that_64_bits_cannot_hold_are_refused(wrong):
+    with pytest.raises(ValueError, match=r"must be below .* Received: "):
+        faces.synthetic(2, 2, **wrong)

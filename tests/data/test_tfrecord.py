@@ -44,6 +44,12 @@ def test_round_trip_and_names(tmp_path):
     assert sorted(zip(images[:, 0, 0, 0] // 9, labels)) == [(0, 0), (1, 0), (2, 1), (3, 2), (4, 1)]
 
 
+@pytest.mark.parametrize("label", [2**64, -(2**63) - 1, 0.5, float("nan")])
+def test_a_label_that_64_bits_cannot_hold_is_refused(tmp_path, label):
+    with pytest.raises(ValueError, match=r"whole number.* at image 0"):
+        faces.write_tfrecord(tmp_path / "a.tfrecord", pictures(1), [label])
+
+
 def test_several_files(tmp_path):
     for part in range(3):
         faces.write_tfrecord(tmp_path / f"x-{part}.tfrecord", pictures(2), [part, part])
@@ -102,6 +108,39 @@ def test_hostile_files_are_refused_by_name(tmp_path, content):
 def test_hostile_messages_are_refused(message):
     with pytest.raises(FileFormatError, match="somewhere: not a"):
         tfrecord_format.decode_example(bytes.fromhex(message), "somewhere")
+
+
+def feature(kind, values):
+    """A feature whose list holds one packed or framed value: 1 bytes, 2 floats, 3 whole numbers."""
+    return tfrecord_format._field(kind, tfrecord_format._field(1, values))
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [
+        (tfrecord_format.LABEL, feature(1, b"3")),
+        (tfrecord_format.LABEL, feature(2, struct.pack("<2f", 1, 2))),
+        (tfrecord_format.TEXT, feature(3, b"\x05")),
+        (tfrecord_format.TEXT, feature(2, struct.pack("<2f", 1, 2))),
+    ],
+)
+def test_a_label_or_name_of_another_kind(tmp_path, key, odd):
+    entry = tfrecord_format._field(1, tfrecord_format._field(1, key.encode()) + tfrecord_format._field(2, odd))
+    with tfrecord.TFRecordWriter(tmp_path / "a.tfrecord") as writer:
+        writer.add(faces.encode_jpeg(pictures(1)[0]), 0, "ann")
+        sound = tfrecord_format.encode_example({"image/class/label": 0, "image/encoded": b"x"})
+        writer._file.write(tfrecord_format.frame(sound + tfrecord_format._field(1, entry)))
+    dataset = faces.from_tfrecord(tmp_path / "a.tfrecord")
+    assert dataset.num_classes == 1
+    if key == tfrecord_format.LABEL:
+        with pytest.raises(FileFormatError, match=r"record 1 at offset .*expected one int under 'image/class/label'"):
+            dataset.read(1)
+
+
+def test_a_label_beyond_the_classes_is_told_what_to_correct(tmp_path):
+    path = faces.write_tfrecord(tmp_path / "a.tfrecord", pictures(2), [0, 5])
+    with pytest.raises(FileFormatError, match=r"label 5 is not one of the 2 classes.* \(num_classes\)"):
+        faces.from_tfrecord(path, num_classes=2).read(1)
 
 
 def test_missing_keys_are_named(tmp_path):

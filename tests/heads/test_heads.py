@@ -115,6 +115,18 @@ def test_repulsion_counts_distinct_classes_once():
     np.testing.assert_allclose(same, 0.0, atol=1e-6)
 
 
+def test_repulsion_knows_no_lengths():
+    """Of class weights of length 3 at 60 degrees."""
+    plain, repelled = (built(heads.Softmax, repulsion=repulsion) for repulsion in (0.0, 1.0))
+    kernel = np.eye(DIM, CLASSES)
+    kernel[:2, 1] = 0.5, math.sqrt(3) / 2
+    for head in (plain, repelled):
+        head.kernel.assign(3.0 * kernel)
+    embeddings, labels = axis_data()[0][:2], np.array([0, 1])
+    difference = numpy(repelled.loss(embeddings, labels)) - numpy(plain.loss(embeddings, labels))
+    np.testing.assert_allclose(difference, (math.pi / 3) ** -2, rtol=1e-4)
+
+
 ANGULAR = ("sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface", "normface")
 COMBINATIONS = list(itertools.product(ANGULAR, ("none", "hard", "soft")))
 EXTREMES = np.array([[1.0, 0], [-1.0, 0], [0, 0], [1e-20, 0], [1e4, 1e4]], "float32")
@@ -138,10 +150,11 @@ def test_every_combination_is_finite_at_the_extremes(margin, feature_norm):
         assert np.isfinite(kernel_gradients[0]).all(), (detach, weight_norm)
 
 
+@pytest.mark.parametrize("adjustment", [3.0, 0.5])
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("variant", ["C", "A", "M"])
-def test_sphereface2_is_finite_at_the_extremes(variant, detach):
-    head = heads.SphereFace2(2, variant=variant, margin=1.3, detach=detach)
+def test_sphereface2_is_finite_at_the_extremes(variant, detach, adjustment):
+    head = heads.SphereFace2(2, variant=variant, margin=1.3, detach=detach, adjustment=adjustment)
     head.build((None, 2))
     head.kernel.assign(np.eye(2))
 
@@ -221,20 +234,22 @@ def test_one_class(name):
 
 
 @pytest.mark.parametrize("kwargs", [{"class_block": None}, {"class_block": 2}, {"detach": False}])
-@pytest.mark.parametrize("margin", ["normface", "sphereface_r_v2"])
-def test_statistics_of_weights_of_any_length_and_a_bias(margin, kwargs):
+@pytest.mark.parametrize(
+    ("margin", "weight_norm", "length"), [("normface", "none", 3.0), ("sphereface_r_v2", "graph", 1.0)]
+)
+def test_statistics_of_weights_of_any_length_and_a_bias(margin, weight_norm, length, kwargs):
     """Angles know no length, and the class found is that of the largest logit without the margin, bias included."""
     head = built(
         lambda classes: heads.MarginHead(
-            classes, margin, 2.0, feature_norm="none", weight_norm="none", use_bias=True, **kwargs
+            classes, margin, 2.0, feature_norm="none", weight_norm=weight_norm, use_bias=True, **kwargs
         )
     )
     head.kernel.assign(3.0 * np.eye(DIM, CLASSES))
-    head.bias.assign([0.0, 0.0, 12.0, 0.0, 5.0])
+    head.bias.assign(np.array([0.0, 0.0, 12.0, 0.0, 5.0]) * length / 3.0)
     embeddings, labels = axis_data()
     _, statistics = head.loss_and_statistics(embeddings, labels)
     np.testing.assert_allclose(numpy(statistics["target_angle"]), [0.0, 30.0, 180.0], atol=1e-3)
-    np.testing.assert_array_equal(numpy(statistics["accuracy"]), [0.0, 0.0, 1.0])  # 6 < 12, 5.2 < 12, 6 > 5
+    np.testing.assert_array_equal(numpy(statistics["accuracy"]), [0.0, 0.0, 1.0])  # of "none": 6 < 12, 5.2 < 12, 6 > 5
     np.testing.assert_array_equal(numpy(head(embeddings)).argmax(axis=1), [2, 2, 2])
 
 
@@ -289,6 +304,24 @@ def test_the_head_computes_in_float32_under_mixed_precision():
     np.testing.assert_allclose(numpy(head.loss(embeddings, labels)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_labels_that_are_floats_are_not_rounded_under_mixed_precision(policy):
+    """bfloat16 has no 257, float16 no 2049: the margin would be that of another class."""
+    keras.config.set_dtype_policy(policy)
+    try:
+        inputs, labels = keras.Input((DIM,)), keras.Input(())
+        head = heads.CosFace(3000, margin=0.5, scale=10.0, autocast=True)
+        outputs = [head(inputs, labels), head(inputs)]
+        model = keras.Model([inputs, labels], outputs)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert [output.dtype for output in outputs] == ["float32"] * 2
+    given = np.array([257.0, 2049.0, 3.0], "float32")
+    with_margin, plain = model.predict([np.full((3, DIM), 1.001, "float32"), given], verbose=0)
+    expected = 5.0 * (np.arange(3000) == given[:, None])
+    np.testing.assert_allclose(plain - with_margin, expected, atol=1e-4)
+
+
 def test_numbers_of_numpy_are_numbers():
     """As of `labels.max() + 1`."""
     given = {"num_classes": 5, "margin_value": 0.5, "scale": 8.0, "sample_rate": 0.5, "seed": 3}
@@ -304,6 +337,7 @@ def test_numbers_of_numpy_are_numbers():
 def test_bad_arguments_are_refused():
     for arguments, words in (
         ({"variant": "v3"}, "one of .*'v2'.*Received: variant='v3'"),
+        ({"variant": ["v1"]}, r"one of .*Received: variant=\['v1'\]"),
         ({"margin": 0.9}, "at least 1.0. Received: margin=0.9"),
         ({"margin": "1.4"}, "finite number. Received: margin='1.4'"),
         ({"feature_norm": "medium"}, "one of .*'soft'.*Received: feature_norm='medium'"),
@@ -311,7 +345,10 @@ def test_bad_arguments_are_refused():
         ({"loss_weight": -1.0}, "`loss_weight`"),
         ({"norm_penalty": -1.0}, "`norm_penalty`"),
         ({"weight_norm": "sphere"}, "'projected'.*Received: weight_norm='sphere'"),
+        ({"weight_norm": "none"}, "'graph' for a margin.*Received: weight_norm='none', margin='sphereface_r_v2'"),
         ({"penalty_power": 3}, "Received: penalty_power=3"),
+        ({"penalty_power": True}, "Received: penalty_power=True"),
+        ({"kernel_initializer": None}, "Received: kernel_initializer=None"),
     ):
         with pytest.raises(ValueError, match=words):
             heads.SphereFaceR(CLASSES, **arguments)
@@ -320,6 +357,10 @@ def test_bad_arguments_are_refused():
             heads.SphereFaceR(num_classes)
     with pytest.raises(ValueError, match=r"'C', 'A', 'M'.*Received: variant='B'"):
         heads.SphereFace2(CLASSES, variant="B")
+    with pytest.raises(ValueError, match=r"'C', 'A', 'M'.*Received: variant=\['C'\]"):
+        heads.SphereFace2(CLASSES, variant=["C"])
+    with pytest.raises(ValueError, match=r"at least 1 for variant 'M'.*Received: variant='M', margin=0.4"):
+        heads.SphereFace2(CLASSES, variant="M")
     with pytest.raises(ValueError, match="below 1"):
         heads.SphereFace2(CLASSES, positive_weight=1.0)
     with pytest.raises(ValueError, match=r"one of .*Received: margin='arcfase'"):
@@ -337,6 +378,13 @@ def test_bad_input_is_refused(name):
             head(embeddings, np.array(labels))
     with pytest.raises(ValueError, match="in \\[0"):
         head.loss(embeddings, np.array([0.5, 1.0]))
+    with pytest.raises(ValueError, match=r"in \[0, .*Received: \[4294967297\]"):  # 1 in 32 bits
+        head.loss(embeddings, np.array([0, 2**32 + 1]))
+    for labels in (["0", "1"], np.array(["0", "1"]), np.array(["0", "1"], object)):
+        with pytest.raises(ValueError, match=r"integer class numbers\. Received: dtype"):
+            head.loss(embeddings, labels)
+    with pytest.raises(ValueError, match=r"embeddings of real numbers\. Received: dtype='complex64'"):
+        head.loss(embeddings.astype("complex64"), np.array([0, 1]))
     with pytest.raises(ValueError, match="not one-hot"):
         head.loss(embeddings, np.eye(CLASSES)[:2])
     with pytest.raises(ValueError, match="shape \\(batch, embedding_dim\\)"):

@@ -34,9 +34,10 @@ def test_every_class_of_the_batch_is_drawn_and_the_number_is_kept():
         assert classes.min() >= 0
         assert classes.max() < 100
         np.testing.assert_array_equal(classes[positions], labels)
-    assert number_drawn(0.2, 100, 64) == 64  # Never fewer than the batch may need.
+    assert number_drawn(0.2, 100, 64) == 65  # One more than the batch may need.
     assert number_drawn(0.2, 50, 64) == 50
-    assert number_drawn(0.001, 100, 1) == 1
+    assert number_drawn(0.001, 100, 1) == 2
+    assert int(number_drawn(0.2, 100, ops.convert_to_tensor(64))) == 65
 
 
 def test_the_others_are_drawn_uniformly_and_by_the_seed():
@@ -113,6 +114,15 @@ def test_one_vs_all_weighs_the_negatives_that_were_drawn(variant, batch, monkeyp
     assert_close(closed, differentiated, 2e-5)
 
 
+def test_a_batch_of_more_classes_than_are_drawn_loses_no_negatives():
+    """Where all angles are the same, those that were drawn stand for the others exactly."""
+    head = make_head("sphereface2-C", sample_rate=0.1)  # 2 classes of 23
+    head.kernel.assign(np.eye(DIM)[:, [0] * CLASSES])
+    embeddings, labels = np.tile(np.eye(DIM)[1], (BATCH, 1)), np.arange(BATCH)
+    drawn, dense = (ops.convert_to_numpy(head.loss(embeddings, labels, training)) for training in (True, False))
+    np.testing.assert_allclose(drawn, dense, rtol=1e-5)
+
+
 @pytest.mark.parametrize("rate", [1, 1.0, None])
 def test_rate_one_is_the_dense_head(rate, batch):
     assert_close(
@@ -163,14 +173,16 @@ def test_wrong_rates_are_refused():
 
 
 @pytest.fixture
-def bfloat16():
+def floatx(request):
     before = keras.config.floatx()
-    keras.config.set_floatx("bfloat16")
+    keras.config.set_floatx(request.param)
     yield
     keras.config.set_floatx(before)
 
 
-def test_the_draw_is_uniform_whatever_keras_takes_by_default(bfloat16):
+@pytest.mark.usefixtures("floatx")
+@pytest.mark.parametrize("floatx", ["bfloat16"], indirect=True)
+def test_the_draw_is_uniform_whatever_keras_takes_by_default():
     labels = ops.convert_to_tensor([5], dtype="int32")
     drawn = np.concatenate([draw(labels, 20_000, 0.02, seed)[0] for seed in range(5)])
     by_fifth = np.histogram(drawn, 5, (0, 20_000))[0]  # 400 each of 2,000; of bfloat16's few values the first ones won
@@ -178,7 +190,18 @@ def test_the_draw_is_uniform_whatever_keras_takes_by_default(bfloat16):
     assert by_fifth.max() < 500
 
 
-@pytest.mark.parametrize("head", [heads.SphereFaceR, heads.SphereFace2])
-def test_losses_are_float32_whatever_keras_takes_by_default(head, bfloat16):
+@pytest.mark.usefixtures("floatx")
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float64"], indirect=True)
+@pytest.mark.parametrize("options", [{}, {"detach": False}, {"sample_rate": 0.6}])
+@pytest.mark.parametrize("factory", [heads.SphereFaceR, heads.SphereFace2])
+def test_losses_are_float32_whatever_keras_takes_by_default(factory, options):
+    head = factory(5, scale=8.0, loss_weight=8.0, **options)
+    head.build((None, 4))
+    head.kernel.assign(np.eye(4)[:, [0] * 5])
     embeddings, labels = ops.ones((2, 4), dtype="float32"), ops.convert_to_tensor([0, 1], dtype="int32")
-    assert keras.backend.standardize_dtype(head(5).loss(embeddings, labels).dtype) == "float32"
+    losses = head.loss(embeddings, labels)
+    assert keras.backend.standardize_dtype(losses.dtype) == "float32"
+    if factory is heads.SphereFace2:  # all at 60 degrees: no rounding of 0.7 to 16 bits
+        bias, adjusted = head.initial_bias(), 8.0 * (2.0 * 0.75**3 - 1.0)
+        terms = np.logaddexp(0.0, [-(adjusted - 3.2 + bias), adjusted + 3.2 + bias])
+        np.testing.assert_allclose(ops.convert_to_numpy(losses), terms @ [0.7, 4 * 0.3], rtol=1e-5)
