@@ -6,13 +6,14 @@ import statistics
 import time
 
 
-def in_turn(functions, rounds=5, warmups=1):
+def in_turn(functions, rounds=5, warmups=1, before=None):
     """Times functions one after the other, round by round, so that a change of the machine's load meets all of them.
 
     Args:
         functions: Dictionary from name to a function without arguments.
         rounds: Times that each is run. Defaults to `5`.
         warmups: Runs before, which do not count. Defaults to `1`.
+        before: Dictionary from name to a function that is called before each run, outside its time. Defaults to `None`.
 
     Returns:
         Dictionary from name to the median seconds.
@@ -20,6 +21,8 @@ def in_turn(functions, rounds=5, warmups=1):
     seconds = {name: [] for name in functions}
     for number in range(warmups + rounds):
         for name, function in functions.items():
+            if before and name in before:
+                before[name]()
             start = time.perf_counter()
             function()
             if number >= warmups:
