@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.errors import require
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ NOTE = (
     "a score is never the only ground of a decision about a person."
 )
 KEEP_UPLOADS = 60  # seconds
+LAST_PORT = 65535
 
 
 def build(recognizer: "Recognizer") -> "gradio.Blocks":
@@ -53,15 +55,18 @@ def serve(page: "gradio.Blocks", port: int | None = None, open_browser: bool = F
 
     Args:
         page: As `build` returns it.
-        port: Number of the port. Defaults to `None`: the first free one from 7860 on.
+        port: Number of the port, 1 to 65535. Defaults to `None`: the first free one from 7860 on.
         open_browser: Whether to open the browser. Defaults to `False`.
 
     Returns:
         The page's address.
 
     Raises:
-        OSError: If the port is taken.
+        ValueError: If the port is no such number.
+        OSError: If it is taken.
     """
+    if port is not None and whole_number("port", port) > LAST_PORT:
+        raise ValueError(f"`port` must be at most {LAST_PORT}. Received: port={port!r}")
     try:
         _, address, _ = page.launch(
             server_name="127.0.0.1",

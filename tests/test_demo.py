@@ -79,6 +79,12 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
         page.close()
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536, "7860", 1.5])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(ValueError, match="`port` must be"):
+        demo.serve(None, port)
+
+
 def test_the_space_is_this_page(recognizer, monkeypatch):
     gradio = pytest.importorskip("gradio", reason="needs the extra [demo]")
     space, pages = pathlib.Path(__file__).resolve().parent.parent / "examples" / "space", []

@@ -8,9 +8,8 @@ The page is served on this machine only, and photos are not kept. Needs the extr
 
 import argparse
 
+from keras_sphereface import demo
 from keras_sphereface.cli import options
-
-LAST_PORT = 65535
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _port(text):
     number = options.positive(text)
-    if number > LAST_PORT:
-        raise argparse.ArgumentTypeError(f"expected a port, 1..{LAST_PORT}. Received: {text}")
+    if number > demo.LAST_PORT:
+        raise argparse.ArgumentTypeError(f"expected a port, 1..{demo.LAST_PORT}. Received: {text}")
     return number
 
 
 def run(args: argparse.Namespace) -> None:
     """Serves the page until it is stopped."""
-    from keras_sphereface import demo
-
     page = demo.build(options.make_recognizer(args, gallery=args.gallery))
     # Gradio's own lines offer a public link, which is not wanted here.
     address = demo.serve(page, args.port, args.browser)

@@ -210,7 +210,7 @@ def from_recordio(
     """
     from keras_sphereface.data.sources import RecordIOSource
 
-    return FaceDataset(RecordIOSource(os.fspath(path), num_classes, image_size), max_bad, strict)
+    return FaceDataset(RecordIOSource(os.fspath(path), *_given(num_classes, image_size)), max_bad, strict)
 
 
 def from_folder(
@@ -270,7 +270,7 @@ def from_tfrecord(
     """
     from keras_sphereface.data.tfrecord import TFRecordSource
 
-    return FaceDataset(TFRecordSource(path, num_classes, image_size), max_bad, strict)
+    return FaceDataset(TFRecordSource(path, *_given(num_classes, image_size)), max_bad, strict)
 
 
 def synthetic(
@@ -301,6 +301,14 @@ def synthetic(
     from keras_sphereface.data.synthetic_faces import SyntheticSource
 
     return FaceDataset(SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity))
+
+
+def _given(num_classes, image_size):
+    """What a user says of a file, checked before the file is read; `None` where nothing is said."""
+    return (
+        None if num_classes is None else whole_number("num_classes", num_classes),
+        None if image_size is None else check_size(image_size),
+    )
 
 
 def _workers(workers, further=0):

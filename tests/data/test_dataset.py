@@ -144,7 +144,7 @@ def test_bad_arguments_are_refused(recordio, arguments):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"image_size": 112}, {"image_size": (0, 112)}, *({"num_classes": number} for number in (-1, 4.5, "4", 2**31))],
+    [{"image_size": 112}, {"image_size": (0, 112)}, *({"num_classes": number} for number in (-1, 0, 4.5, "4", 2**31))],
 )
 def test_a_size_or_class_count_that_cannot_be_is_refused(recordio, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}`? must be .* Received: "):
