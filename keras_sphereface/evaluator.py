@@ -8,7 +8,14 @@ from tqdm import tqdm
 
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
 from keras_sphereface.evaluation.report import VerificationReport
-from keras_sphereface.evaluation.verification import FARS, NUM_HARDEST, REPLICATES, check_choices, verification
+from keras_sphereface.evaluation.verification import (
+    FARS,
+    NUM_HARDEST,
+    REPLICATES,
+    check_choices,
+    check_identities,
+    verification,
+)
 
 
 def evaluate(
@@ -49,21 +56,26 @@ def evaluate(
         `keras_sphereface.evaluation.VerificationReport`: `print` it, `.save(path)` it, `.plot(folder)` it.
 
     Raises:
-        ValueError: If `pairs` is no set of pairs, an argument is out of its range, image and model sizes differ, or an
-            embedding holds NaN, is all zeros or changes its width; the message names the image.
+        ValueError: If `pairs` is no set of pairs or its identities contradict `mated`, an argument is out of its range,
+            image and model sizes differ, or an embedding holds NaN, is all zeros or changes its width; the message names
+            the image.
 
     Example:
     >>> report = evaluate(model, ksf.data.read_bin("lfw.bin"))  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     """
+    fars = tuple(fars)
     check_choices(threshold, fars, bootstrap, seed, hardest)
+    check_pairs(pairs)
+    identities = pairs.pair_identities()
+    check_identities(identities, pairs.mated)
     embeddings = embed_images(model, pairs, flip, batch_size, crop)
     size = _crop_size(model, crop)
     report = verification(
         pair_scores(embeddings, pairs.left, pairs.right),
         pairs.mated,
         folds=pairs.folds,
-        identities=pairs.pair_identities(),
+        identities=identities,
         threshold=threshold,
         fars=fars,
         bootstrap=bootstrap,

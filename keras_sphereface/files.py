@@ -182,3 +182,14 @@ def sha256(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def tree_sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and hashes of all files below a folder."""
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        return sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256(file)}\n".encode())
+    return digest.hexdigest()

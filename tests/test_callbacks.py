@@ -163,6 +163,24 @@ def test_statistics_of_labels_that_are_no_classes_are_refused(rng):
     callbacks.EmbeddingStatistics(images, [-1] * 8)
 
 
+def few_pairs(folds=None):
+    return data.PairSet.from_arrays(np.zeros((2, 8, 8, 3), np.uint8), [0, 0], [1, 0], [False, True], folds=folds)
+
+
+def test_what_pair_verification_measures_by_itself():
+    assert callbacks.PairVerification(few_pairs()).metric_names == ("best_threshold_accuracy",)
+    assert callbacks.PairVerification(few_pairs([3, 3])).metric_names == ("best_threshold_accuracy",)
+    assert callbacks.PairVerification(few_pairs([0, 1])).metric_names == ("accuracy",)
+    assert callbacks.PairVerification(few_pairs(), metrics="auc").metric_names == ("auc",)
+
+
+def test_pair_verification_needs_an_embedder():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"of a FaceClassifier. Received: a Sequential"):
+        model.fit(np.zeros((1, 8, 8, 3)), np.zeros(1), verbose=0, callbacks=[callbacks.PairVerification(few_pairs())])
+
+
 def test_bad_arguments_are_refused(rng, tmp_path):
     for increase in (0.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="`increase` must be a finite number above 0"):
@@ -172,7 +190,12 @@ def test_bad_arguments_are_refused(rng, tmp_path):
     with pytest.raises(ValueError, match="`keep` must be"):
         callbacks.Checkpoint(tmp_path, keep=0)
     with pytest.raises(ValueError, match="`every` must be"):
-        callbacks.PairVerification(None, name="x", every=0)
+        callbacks.PairVerification(few_pairs(), name="x", every=0)
+    for wrong in ("acuracy", ("tar_at_far",), ("accuracy", "name")):
+        with pytest.raises(ValueError, match=r"Expected metrics of .*'auc'"):
+            callbacks.PairVerification(few_pairs(), metrics=wrong)
+    with pytest.raises(ValueError, match=r"Expected a PairSet.* Received: pairs='lfw.bin'"):
+        callbacks.PairVerification("lfw.bin")
     with pytest.raises(ValueError, match="as many labels as images"):
         callbacks.EmbeddingStatistics(np.zeros((3, 1)), np.zeros(2))
     images, labels = coloured_squares(rng, 8)

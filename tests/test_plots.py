@@ -10,7 +10,9 @@ from PIL import Image
 
 import keras_sphereface as ksf
 from keras_sphereface.cli import main
+from keras_sphereface.errors import FileFormatError
 from keras_sphereface.evaluation import verification
+from keras_sphereface.evaluation.curves import Curve, report_curve
 from keras_sphereface.plots.margins import angular_functions
 
 pytest.importorskip("matplotlib", reason="needs the extra [plots]")
@@ -186,3 +188,66 @@ def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def saved(path, **changes):
+    values = {"name": "toy", "num_mated": 4, "num_nonmated": 10}
+    curve = {"accepted_nonmated": [0, 3, 10], "accepted_mated": [2, 3, 4]}
+    path.write_text(json.dumps({**values, "roc": {**curve, **changes.pop("roc", {})}, **changes}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_nonmated": 0},
+        {"num_mated": -4},
+        {"num_mated": 3},
+        {"num_mated": float("inf")},
+        {"num_mated": 10**30},
+        {"roc": {"accepted_mated": [2, 3]}},
+        {"roc": {"accepted_mated": [0.9, 3, 4]}},
+        {"roc": {"accepted_mated": [2, 10**30, 4]}},
+        {"roc": {"accepted_mated": [3, 2, 4]}},
+        {"roc": {"accepted_mated": 4}},
+        {"roc": {"accepted_mated": [], "accepted_nonmated": []}},
+        {"roc": {"accepted_nonmated": [-1, 3, 10]}},
+        {"roc": {"accepted_nonmated": [0, 3, 11]}},
+        {"verification": 5},
+    ],
+)
+def test_a_curve_that_is_none_is_refused(tmp_path, changes):
+    assert ksf.plots.read_curve(saved(tmp_path / "good.json"))[1].far.tolist() == [0, 0.3, 1]
+    with pytest.raises(FileFormatError, match=r"bad\.json: expected a report with mated and nonmated pairs"):
+        ksf.plots.read_curve(saved(tmp_path / "bad.json", **changes))
+
+
+def test_a_report_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(FileFormatError, match=r"deep\.json: expected a report as JSON"):
+        ksf.plots.read_curve(tmp_path / "deep.json")
+
+
+@pytest.mark.parametrize("draw", [ksf.plots.roc_overlay, ksf.plots.det_overlay])
+def test_a_curve_begins_where_its_own_comparisons_do(draw):
+    curves = {str(count): Curve(np.array([0, 1, count]), np.array([1, 2, 4]), count, 4) for count in (10, 1000)}
+    axes = draw(curves).axes[0]
+    first = {line.get_label(): line.get_xdata()[0] for line in axes.lines}
+    assert (first["10"], first["1000"]) == (0.05, 0.0005)
+    assert axes.get_xlim() == (0.0005, 1)
+    with pytest.raises(ValueError, match="Expected at least one curve"):
+        draw({})
+
+
+def test_pictures_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="Expected at least one run"):
+        ksf.plots.save_animation([], tmp_path / "a.gif")
+    one_kind = verification([0.1, 0.2], [1, 1])
+    with pytest.raises(ValueError, match="Received: 2 mated, 0 nonmated"):
+        report_curve(one_kind)
+
+
+def test_a_report_given_twice_is_said(tmp_path, capsys):
+    report = str(saved(tmp_path / "a.json"))
+    assert main(["plot", "curves", str(tmp_path / "roc.png"), report, report]) == 2
+    assert "Expected each report once" in capsys.readouterr().err

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.pairs import PairSet
+
+METRICS = ("accuracy", "accuracy_std", "best_threshold_accuracy", "best_threshold", "eer", "auc")
 
 
 class PairVerification(keras.callbacks.Callback):
@@ -16,11 +19,12 @@ class PairVerification(keras.callbacks.Callback):
         name: Name in the logs. Defaults to `None`, the pair set's own.
         every: Number of epochs between measurements; the last epoch is always measured. Defaults to `1`.
         batch_size: Images at a time. Defaults to `64`.
-        metrics: Names of the report's metrics to log. Defaults to `("accuracy",)`, or `("best_threshold_accuracy",)` for
-            pairs without folds, such as LFW's View 1.
+        metrics: Names of the report's metrics to log, of `METRICS`. Defaults to `("accuracy",)`, or
+            `("best_threshold_accuracy",)` for pairs without folds, such as LFW's View 1.
 
     Raises:
-        ValueError: When training begins, if the pairs' images are of another size than the model's.
+        ValueError: If `pairs` is no set of pairs, or a metric or a number is none; when training begins, if the model is
+            no `FaceClassifier` or the pairs' images are of another size than its.
 
     Example:
     >>> lfw = keras_sphereface.data.read_bin("faces_emore/lfw.bin")
@@ -35,19 +39,30 @@ class PairVerification(keras.callbacks.Callback):
         batch_size: int = 64,
         metrics: Sequence[str] | None = None,
     ):
+        from keras_sphereface.evaluator import check_pairs
+
         super().__init__()
+        check_pairs(pairs)
         self.pairs, self.every = pairs, whole_number("every", every)
         self.batch_size = whole_number("batch_size", batch_size)
         self.name = name or pairs.name or "pairs"
         if metrics is None:
-            metrics = ("accuracy",) if pairs.folds is not None else ("best_threshold_accuracy",)
-        self.metric_names = tuple(metrics)
+            has_folds = pairs.folds is not None and len(np.unique(pairs.folds)) > 1
+            metrics = ("accuracy",) if has_folds else ("best_threshold_accuracy",)
+        self.metric_names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+        if not set(self.metric_names) <= set(METRICS):
+            raise ValueError(f"Expected metrics of {METRICS}. Received: metrics={metrics!r}")
         self.report = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the size of the pairs' images against the model's, before an epoch is spent."""
         from keras_sphereface.evaluator import check_size
 
+        if not hasattr(self.model, "embedder"):
+            raise ValueError(
+                "PairVerification measures the embeddings of a FaceClassifier. "
+                f"Received: a {type(self.model).__name__}; build the trainer with keras_sphereface.FaceClassifier"
+            )
         if self.pairs.num_images:
             check_size(self.model.embedder, self.pairs.image(0)[None])
 

@@ -11,6 +11,7 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 
 import argparse
 import json
+import os
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -34,7 +35,7 @@ OF_SOURCES = {
     "images": ("list", "cfp"),
     "layout": ("list",),
     "view": ("cfp",),
-    **dict.fromkeys(("subset", "features", "no_detector_score", "no_norm"), ("ijb",)),
+    **dict.fromkeys(("subset", "features", "no_detector_score", "no_norm", "no_identification"), ("ijb",)),
     **dict.fromkeys(("crop", "threshold", "bootstrap", "seed"), SOURCES[:-1]),
 }  # what a protocol has no use for is refused, not passed over
 
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--subset", choices=("ijbb", "ijbc"), help="of --ijb (default: ijbc)")
     parser.add_argument("--features", metavar="FILE", help="HDF5 file for the features of --ijb; goes on where it was")
     parser.add_argument("--no-detector-score", action="store_true", help="do not weight IJB's images by detector score")
+    parser.add_argument(
+        "--no-identification", action="store_true", help="IJB's 1:1 alone, where the 1:N lists are absent"
+    )
     parser.add_argument("--no-norm", action="store_true", help="ignore the norms of IJB's features")
     parser.add_argument("--flip", choices=FLIPS, default="sum", help="flip-test fusion (default: %(default)s)")
     parser.add_argument("--crop", choices=("center",), help="take the images' middle in the model's input size")
@@ -115,10 +119,26 @@ def check(args: argparse.Namespace) -> None:
     for output in filter(None, (args.save, args.features)):
         pathlib.Path(output).absolute().parent.mkdir(parents=True, exist_ok=True)
         check_output(output)
+    if args.save:
+        _check_no_input(args)
     if args.plot:
         require("matplotlib.figure", "plots")
         pathlib.Path(args.plot).mkdir(parents=True, exist_ok=True)
         check_output(pathlib.Path(args.plot, "roc.png"))
+
+
+def _check_no_input(args):
+    """The report must not take the place of what it is made from."""
+    for name in ("model", "pairs", "protocol", "list", "features"):
+        given = getattr(args, name)
+        if given and (os.path.abspath(given) == os.path.abspath(args.save) or _is_same_file(given, args.save)):
+            raise UsageError(
+                f"--save needs a file of its own. Received: {args.save}, which is what is read; choose another"
+            )
+
+
+def _is_same_file(first, second):
+    return os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second)
 
 
 def run_pairs(args: argparse.Namespace) -> "VerificationReport":
@@ -140,7 +160,7 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
 
 def run_ijb(args: argparse.Namespace) -> "IJBReport":
     """Returns the report on IJB-B or IJB-C."""
-    from keras_sphereface.files import sha256
+    from keras_sphereface.files import tree_sha256
     from keras_sphereface.ijb_evaluator import evaluate_ijb
 
     model = load_model(args.model, args.dtype)
@@ -153,7 +173,8 @@ def run_ijb(args: argparse.Namespace) -> "IJBReport":
         batch_size=args.batch_size,
         detector_score=not args.no_detector_score,
         norm_weighting=not args.no_norm,
-        model_signature=None if hasattr(model, "get_weights") else sha256(args.model),
+        identification=not args.no_identification,
+        model_signature=None if hasattr(model, "get_weights") else tree_sha256(args.model),
     )
 
 

@@ -11,6 +11,7 @@ A margin of your own: a file that calls keras_sphereface.margins.register("mine"
 """
 
 import argparse
+import os
 import pathlib
 from collections.abc import Iterable
 
@@ -83,6 +84,9 @@ def draw_curves(args: argparse.Namespace) -> None:
     """Draws `plot curves`."""
     from keras_sphereface import plots
 
+    paths = [os.path.abspath(path) for path in args.reports]
+    if repeated := sorted({path for path in paths if paths.count(path) > 1}):
+        raise UsageError(f"Expected each report once. Received: {', '.join(repeated)} more than once")
     read = [plots.read_curve(path) for path in args.reports]
     names = [name for name, _ in read]
     # Reports on the same pairs have the same name: their files' names tell them apart.

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from keras_sphereface.data.images import read_image
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path
 
 CFP_SPLITS = 10
@@ -51,9 +51,9 @@ def read_lfw(folder: Path, pairs_file: Path, name: str = "lfw", extension: str =
         )
     table = _ImageTable(folder, path)
     rows = [_lfw_pair(path, *line, mated=index // per_class % 2 == 0) for index, line in enumerate(lines[1:])]
-    for number, *people, _ in rows:
-        for person, picture in people:
-            table.add(number, f"{person}/{person}_{picture:04d}{extension}", person)
+    for number, *sides, is_mated in rows:
+        images = [f"{person}/{person}_{picture:04d}{extension}" for person, picture in sides]
+        table.add_pair(number, is_mated, images, [person for person, _ in sides])
     folds = np.repeat(np.arange(num_folds), 2 * per_class) if num_folds else None
     return table.pair_set(
         [mated for *_, mated in rows], folds, name, "view2" if num_folds else f"view1-{pathlib.Path(path).stem}"
@@ -103,9 +103,9 @@ def read_pair_list(
     lines = [(number, line.split(separator)) for number, line in _read_lines(path, split=False)]
     rows = _image_rows(path, lines) if layout == "image" else _pair_rows(path, lines, layout == "label_first")
     table = _ImageTable(folder, path)
-    for number, left, right, *_ in rows:
-        for image in (left, right):
-            table.add(number, image, None if identity is None else identity(image))
+    for number, left, right, is_mated, _ in rows:
+        people = None if identity is None else [_person(path, number, identity, image) for image in (left, right)]
+        table.add_pair(number, is_mated, (left, right), people)
     mated = np.array([row[3] for row in rows], dtype=bool)
     folds = [row[4] for row in rows]
     if any(fold is None for fold in folds):
@@ -144,8 +144,8 @@ def read_cfp(folder: Path, view: str = "FP", images: Path | None = None, name: s
                 keys = line.replace(",", " ").split()
                 if len(keys) != 2 or any(key not in side for key, side in zip(keys, sides)):
                     raise _broken(path, number, line, "'left,right', two numbers of the image lists")
-                for key, side in zip(keys, sides):
-                    table.add(number, side[key], side[key].split("/")[0])
+                pictures = [side[key] for key, side in zip(keys, sides)]
+                table.add_pair(number, flag, pictures, [picture.split("/")[0] for picture in pictures])
                 mated.append(flag)
                 folds.append(fold)
     return table.pair_set(mated, folds, f"cfp_{view.lower()}" if name is None else name, f"cfp-{view.lower()}")
@@ -198,7 +198,22 @@ class _ImageTable:
         self.identities = []
         self.sides = []
 
-    def add(self, line_number, image, identity):
+    def add_pair(self, line_number, mated, images, people=None):
+        """Adds both images of a pair; `people` are their identities, where known."""
+        if people is not None and mated != (people[0] == people[1]):
+            kind = "a mated pair of two people" if mated else "a nonmated pair of one person"
+            raise FileFormatError(
+                f"{self.list_path}: line {line_number}: {kind}, {people[0]!r} and {people[1]!r}. Correct the line, or what "
+                "tells identities."
+            )
+        if not mated and images[0] == images[1]:
+            raise FileFormatError(
+                f"{self.list_path}: line {line_number}: a nonmated pair of {images[0]!r} with itself. Correct the line."
+            )
+        for image, person in zip(images, people or (None, None)):
+            self._add(line_number, image, person)
+
+    def _add(self, line_number, image, identity):
         if image not in self.index_of:
             parts = pathlib.PurePath(image.replace("\\", "/"))
             if parts.is_absolute() or ".." in parts.parts:
@@ -230,6 +245,13 @@ class _ImageTable:
             name=name,
             protocol=protocol,
         )
+
+
+def _person(path, number, identity, image):
+    try:
+        return identity(image)
+    except ValueError as error:
+        raise FileFormatError(f"{path}: line {number}: {one_line(error)}") from error
 
 
 def _list_path(folder, list_file):
@@ -270,8 +292,13 @@ def _lfw_pair(path, number, fields, mated):
     people = fields[:1] * 2 if mated else fields[0::2]
     pictures = fields[1:] if mated else fields[1::2]
     good = len(fields) == (3 if mated else 4) and all(map(_is_number, pictures))
-    if not good or mated != (people[0] == people[1]):
-        expected = "a mated pair 'name n1 n2'" if mated else "a nonmated pair 'name1 n1 name2 n2' of two people"
+    is_itself = good and mated and int(pictures[0]) == int(pictures[1])
+    if not good or is_itself or mated != (people[0] == people[1]):
+        expected = (
+            "a mated pair 'name n1 n2' of two pictures"
+            if mated
+            else "a nonmated pair 'name1 n1 name2 n2' of two people"
+        )
         raise _broken(path, number, fields, expected)
     (left, right), (first, second) = people, map(int, pictures)
     return number, (left, first), (right, second), mated
@@ -312,5 +339,7 @@ def _cfp_images(path):
         parts = fields[-1].replace("\\", "/").split("/")
         if len(fields) != 2 or len(parts) < 3:
             raise _broken(path, number, fields, "'number ../Data/Images/001/frontal/01.jpg'")
+        if fields[0] in images:
+            raise _broken(path, number, fields, f"each number once, {fields[0]} is on an earlier line as well")
         images[fields[0]] = "/".join(parts[-3:])
     return images

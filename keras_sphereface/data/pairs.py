@@ -1,5 +1,6 @@
 """Face pairs as every verification protocol needs them: unique images, index pairs, mated flags, folds."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ class PairSet:
         load: Callable that takes an index in `0..num_images - 1` and returns the uint8 `(h, w, 3)` RGB image.
         num_images: Number of unique images.
         left, right: `(n,)` image indices of both sides of each pair.
-        mated: `(n,)` booleans, whether both sides show the same person.
+        mated: `(n,)` booleans or 0 and 1, whether both sides show the same person.
         folds: `(n,)` integers, the fold of each pair. Defaults to `None`: no folds.
         names: `num_images` names for messages and pictures. Defaults to the index.
         identities: `num_images` identities (names or integers), or `None` where they are not known.
@@ -25,7 +26,7 @@ class PairSet:
         protocol: The rest of what the signature says about the pairs, e.g. `"view2"`. Defaults to `""`.
 
     Raises:
-        ValueError: If lengths disagree or an index points outside the images.
+        ValueError: If lengths disagree, an index points outside the images, or `mated` or `folds` hold something else.
     """
 
     def __init__(
@@ -44,8 +45,8 @@ class PairSet:
         self.left = _indices(left, num_images, "left")
         self.right = _indices(right, num_images, "right")
         _check_length(self.right, len(self.left), "right", "left")
-        self.mated = _column(mated, len(self.left), "mated").astype(bool)
-        self.folds = None if folds is None else _column(folds, len(self.left), "folds").astype(np.int64)
+        self.mated = _flags(mated, len(self.left))
+        self.folds = None if folds is None else _integers(folds, len(self.left), "folds")
         self.names = [str(index) for index in range(num_images)] if names is None else [str(item) for item in names]
         self.identities = None if identities is None else np.asarray(identities)
         for values, label in ((self.names, "names"), (self.identities, "identities")):
@@ -136,9 +137,12 @@ def number_names(pair_sets: Sequence[PairSet]) -> list[PairSet]:
         The same sets as a list.
     """
     names = [one.name for one in pair_sets]
-    for index, one in enumerate(pair_sets):
+    taken = set(names)
+    for one in pair_sets:
         if names.count(one.name) > 1:
-            one.name = f"{one.name}_{names[: index + 1].count(one.name)}"
+            numbered = (f"{one.name}_{number}" for number in itertools.count(1))
+            one.name = next(name for name in numbered if name not in taken)
+            taken.add(one.name)
     return list(pair_sets)
 
 
@@ -158,8 +162,24 @@ def contiguous_folds(count, num_folds=NUM_FOLDS):
     return np.repeat(np.arange(num_folds), sizes)
 
 
+def _flags(values, length):
+    values = _column(values, length, "mated")
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"Expected mated as booleans or 0 and 1. Received: {np.unique(values)[:5].tolist()}")
+    return values.astype(bool)
+
+
+def _integers(values, length, label):
+    values = _column(values, length, label)
+    if values.size and values.dtype.kind not in "biu":
+        raise ValueError(f"Expected {label} as integers. Received: {label} of dtype {values.dtype}")
+    return values.astype(np.int64)
+
+
 def _column(values, length, label):
     values = np.asarray(values)
+    if values.ndim != 1:
+        raise ValueError(f"Expected {label} as a 1-D array. Received: {label}.shape={values.shape}")
     _check_length(values, length, label, "left")
     return values
 

@@ -172,14 +172,15 @@ def top_k(
         scores are in the order of the gallery.
 
     Raises:
-        ValueError: If the widths differ, an embedding is zero, NaN or infinite, or k is not an integer of at least 1.
+        ValueError: If the widths differ, an embedding is zero, NaN or infinite, or `k` or `block_size` is not an integer of
+            at least 1.
 
     Example:
     >>> scores, rows = top_k(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0], [0.6, 0.8]]), k=2)
     >>> rows
     array([[1, 0]])
     """
-    k = whole_number("k", k)
+    k, block_size = whole_number("k", k), whole_number("block_size", block_size)
     probes, gallery = as_embeddings(probes=probes, gallery=gallery)
     top = TopScores(all_unit_rows(probes, "probes"), min(k, gallery.shape[0]))
     for numbers, rows in unit_blocks(gallery, "gallery", block_size=block_size, progress=progress):

@@ -76,10 +76,19 @@ def check_mated(mated, count):
     if mated.shape != (count,):
         raise ValueError(f"Expected one mated flag per score. Received: mated.shape={mated.shape} for {count} scores")
     if mated.dtype != bool:
-        if not np.isin(mated, (0, 1)).all():
+        if mated.dtype.kind not in "iuf" or not np.isin(mated, (0, 1)).all():
             raise ValueError(f"Expected mated as booleans or 0 and 1. Received: values {np.unique(mated)[:5].tolist()}")
         mated = mated.astype(bool)
     return mated
+
+
+def check_both_kinds(counts: AcceptCounts) -> None:
+    """Raises `ValueError` unless there are comparisons of both kinds: a rate of none is not defined."""
+    if not (counts.num_mated and counts.num_nonmated):
+        raise ValueError(
+            "Expected mated and nonmated comparisons. "
+            f"Received: {counts.num_mated} mated, {counts.num_nonmated} nonmated"
+        )
 
 
 def count_accepted(sorted_scores, thresholds):
@@ -160,7 +169,16 @@ def operating_point(mated_sorted: np.ndarray, nonmated_sorted: np.ndarray, far: 
 
     Returns:
         `OperatingPoint`.
+
+    Raises:
+        ValueError: If there are no scores of a kind, or `far` is no rate.
     """
+    if not (len(mated_sorted) and len(nonmated_sorted) and 0 <= far <= 1):
+        raise ValueError(
+            f"Expected scores of both kinds and a rate of 0..1. Received: {len(mated_sorted)} mated and "
+            f"{len(nonmated_sorted)} nonmated scores, far={far}"
+        )
+    mated_sorted, nonmated_sorted = np.asarray(mated_sorted), np.asarray(nonmated_sorted)
     num_mated, num_nonmated = len(mated_sorted), len(nonmated_sorted)
     allowed = allowed_accepts(far, num_nonmated)
     if allowed == num_nonmated:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.errors import FileFormatError, require
-from keras_sphereface.evaluation.counts import accept_counts
+from keras_sphereface.evaluation.counts import accept_counts, check_both_kinds
 from keras_sphereface.evaluation.metrics import roc_corners
 from keras_sphereface.hints import Path
 
@@ -47,8 +48,9 @@ class Curve(NamedTuple):
 
 
 def report_curve(report: "VerificationReport") -> Curve:
-    """Returns the `Curve` of a report that holds its scores, and of both kinds of comparisons."""
+    """Returns the `Curve` of a report that holds its scores; `ValueError` unless they are of both kinds of comparisons."""
     counts = accept_counts(report.scores, report.mated)
+    check_both_kinds(counts)
     return Curve(*roc_corners(counts, MAX_CURVE_POINTS), counts.num_nonmated, counts.num_mated)
 
 
@@ -62,25 +64,43 @@ def read_curve(path: Path) -> tuple[str, Curve]:
         `(name, Curve)`: the report's name, and the at most 200 corners that a saved report holds.
 
     Raises:
-        FileFormatError: If the file isn't such a report, or its comparisons were all of one kind.
+        FileFormatError: If the file isn't such a report, its curve is none, or its comparisons were all of one kind.
     """
     with open(path, encoding="utf-8") as file:
         try:
             values = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileFormatError(
                 f"{path}: expected a report as JSON, as `evaluate --save` writes it. {error}"
             ) from None
     values = values if isinstance(values, dict) else {}
     values = values.get("verification") or values
     try:
-        corners = [np.asarray(values["roc"][side], np.int64) for side in ("accepted_nonmated", "accepted_mated")]
-        return str(values["name"]), Curve(*corners, int(values["num_nonmated"]), int(values["num_mated"]))
-    except (KeyError, TypeError, ValueError):
+        sides = ("nonmated", "mated")
+        curve = Curve(
+            *(_whole_numbers(values["roc"][f"accepted_{side}"]) for side in sides),
+            *(whole_number(f"num_{side}", values[f"num_{side}"]) for side in sides),
+        )
+        _check_curve(curve)
+        return str(values["name"]), curve
+    except (KeyError, TypeError, ValueError, OverflowError):
+        has = sorted(values)[:8] if isinstance(values, dict) else type(values).__name__
         raise FileFormatError(
             f"{path}: expected a report with mated and nonmated pairs and its curve ('roc'). Received: a file with "
-            f"{sorted(values)[:8]}. Measure again with `keras-sphereface evaluate MODEL --save FILE`"
+            f"{has}. Measure again with `keras-sphereface evaluate MODEL --save FILE`"
         ) from None
+
+
+def _whole_numbers(values):
+    return np.array([whole_number("accepted", value, least=0) for value in values], np.int64)
+
+
+def _check_curve(curve):
+    nonmated, mated = curve.accepted_nonmated, curve.accepted_mated
+    if not 0 < len(nonmated) == len(mated) or (nonmated[-1], mated[-1]) != (curve.num_nonmated, curve.num_mated):
+        raise ValueError("Expected as many corners on both sides, of which the last accepts all comparisons")
+    if (np.diff(nonmated) < 0).any() or (np.diff(mated) < 0).any():
+        raise ValueError("Expected ascending counts")
 
 
 def roc_figure(report: "VerificationReport") -> "Figure":
@@ -101,17 +121,21 @@ def roc_overlay(curves: Mapping[str, Curve], title: str = "ROC") -> "Figure":
         title: The title. Defaults to `"ROC"`.
 
     Returns:
-        A `matplotlib.figure.Figure`.
+        A `matplotlib.figure.Figure`. A curve begins where its own comparisons can: at half a false accept.
+
+    Raises:
+        ValueError: If there are no curves.
 
     Example:
     >>> curves = dict(ksf.plots.read_curve(path) for path in ("softmax.json", "sphereface_r.json"))  # doctest: +SKIP
     >>> ksf.plots.roc_overlay(curves).savefig("roc.png")  # doctest: +SKIP
     """
+    lowest = _lowest_far(curves)
     figure, axes = labelled_axes("False accept rate", "True accept rate", title)
     for label, curve in curves.items():
-        axes.step(curve.far, curve.tar, where="post", label=_shown(label))
+        axes.step(_drawn_far(curve), curve.tar, where="post", label=_shown(label))
     axes.set_xscale("log")
-    axes.set_xlim(_lowest_far(curves), 1)
+    axes.set_xlim(lowest, 1)
     axes.set_ylim(0, 1.01)
     _legend(axes)
     return figure
@@ -119,13 +143,14 @@ def roc_overlay(curves: Mapping[str, Curve], title: str = "ROC") -> "Figure":
 
 def det_overlay(curves: Mapping[str, Curve], title: str = "DET") -> "Figure":
     """Draws several DETs over each other: FRR over FAR, both logarithmic. Arguments and result as of `roc_overlay`."""
+    lowest = _lowest_far(curves)
     figure, axes = labelled_axes("False accept rate", "False reject rate", title)
     for label, curve in curves.items():
-        axes.step(curve.far, 1 - curve.tar, where="post", label=_shown(label))
+        axes.step(_drawn_far(curve), 1 - curve.tar, where="post", label=_shown(label))
     axes.plot([1e-7, 1], [1e-7, 1], ":", color="gray", label="equal error")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(_lowest_far(curves), 1)
+    axes.set_xlim(lowest, 1)
     axes.set_ylim(min(0.5 / curve.num_mated for curve in curves.values()), 1)
     _legend(axes)
     return figure
@@ -143,8 +168,15 @@ def labelled_axes(xlabel: str, ylabel: str, title: str) -> tuple["Figure", "Axes
 
 
 def _lowest_far(curves):
-    """Half a false accept: where the axis of the largest experiment begins."""
+    """Where the axis begins: with the curve of the largest experiment."""
+    if not curves:
+        raise ValueError("Expected at least one curve to draw. Received: curves={}")
     return min(0.5 / curve.num_nonmated for curve in curves.values())
+
+
+def _drawn_far(curve):
+    """False accept rates, none as half a one: a smaller experiment's curve would else reach the end of a larger one's."""
+    return np.maximum(curve.far, 0.5 / curve.num_nonmated)
 
 
 def _legend(axes):

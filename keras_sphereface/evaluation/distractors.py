@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.mates import check_labels, check_ranks, share
-from keras_sphereface.evaluation.report import percent, signature
+from keras_sphereface.evaluation.report import check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 
 # Gallery sizes of the MegaFace challenge (arXiv 1512.00596, figure 1).
@@ -77,7 +78,8 @@ def distractors(
         `Distractors`.
 
     Raises:
-        ValueError: If nobody has two images, a count is out of range, shapes do not fit, or an embedding is not finite.
+        ValueError: If nobody has two images, a count or another argument is out of its range, shapes do not fit, or an
+            embedding is not finite.
 
     Reference: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016, arXiv 1512.00596, section 4.
     """
@@ -85,6 +87,8 @@ def distractors(
         embeddings=embeddings, distractor_embeddings=distractor_embeddings
     )
     labels, ranks = check_labels(labels, embeddings, "labels"), check_ranks(ranks)
+    block_size = whole_number("block_size", block_size)
+    details = check_details(details, "trials", "distance", "ties")
     counts = _check_counts(counts, distractor_embeddings.shape[0])
     probe, mate = _ordered_pairs(labels)
     if not len(probe):
@@ -108,15 +112,16 @@ def distractors(
         num_probes=len(np.unique(probe)),
         num_trials=len(probe),
         name=name,
-        signature=signature(name, **(details or {}), trials="ordered-pairs", distance="cosine", ties="against"),
+        signature=signature(name, **details, trials="ordered-pairs", distance="cosine", ties="against"),
     )
 
 
 def _check_counts(counts, available):
     if counts is None:
         counts = [*(count for count in DISTRACTOR_COUNTS if count < available), available]
-    if any(count != int(count) or not 1 <= count <= available for count in counts):
-        raise ValueError(f"Expected numbers of distractors from 1 to {available}. Received: counts={tuple(counts)}")
+    counts = tuple(counts)
+    if not counts or any(count != int(count) or not 1 <= count <= available for count in counts):
+        raise ValueError(f"Expected numbers of distractors from 1 to {available}. Received: counts={counts}")
     return sorted({int(count) for count in counts})
 
 

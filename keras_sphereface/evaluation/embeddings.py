@@ -78,8 +78,14 @@ def pair_scores(embeddings: ArrayLike, left: ArrayLike, right: ArrayLike) -> np.
 
     Returns:
         `(p,)` float64 in -1..1.
+
+    Raises:
+        ValueError: If an embedding is unusable, or the row numbers are not as many on both sides or not those of rows.
     """
     embeddings = check_embeddings(embeddings)
+    left, right = (_row_numbers(side, len(embeddings)) for side in (left, right))
+    if len(left) != len(right):
+        raise ValueError(f"Expected as many left as right rows. Received: {len(left)} left, {len(right)} right")
     scores = np.empty(len(left), np.float64)
     for start in range(0, len(left), PAIR_BLOCK):
         part = slice(start, start + PAIR_BLOCK)
@@ -87,3 +93,12 @@ def pair_scores(embeddings: ArrayLike, left: ArrayLike, right: ArrayLike) -> np.
         norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
         scores[part] = np.einsum("ij,ij->i", first, second) / norms
     return np.clip(scores, -1.0, 1.0)
+
+
+def _row_numbers(side, count):
+    side = np.asarray(side)
+    if side.ndim != 1 or (side.size and side.dtype.kind not in "iu"):
+        raise ValueError(f"Expected a 1-D array of row numbers. Received: shape={side.shape}, dtype={side.dtype}")
+    if side.size and not 0 <= side.min() <= side.max() < count:
+        raise ValueError(f"Expected row numbers in 0..{count - 1}. Received: {side.min()} to {side.max()}")
+    return side.astype(np.int64)

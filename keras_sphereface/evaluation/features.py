@@ -36,12 +36,13 @@ def extract(
     model_signature: str,
     flip: bool = True,
     progress: bool = True,
+    crops: str = "",
 ) -> Path:
     """Computes the features of images into an HDF5 file; called again after a kill, goes on where it was.
 
     The file holds `features` `(n, d)` float32 and, with `flip`, `flipped_features` of the mirror images. It records the
-    sha256 of the image names and the model's signature: a file made from other images, by another model or with
-    another `flip` is refused.
+    sha256 of the image names and the model's signature: a file made from other images or other crops of them, by another
+    model or with another `flip` is refused.
 
     Args:
         embed: Function from uint8 images `(k, h, w, 3)` to features `(k, d)`, e.g. `model.predict`.
@@ -52,6 +53,8 @@ def extract(
         model_signature: Text that changes when the model does, e.g. its weights' sha256.
         flip: Whether to embed mirror images, too. Defaults to `True`.
         progress: Whether to show a progress bar, on a terminal only. Defaults to `True`.
+        crops: Text that changes when images of the same names do, e.g. the landmarks' sha256 and the crops' size.
+            Defaults to `""`.
 
     Returns:
         `path`.
@@ -65,6 +68,7 @@ def extract(
         "images_sha256": names_digest(names),
         "model_signature": str(model_signature),
         "flip": bool(flip),
+        "crops": str(crops),
     }
     start = 0
     if os.path.exists(path):
@@ -140,7 +144,7 @@ def _open(path):
 
 def _check_head(file, path, head, count):
     for key, expected in head.items():
-        if (found := file.attrs.get(key)) != expected:
+        if (found := file.attrs.get(key, "")) != expected:
             raise FileFormatError(
                 f"{path}: made with {key}={found}, now {key}={expected}. Choose another path, or delete the file"
             )

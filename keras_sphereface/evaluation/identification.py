@@ -6,12 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import allowed_accepts, count_accepted
 from keras_sphereface.evaluation.mates import (
     check_labels,
     check_one_kind,
     check_ranks,
+    comparable,
     highest_scores,
     identity_codes,
     mate_ranks,
@@ -19,7 +21,7 @@ from keras_sphereface.evaluation.mates import (
     share,
 )
 from keras_sphereface.evaluation.metrics import supported
-from keras_sphereface.evaluation.report import percent, signature
+from keras_sphereface.evaluation.report import check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 
 RANKS = (1, 5, 10)
@@ -114,8 +116,8 @@ def identification(
         `Identification`.
 
     Raises:
-        ValueError: If an array is empty, shapes do not fit, an embedding is zero, NaN or infinite, or the labels of one
-            side are numbers and those of the other texts.
+        ValueError: If an array is empty, shapes do not fit, an embedding is zero, NaN or infinite, the labels of one side
+            are numbers and those of the other texts, or an argument is out of its range.
 
     Example:
     >>> result = identification(np.eye(2), ["Ann", "Bob"], np.array([[1.0, 0.1]]), ["Ann"], ranks=(1,))
@@ -124,14 +126,15 @@ def identification(
 
     Reference: ISO/IEC 19795-1:2021 (FPIR, TPIR = 1 - FNIR); Maze et al., IARPA Janus Benchmark - C, ICB 2018.
     """
-    ranks, fpirs = check_ranks(ranks), _check_limits(fpirs)
+    ranks, fpirs, block_size = check_ranks(ranks), check_limits(fpirs), whole_number("block_size", block_size)
+    details = check_details(details, "distance", "identity", "ties", "threshold")
     gallery_embeddings, probe_embeddings = blocks.as_embeddings(
         gallery_embeddings=gallery_embeddings, probe_embeddings=probe_embeddings
     )
     gallery_labels = check_labels(gallery_labels, gallery_embeddings, "gallery_labels")
     probe_labels = check_labels(probe_labels, probe_embeddings, "probe_labels")
     check_one_kind(gallery_labels, probe_labels)
-    order, codes, probe_codes = identity_codes(gallery_labels, probe_labels)
+    order, codes, probe_codes = identity_codes(*comparable(gallery_labels, probe_labels))
     mated = probe_codes >= 0
     probes = blocks.all_unit_rows(probe_embeddings, "probe_embeddings")
 
@@ -151,12 +154,13 @@ def identification(
         num_nonmated=int((~mated).sum()),
         name=name,
         signature=signature(
-            name, **(details or {}), distance="cosine", identity="max", ties="against", threshold="nonmated-probes"
+            name, **details, distance="cosine", identity="max", ties="against", threshold="nonmated-probes"
         ),
     )
 
 
-def _check_limits(fpirs):
+def check_limits(fpirs):
+    """Returns distinct FPIR limits from high to low."""
     fpirs = tuple(fpirs)
     if not all(0 < limit < 1 for limit in fpirs):
         raise ValueError(f"Expected limits between 0 and 1. Received: fpirs={fpirs}")

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from keras_sphereface.evaluation.identification import FPIRS, RANKS, identification
-from keras_sphereface.evaluation.report import VerificationReport, percent, signature
+from keras_sphereface.evaluation.identification import FPIRS, RANKS, check_limits, identification
+from keras_sphereface.evaluation.mates import check_ranks
+from keras_sphereface.evaluation.report import VerificationReport, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 from keras_sphereface.evaluation.templates import template_embeddings
-from keras_sphereface.evaluation.verification import verification
+from keras_sphereface.evaluation.verification import check_choices, verification
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -22,6 +23,12 @@ PAIR_ROWS = 512
 
 # Pairs between two steps of the progress bar, and the work of one thread at a time.
 PAIR_BLOCK = 131_072
+
+# What the signature says by itself.
+_OWN_DETAILS = (
+    *("flip", "detector_score", "norm", "media", "distance", "galleries"),
+    *("folds", "threshold", "intervals", "identity", "ties"),
+)
 
 # NumPy gathers and multiplies outside the interpreter lock; more than a few threads only wait for memory.
 THREADS = 4
@@ -107,13 +114,15 @@ def ijb(
         `IJBReport`.
 
     Raises:
-        ValueError: If features do not fit the meta files, or hold NaN.
+        ValueError: If features do not fit the meta files, or hold NaN, or an argument is out of its range.
 
     Reference: Whitelam et al., IARPA Janus Benchmark-B Face Dataset, CVPRW 2017; Maze et al., IARPA Janus Benchmark - C,
     ICB 2018.
     """
+    ranks, fpirs, fars = check_ranks(ranks), check_limits(fpirs), tuple(fars)
+    check_choices(None, fars, bootstrap=0, seed=0, hardest=0)
     details = {
-        **(details or {}),
+        **check_details(details, *_OWN_DETAILS),
         "flip": "none" if flipped_features is None else "sum",
         "detector_score": "on" if detector_score else "off",
         "norm": "on" if norm_weighting else "off",
@@ -168,7 +177,7 @@ def template_pair_scores(
         progress: Whether to show a progress bar, on a terminal only. Defaults to `True`.
 
     Returns:
-        `(n,)` float32; each score depends on its two templates alone.
+        `(n,)` float32 in -1..1; each score depends on its two templates alone.
 
     Raises:
         ValueError: If a pair names a template that is not among `ids`.
@@ -181,7 +190,8 @@ def template_pair_scores(
         for first in range(0, len(rows[0]), PAIR_ROWS):
             some = slice(first, first + PAIR_ROWS)
             sides = templates[rows[0][some]], templates[rows[1][some]]
-            scores[start + first : start + first + len(sides[0])] = np.einsum("ij,ij->i", *sides)
+            products = np.einsum("ij,ij->i", *sides)
+            scores[start + first : start + first + len(products)] = np.clip(products, -1, 1)
 
     starts = range(0, len(left), PAIR_BLOCK)
     with ThreadPoolExecutor(THREADS) as pool:

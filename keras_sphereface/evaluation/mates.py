@@ -27,6 +27,22 @@ def check_one_kind(gallery_labels, probe_labels):
         )
 
 
+def comparable(gallery_labels, probe_labels):
+    """Returns the identities of both sides in one type, in which equal means equal.
+
+    NumPy compares signed with unsigned integers of 64 bits, and integers with floats, as float64, which rounds; and it
+    cannot order objects of several kinds, e.g. texts and `None` for strangers. These are numbered instead.
+    """
+    one_type = np.result_type(gallery_labels, probe_labels) if gallery_labels.dtype != object else probe_labels.dtype
+    if one_type.kind in "biuUS":
+        return gallery_labels, probe_labels
+    numbers = {}
+    return tuple(
+        np.array([numbers.setdefault(label, len(numbers)) for label in labels.tolist()], np.int64)
+        for labels in (gallery_labels, probe_labels)
+    )
+
+
 def check_ranks(ranks):
     """Returns distinct ranks as ascending integers from 1 on."""
     ranks = tuple(ranks)
@@ -42,6 +58,9 @@ def share(hits):
 
 def identity_codes(gallery_labels, probe_labels):
     """Numbers the identities in the order of reading, in which the rows of an identity lie together.
+
+    Args:
+        gallery_labels, probe_labels: Arrays as `comparable` returns them.
 
     Returns:
         `(order, codes, probe_codes)`: row numbers in reading order, or `None` for the array's own; the non-decreasing

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_sphereface.evaluation.counts import AcceptCounts, accept_counts
+from keras_sphereface.evaluation.counts import AcceptCounts, accept_counts, check_both_kinds
 
 
 class Roc(NamedTuple):
@@ -23,7 +23,8 @@ class Roc(NamedTuple):
 
 
 def roc(counts: AcceptCounts) -> Roc:
-    """Returns the receiver operating characteristic of `AcceptCounts` with both kinds of comparisons."""
+    """Returns the receiver operating characteristic of `AcceptCounts`; `ValueError` where there is but one kind."""
+    check_both_kinds(counts)
     return Roc(
         far=np.append(0.0, counts.accepted_nonmated / counts.num_nonmated),
         tar=np.append(0.0, counts.accepted_mated / counts.num_mated),
@@ -54,7 +55,11 @@ def auc(counts: AcceptCounts) -> float:
     """Returns the area under the ROC: the chance that a mated score is higher than a nonmated one, ties counting half.
 
     The trapezoids of the ROC polyline and the Mann-Whitney statistic are the same number; it is summed in integers.
+
+    Raises:
+        ValueError: If there are comparisons of one kind only.
     """
+    check_both_kinds(counts)
     new_nonmated = np.diff(counts.accepted_nonmated, prepend=0)
     mated_above_twice = counts.accepted_mated + np.append(0, counts.accepted_mated[:-1])
     return int(np.sum(new_nonmated * mated_above_twice)) / (2 * counts.num_mated * counts.num_nonmated)
@@ -65,6 +70,9 @@ def equal_error_rate(counts: AcceptCounts) -> float:
 
     The rates change only at observed scores. Between the last operating point with FAR < FRR and the next one, both
     are interpolated linearly (the ROC polyline cuts the diagonal `tar = 1 - far`).
+
+    Raises:
+        ValueError: If there are comparisons of one kind only.
     """
     far, tar, _ = roc(counts)
     gap = 1.0 - tar - far

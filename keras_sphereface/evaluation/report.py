@@ -25,6 +25,18 @@ def signature(name: str, **parts) -> str:
     return "|".join([name, *said, f"v:{__version__}"])
 
 
+def check_details(details: dict | None, *own: str) -> dict:
+    """Returns a user's parts of a signature, `None` as none.
+
+    Raises:
+        ValueError: If one has the name of a part that says how the numbers were computed.
+    """
+    details = details or {}
+    if taken := [key for key in details if key in ("name", *own)]:
+        raise ValueError(f"Expected details of other names than {', '.join(own)}. Received: {', '.join(taken)}")
+    return details
+
+
 def percent(value: float | None) -> str:
     """Formats a rate for the table."""
     return "-" if value is None else f"{100 * value:.2f} %"

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation.blocks import check_finite, read_rows
 
 # Image rows in memory at a time: 8192 of 512 float32 are 16 MB.
@@ -79,8 +80,8 @@ def template_embeddings(
         `(templates, ids)`: `(t, d)` float32 of unit length, and their `(t,)` ids in ascending order.
 
     Raises:
-        ValueError: If lengths differ, a feature is NaN or infinite, a detector score is not of 0..1, or a template adds up
-            to zero.
+        ValueError: If lengths differ, a feature is NaN or infinite, a detector score is not of 0..1, a template adds up to
+            zero, or `block_size` is not an integer of at least 1.
 
     Example:
     >>> template_embeddings(np.array([[3.0, 0.0], [0.0, 4.0]]), [7, 7], [1, 2])[0]
@@ -92,6 +93,7 @@ def template_embeddings(
         rows if rows is None or hasattr(rows, "shape") else np.asarray(rows) for rows in (features, flipped_features)
     )
     _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores)
+    block_size = whole_number("block_size", block_size)
     template_ids = np.asarray(template_ids)
     weights = image_weights(template_ids, media_ids, detector_scores)
     order = None

@@ -10,7 +10,7 @@ from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
 from keras_sphereface.evaluation.counts import accept_counts, check_mated, check_scores, operating_point
-from keras_sphereface.evaluation.report import VerificationReport, scientific, signature
+from keras_sphereface.evaluation.report import VerificationReport, check_details, scientific, signature
 
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 REPLICATES = 1000
@@ -39,8 +39,9 @@ def verification(
       two middle ones), and the threshold lies half way between the two scores it separates.
     - best-threshold accuracy: the highest accuracy any threshold reaches on these same comparisons.
     - TAR at FAR: the share of mated comparisons accepted at the lowest threshold whose false accept rate does not
-      exceed the limit. Equal scores are accepted or rejected together; nothing is interpolated. The threshold is an
-      observed score. `None` where there are fewer than 1 / FAR nonmated scores.
+      exceed the limit. Equal scores are accepted or rejected together; nothing is interpolated. The threshold is the
+      lowest observed score that qualifies, or the next number above all scores. `None` where there are fewer than
+      1 / FAR nonmated scores.
     - EER: where false accept and false reject rate are equal, both interpolated linearly between operating points.
     - AUC: the chance that a mated score exceeds a nonmated one, ties counting half.
     - intervals: 95 % percentile intervals of a bootstrap over people where `identities` are given (all thresholds are
@@ -71,11 +72,12 @@ def verification(
     >>> verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], bootstrap=0).auc
     1.0
     """
-    scores = _finite_scores(scores)
+    scores, fars = _finite_scores(scores), tuple(fars)
     mated = check_mated(mated, len(scores))
     folds = _check_folds(folds, len(scores))
-    _check_identities(identities, mated)
+    check_identities(identities, mated)
     check_choices(threshold, fars, bootstrap, seed, hardest)
+    details = check_details(details, "folds", "threshold", "intervals")
     num_mated = int(mated.sum())
     has_both = 0 < num_mated < len(mated)
     num_folds = len(np.unique(folds)) if folds is not None and threshold is None and has_both else 0
@@ -95,11 +97,11 @@ def verification(
                 scores, mated, folds if num_folds > 1 else None, _supported(report), threshold
             )
             report.intervals = resampling.intervals(rates, mated, identities, bootstrap, seed)
-    report.notes = _notes(report, num_folds, threshold, identities)
+    report.notes = _notes(report, folds if num_folds > 1 else None, threshold, identities)
     report.signature = signature(
         name,
         folds=num_folds if num_folds > 1 else None,
-        **(details or {}),
+        **details,
         threshold=f"given-{threshold:g}" if threshold is not None else "other-folds" if num_folds > 1 else "none",
         intervals=f"{'pairs' if identities is None else 'identities'}-{bootstrap}-{seed}" if report.intervals else None,
     )
@@ -109,8 +111,9 @@ def verification(
 
 def check_choices(threshold: float | None, fars: Sequence[float], bootstrap: int, seed: int, hardest: int) -> None:
     """Raises `ValueError` unless these arguments of `verification` are in their ranges: before an hour of embedding."""
+    fars = tuple(fars)
     if not all(0 < far <= 1 for far in fars):
-        raise ValueError(f"Expected false accept rates above 0 and at most 1. Received: fars={tuple(fars)}")
+        raise ValueError(f"Expected false accept rates above 0 and at most 1. Received: fars={fars}")
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
     whole_number("bootstrap", bootstrap, least=0)
@@ -142,13 +145,18 @@ def _supported(report):
     return [far for far, point in report.tar_at_far.items() if point is not None]
 
 
-def _notes(report, num_folds, threshold, identities):
+def _notes(report, folds, threshold, identities):
     if not (report.num_mated and report.num_nonmated):
         missing = "nonmated" if report.num_mated else "mated"
         return [f"there are no {missing} pairs: accuracy, EER, AUC and TAR at FAR are not defined"]
     notes = []
-    if threshold is None and num_folds < 2:
+    if threshold is None and folds is None:
         notes.append("no accuracy: it needs folds, or a threshold chosen elsewhere")
+    elif folds is not None and (one_kind := _of_one_kind(report.mated, folds)):
+        notes.append(
+            f"{one_kind} of {len(report.accuracy_folds)} folds have pairs of one kind only: the accuracy depends on how the "
+            "pairs were ordered, not on the model alone"
+        )
     unsupported = [far for far, point in report.tar_at_far.items() if point is None]
     if unsupported:
         needed = metrics.nonmated_needed(max(unsupported))
@@ -159,6 +167,13 @@ def _notes(report, num_folds, threshold, identities):
     if report.intervals and identities is None:
         notes.append("intervals draw pairs, not people (identities unknown): they can be too narrow")
     return notes
+
+
+def _of_one_kind(mated, folds):
+    """Number of folds whose pairs are all mated or all nonmated."""
+    _, index = np.unique(folds, return_inverse=True)
+    share = np.bincount(index, weights=mated) / np.bincount(index)
+    return int(np.count_nonzero((share == 0) | (share == 1)))
 
 
 def _hardest(report, folds, threshold, count):
@@ -201,10 +216,15 @@ def _check_folds(folds, count):
     folds = np.asarray(folds)
     if folds.shape != (count,):
         raise ValueError(f"Expected one fold per score. Received: folds.shape={folds.shape} for {count} scores")
+    if folds.dtype.kind not in "biu":
+        raise ValueError(
+            f"Expected folds as integers. Received: folds of dtype {folds.dtype}, the first {folds[:3].tolist()}"
+        )
     return folds
 
 
-def _check_identities(identities, mated):
+def check_identities(identities: tuple | None, mated: np.ndarray) -> None:
+    """Raises `ValueError` unless the identities of both sides are equal in mated pairs, and in those alone."""
     if identities is None:
         return
     if len(identities) != 2 or any(len(side) != len(mated) for side in identities):

@@ -99,8 +99,10 @@ def save_animation(
         dpi: Resolution. Defaults to `80`.
 
     Raises:
-        ValueError: If the path does not end in `.gif`.
+        ValueError: If the path does not end in `.gif`, or there is no run.
     """
+    if not runs:
+        raise ValueError("Expected at least one run to draw. Received: runs=[]")
     if not str(path).lower().endswith(".gif"):
         raise ValueError(f"An animation is written as a GIF. Received: path={str(path)!r}")
     image = require("PIL.Image", "plots")

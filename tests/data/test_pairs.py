@@ -73,3 +73,24 @@ def test_contiguous_folds_give_the_rest_to_the_first():
 def test_sets_of_one_name_are_numbered():
     sets = [PairSet.from_arrays(_images(), [0], [1], [1], name=name) for name in ("lfw", "cfp", "lfw")]
     assert [one.name for one in number_names(sets)] == ["lfw_1", "cfp", "lfw_2"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mated": [-1, 1]},
+        {"mated": ["False", "0"]},
+        {"mated": [0.5, np.nan]},
+        {"mated": [[True], [False]]},
+        {"folds": [0.5, 1.0]},
+        {"folds": [np.nan, 1]},
+    ],
+)
+def test_flags_and_folds_are_not_guessed(wrong):
+    with pytest.raises(ValueError, match=f"Expected {next(iter(wrong))} as"):
+        PairSet.from_arrays(_images(), [0, 1], [1, 2], **{"mated": [True, False], **wrong})
+
+
+def test_a_numbered_name_takes_no_other_sets_place():
+    sets = [PairSet.from_arrays(_images(), [0], [1], [True], name=name) for name in ("lfw", "lfw", "lfw_1")]
+    assert [one.name for one in number_names(sets)] == ["lfw_2", "lfw_3", "lfw_1"]

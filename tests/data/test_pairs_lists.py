@@ -52,6 +52,7 @@ def test_lfw_view_1_has_no_folds(lfw):
         (VIEW_2.replace("Bob\t2\tCy\t1", "Bob\t2\tCy\tx"), "line 5: found 'Bob 2 Cy x', expected a nonmated pair"),
         (VIEW_2.replace("Cy\t1", "Bob\t1"), "line 5: found 'Bob 2 Bob 1', expected .* of two people"),
         (VIEW_2.replace("Cy\t1", "../Cy\t1"), r"line 5: names '\.\./Cy.*may lie outside the folder"),
+        (VIEW_2.replace("Bob\t1\t2", "Bob\t1\t1"), "line 4: found 'Bob 1 1', expected .* of two pictures"),
         ("", "empty file"),
     ],
 )
@@ -94,6 +95,7 @@ def test_two_lines_per_pair_as_calfw_has_them(lfw):
         ("pair", "Bob/Bob_0001.png Bob/Bob_0002.png 2", "line 1.*label 0 or 1"),
         ("pair", "Bob/Bob_0001.png Bob/Bob_0002.png 1\nBob/Bob_0001.png Cy/Cy_0001.png 0 3", "line 2"),
         ("pair", "Bob/Bob_0001.png gone.png 1", "line 1: names the image 'gone.png'"),
+        ("pair", "Bob/Bob_0001.png Bob/Bob_0001.png 0", "line 1: a nonmated pair of 'Bob/Bob_0001.png' with itself"),
         ("label_first", "Bob/Bob_0001.png Bob/Bob_0002.png 1", "line 1.*expected 'label left right"),
         ("image", "Bob/Bob_0001.png 1", "line 1: expected two lines per pair"),
         ("image", "Bob/Bob_0001.png 1\nBob/Bob_0002.png 0", "line 2.*label 1"),
@@ -104,6 +106,17 @@ def test_list_errors_name_file_and_line(lfw, layout, text, message):
     (lfw / "list.txt").write_text(text)
     with pytest.raises(FileFormatError, match=rf"list\.txt: {message}"):
         read_pair_list(lfw, lfw / "list.txt", layout=layout)
+
+
+def test_a_list_that_contradicts_the_identities(lfw):
+    (lfw / "list.txt").write_text("Bob/Bob_0001.png Bob/Bob_0002.png 1\nBob/Bob_0001.png Bob/Bob_0002.png 0\n")
+    with pytest.raises(FileFormatError, match=r"list\.txt: line 2: a nonmated pair of one person, 'Bob' and 'Bob'"):
+        read_pair_list(lfw, "list.txt", identity=lfw_identity)
+    (lfw / "list.txt").write_text("Bob/Bob_0001.png Cy/Cy_0001.png 1\n")
+    with pytest.raises(FileFormatError, match="line 1: a mated pair of two people, 'Bob' and 'Cy'"):
+        read_pair_list(lfw, "list.txt", identity=lfw_identity)
+    with pytest.raises(FileFormatError, match=r"line 1: Expected an image name like 'Ann_Lee_0003.jpg'"):
+        read_pair_list(lfw, "list.txt", identity=lambda name: lfw_identity("x"))
 
 
 def test_a_list_that_is_no_text(lfw):
@@ -137,8 +150,15 @@ def test_cfp(tmp_path):
     ]
     left, right = read_cfp(tmp_path, view="FF").pair_identities()
     assert ((left == right) == read_cfp(tmp_path, view="FF").mated).all()
+    (protocol / "Split" / "FP" / "04" / "same.txt").write_text("3,1\n")
+    with pytest.raises(FileFormatError, match=r"04/same\.txt: line 1: a mated pair of two people, '002' and '001'"):
+        read_cfp(tmp_path)
     (protocol / "Split" / "FP" / "03" / "diff.txt").write_text("3,9\n")
     with pytest.raises(FileFormatError, match=r"03/diff\.txt: line 1: found '3,9'"):
+        read_cfp(tmp_path)
+    with open(protocol / "Pair_list_F.txt", "a") as file:
+        file.write("\n1 ../Data/Images/002/frontal/01.jpg")
+    with pytest.raises(FileFormatError, match=r"Pair_list_F\.txt: line 5: .*each number once"):
         read_cfp(tmp_path)
 
 

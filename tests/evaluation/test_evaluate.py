@@ -149,6 +149,27 @@ def test_command_line(pairs, model, tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["accuracy"] == evaluate(model, pairs, bootstrap=0).accuracy
 
 
+def test_the_report_takes_no_inputs_place(pairs, model, tmp_path, capsys):
+    model.save(tmp_path / "model.keras")
+    write_bin(tmp_path / "toy.bin", pairs)
+    files = {path: path.read_bytes() for path in (tmp_path / "model.keras", tmp_path / "toy.bin")}
+    for path in files:
+        words = ["evaluate", str(tmp_path / "model.keras"), "--pairs", str(tmp_path / "toy.bin"), "--save", str(path)]
+        assert main(words) == 2
+        assert "--save needs a file of its own" in capsys.readouterr().err
+    words = ["evaluate", "m.keras", "--ijb", ".", "--features", str(tmp_path / "new"), "--save", str(tmp_path / "new")]
+    assert main(words) == 2
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_identities_are_compared_before_any_image_is_embedded(pairs):
+    embedded = []
+    pairs.mated = ~pairs.mated
+    with pytest.raises(ValueError, match="Expected mated pairs, and only those, to have equal identities"):
+        evaluate(embedded.append, pairs)
+    assert not embedded
+
+
 def test_command_line_errors_are_one_line(tmp_path, capsys):
     (tmp_path / "cut.bin").write_bytes(b"\x80\x02]")
     keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()]).save(tmp_path / "m.keras")

@@ -9,7 +9,8 @@ from keras_sphereface.data.alignment import ARCFACE_112X112
 from keras_sphereface.data.images import encode_png
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.export import export
-from keras_sphereface.ijb_evaluator import evaluate_ijb
+from keras_sphereface.files import tree_sha256
+from keras_sphereface.ijb_evaluator import evaluate_ijb, model_digest
 
 
 @pytest.fixture
@@ -105,3 +106,48 @@ def test_command_line_with_an_exported_file(folder, tmp_path, capsys):
     (tmp_path / "m.onnx").write_bytes((tmp_path / "m.onnx").read_bytes() + b"\x32\x00")  # an empty description
     assert main(arguments) == 1
     assert "another" in capsys.readouterr().err
+
+
+def pixels_of(scale, activation=None):
+    """A model whose weights say nothing of its layers."""
+    images = keras.Input((112, 112, 3))
+    outputs = keras.layers.Flatten()(keras.layers.AveragePooling2D(16)(keras.layers.Rescaling(scale)(images)))
+    return keras.Model(images, keras.layers.Dense(4, activation, kernel_initializer="ones")(outputs))
+
+
+def test_features_are_of_one_model_and_its_crops(folder):
+    digests = [model_digest(model) for model in (pixels_of(1 / 255), pixels_of(1 / 255), pixels_of(1 / 3))]
+    assert digests[0] == digests[1] != digests[2]  # the names that Keras gives do not count
+    assert digests[0] != model_digest(pixels_of(1 / 255, "tanh"))
+    evaluate_ijb(pixels_of(1 / 255), folder, "ijbc", folder / "f.h5")
+    with pytest.raises(FileFormatError, match="made with model_signature="):
+        evaluate_ijb(pixels_of(1 / 3), folder, "ijbc", folder / "f.h5")
+    path = folder / "meta" / "ijbc_name_5pts_score.txt"
+    path.write_text(path.read_text().replace("2.png 3", "2.png 4"))
+    with pytest.raises(FileFormatError, match="made with crops=112x112 "):
+        evaluate_ijb(pixels_of(1 / 255), folder, "ijbc", folder / "f.h5")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5])
+def test_batches_have_images(folder, batch_size):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        evaluate_ijb(_pixels, folder, "ijbc", folder / "f.h5", batch_size=batch_size, model_signature="pixels")
+
+
+def test_one_to_one_alone(folder, capsys):
+    for path in (folder / "meta").glob("*1N*"):
+        path.unlink()
+    pixels_of(1 / 255).save(folder / "m.keras")
+    arguments = ["evaluate", str(folder / "m.keras"), "--ijb", str(folder), "--features", str(folder / "f.h5")]
+    assert main(arguments) == 1
+    assert main([*arguments, "--no-identification"]) == 0
+    assert "1:N" not in capsys.readouterr().out
+
+
+def test_a_saved_model_is_known_by_its_files(folder, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_text("same")
+    assert tree_sha256(tmp_path / "a") == tree_sha256(tmp_path / "b")
+    (tmp_path / "b" / "weights").rename(tmp_path / "b" / "other")
+    assert tree_sha256(tmp_path / "a") != tree_sha256(tmp_path / "b")

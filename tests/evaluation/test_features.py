@@ -97,6 +97,8 @@ def test_another_model_list_or_flip_is_refused(tmp_path):
         extract(embed, blocks, path, NAMES, "other", flip=False)
     with pytest.raises(FileFormatError, match="images_sha256"):
         extract(embed, blocks, path, [*NAMES[:9], "x.jpg"], "m", flip=False)
+    with pytest.raises(FileFormatError, match="crops=, now crops=112x96"):
+        extract(embed, blocks, path, NAMES, "m", flip=False, crops="112x96")
     with pytest.raises(FileFormatError, match="flip=False, now flip=True"):
         extract(embed, blocks, path, NAMES, "m")
     with pytest.raises(FileFormatError, match="model_signature"):

@@ -8,6 +8,7 @@ import pytest
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.distractors import distractors
 from keras_sphereface.evaluation.identification import identification
+from keras_sphereface.evaluation.templates import template_embeddings
 
 
 def at(*degrees):
@@ -242,3 +243,49 @@ def test_distractors_refuse_what_makes_no_trial():
         distractors(at(0, 20), ["A", "B"], at(20))
     with pytest.raises(ValueError, match="from 1 to 1"):
         distractors(at(0, 20), ["A", "A"], at(20), counts=(2,))
+
+
+@pytest.mark.parametrize("block_size", [0, -1, 2.5, True])
+def test_a_block_size_that_is_none_is_refused(block_size):
+    calls = (
+        lambda: identification(np.eye(2), [0, 1], np.eye(2), [0, 1], block_size=block_size),
+        lambda: blocks.top_k(np.eye(2), np.eye(2), block_size=block_size),
+        lambda: distractors(np.eye(2), [0, 0], np.eye(2), block_size=block_size),
+        lambda: template_embeddings(np.eye(2), [0, 1], [0, 1], block_size=block_size),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="`block_size` must be an integer of at least 1"):
+            call()
+
+
+LARGE = np.array([2**60, 2**60 + 1, 2**60 + 2], np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("gallery", "probes", "mated"),
+    [
+        (LARGE, LARGE.astype(np.int64), 3),
+        (LARGE, LARGE.astype(np.int64) + 1, 2),
+        ([1, 2, 3], [1.0, 2.5, 3.0], 2),
+        (["a", "b", "c"], np.array(["a", None, "c"], object), 2),
+        (np.array([7, 8, 9], object), np.array(["7", 8, None], object), 1),
+        (["a", "b", "c"], ["a", "bbb", "c"], 2),
+    ],
+)
+def test_identities_are_equal_only_where_they_are(gallery, probes, mated):
+    result = identification(np.eye(3), gallery, np.eye(3), probes, ranks=(1,))
+    assert (result.num_mated, result.num_nonmated) == (mated, 3 - mated)
+
+
+def test_details_cannot_take_the_place_of_what_was_done():
+    with pytest.raises(ValueError, match="Received: distance"):
+        identification(np.eye(2), [0, 1], np.eye(2), [0, 1], details={"distance": "euclidean"})
+    with pytest.raises(ValueError, match="Received: ties"):
+        distractors(np.eye(2), [0, 0], np.eye(2), details={"ties": "for"})
+
+
+def test_counts_of_distractors_may_come_one_by_one():
+    rates = distractors(np.eye(3)[:2], [0, 0], np.eye(3), counts=iter((1, 2)), ranks=(1,)).rank_rates
+    assert list(rates) == [1, 2]
+    with pytest.raises(ValueError, match=r"Received: counts=\(\)"):
+        distractors(np.eye(2), [0, 0], np.eye(2), counts=())

@@ -115,6 +115,7 @@ def test_features_that_do_not_fit_are_refused():
 
 def test_pair_scores_depend_on_the_pair_alone(rng):
     templates = rng.normal(size=(30, 33)).astype("float32")
+    templates /= np.linalg.norm(templates, axis=1, keepdims=True)
     ids = np.arange(0, 90, 3)
     left, right = rng.integers(0, 30, (2, 2000)) * 3
     scores = template_pair_scores(templates, ids, left, right)
@@ -123,6 +124,15 @@ def test_pair_scores_depend_on_the_pair_alone(rng):
     table = {}
     for pair, score in zip(zip(left.tolist(), right.tolist()), scores.tolist()):
         assert table.setdefault(tuple(sorted(pair)), score) == score
+    assert np.abs(scores).max() <= 1  # a template with itself, in float32
     assert len(table) < len(scores)
     with pytest.raises(ValueError, match="template 4"):
         template_pair_scores(templates, ids, [4], [0])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ranks": (0,)}, {"ranks": ()}, {"fpirs": (1.5,)}, {"fars": (2,)}, {"details": {"distance": "mine"}}]
+)
+def test_arguments_are_checked_before_the_features(wrong):
+    with pytest.raises(ValueError, match="Expected"):
+        ijb(small_meta(), np.full_like(FEATURES, np.nan), **wrong)

@@ -9,6 +9,7 @@ from keras_sphereface.evaluation import (
     best_cut,
     equal_error_rate,
     fuse,
+    operating_point,
     pair_scores,
     roc,
     verification,
@@ -314,3 +315,51 @@ def test_fusions_at_known_vectors():
 def test_unusable_embeddings_are_named(embeddings, message):
     with pytest.raises(ValueError, match=message):
         check_embeddings(np.array(embeddings), ["a.jpg", "b.jpg"], width=2, first_row=10)
+
+
+@pytest.mark.parametrize("folds", [[0, 1, np.nan, 1], [0.5, 1, 1, 0], ["a", "b", "a", "b"], [0, 1, None, 0]])
+def test_folds_are_integers(folds):
+    with pytest.raises(ValueError, match="Expected folds as integers"):
+        verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], folds=folds)
+
+
+@pytest.mark.parametrize("mated", [["1", "1", "0", "0"], [1, 1, 0, 2], [0.5, 1, 0, 0], [np.nan, 1, 0, 0]])
+def test_mated_is_yes_or_no(mated):
+    with pytest.raises(ValueError, match="Expected mated as booleans or 0 and 1"):
+        verification([0.9, 0.6, 0.4, 0.1], mated)
+
+
+def test_rates_may_come_one_by_one():
+    report = verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], fars=iter((0.5,)), bootstrap=0)
+    assert list(report.tar_at_far) == [0.5]
+
+
+def test_folds_of_one_kind_are_said():
+    scores, mated = [0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0]
+    apart = verification(scores, mated, folds=[0, 0, 1, 1], bootstrap=0, fars=(1,))
+    assert apart.notes[0].startswith("2 of 2 folds have pairs of one kind only")
+    assert verification(scores, mated, folds=[0, 1, 0, 1], bootstrap=0, fars=(1,)).notes == []
+
+
+def test_details_cannot_say_what_the_report_says():
+    with pytest.raises(ValueError, match="Received: folds"):
+        verification([0.9, 0.1], [1, 0], details={"folds": 3})
+
+
+@pytest.mark.parametrize("rate", [auc, roc, equal_error_rate])
+def test_rates_of_one_kind_are_refused(rate):
+    with pytest.raises(ValueError, match="Received: 2 mated, 0 nonmated"):
+        rate(accept_counts([0.1, 0.2], [True, True]))
+
+
+@pytest.mark.parametrize(("mated", "nonmated", "far"), [([0.1], [0.2], 2.0), ([0.1], [0.2], -1), ([], [0.2], 0.1)])
+def test_an_operating_point_of_nothing_is_refused(mated, nonmated, far):
+    with pytest.raises(ValueError, match="Expected scores of both kinds and a rate"):
+        operating_point(mated, nonmated, far)
+    assert operating_point([0.8], [0.2], 0.0).tar == 1.0  # lists are as good as arrays
+
+
+@pytest.mark.parametrize(("left", "right"), [([0, 1], [2]), ([-1], [0]), ([3], [0]), ([[0]], [[1]]), ([True], [False])])
+def test_rows_of_pairs_are_rows(left, right):
+    with pytest.raises(ValueError, match="row"):
+        pair_scores(np.eye(3), left, right)
