@@ -35,6 +35,9 @@ class FaceClassifier(keras.Model):
     Returns:
         Embeddings of shape `(batch, embedding_dim)`, not normalized. `head(embeddings)` gives the logits.
 
+    Raises:
+        TypeError: If the backbone is no `keras.Model`, or the head none of `keras_sphereface.heads`.
+
     Example:
     >>> head = keras_sphereface.heads.SphereFaceR(num_classes=100)
     >>> trainer = keras_sphereface.FaceClassifier(keras_sphereface.backbones.SFNet4(embedding_dim=64), head)
@@ -44,7 +47,13 @@ class FaceClassifier(keras.Model):
     """
 
     def __init__(self, backbone: keras.Model, head: keras.layers.Layer, **kwargs):
-        super().__init__(**kwargs)
+        # Images reach the backbone as they are: its own layers, the first in float32, cast them.
+        super().__init__(**{**kwargs, "autocast": False})
+        if not isinstance(backbone, keras.Model):
+            raise TypeError(
+                "`backbone` must be a keras.Model from images to embeddings, e.g. backbones.SFNet20(). "
+                f"Received: backbone={backbone!r}"
+            )
         if not callable(getattr(head, "loss_and_statistics", None)):
             raise TypeError(
                 f"`head` must be a head of keras_sphereface.heads, e.g. SphereFaceR(num_classes). Received: head={head!r}"

@@ -23,6 +23,7 @@ NOTE = (
 )
 KEEP_UPLOADS = 60  # seconds
 LAST_PORT = 65535
+SLIDER_STEP = 1e-3  # as fine as the answer shows a threshold
 
 
 def build(recognizer: "Recognizer") -> "gradio.Blocks":
@@ -106,14 +107,15 @@ def _identify_tab(gr, recognizer):
 
 
 def _decision(gr, recognizer):
-    """A choice among the measured false accept rates, or a slider where none is known of the recognizer's threshold."""
-    fars = [f"{far:g}" for far in recognizer.thresholds.fars]
-    if fars and recognizer.far is not None:
-        usual = f"{recognizer.thresholds.nearest(recognizer.far):g}"
-        return gr.Dropdown(fars, value=usual, label="False accept rate: share of pairs of strangers that pass")
-    label = "Threshold (cosine)" + ("" if fars else ": this model has no measured false accept rates")
+    """A choice among the measured false accept rates, or a slider where the recognizer decides at none of them."""
+    known = recognizer.thresholds
+    if recognizer.threshold in known.cosines:
+        fars = [(f"{far:g}", repr(far)) for far in known.fars]  # what is shown is rounded, what is chosen is not
+        label = "False accept rate: share of pairs of strangers that pass"
+        return gr.Dropdown(fars, value=repr(known.nearest(recognizer.far)), label=label)
+    label = "Threshold (cosine)" + ("" if known else ": this model has no measured false accept rates")
     value = 0.3 if recognizer.threshold is None else recognizer.threshold
-    return gr.Slider(-1, 1, value=value, step=0.01, label=label)
+    return gr.Slider(-1, 1, value=value, step=SLIDER_STEP, label=label)
 
 
 def choice(decision: str | float) -> dict[str, float]:

@@ -55,8 +55,8 @@ class Card:
         speed: A sentence with machine and figure. Defaults to none.
 
     Raises:
-        ValueError: If a text is none, a metric or threshold lacks a field, or its numbers are not finite numbers. NumPy's
-            are taken, and kept as Python's.
+        ValueError: If a text is none, a metric or threshold lacks a field, or its numbers are not finite numbers of
+            their range. NumPy's are taken, and kept as Python's.
     """
 
     name: str | None = None
@@ -106,7 +106,8 @@ def _plain_metric(entry):
 def _plain_threshold(entry):
     if not presets.is_threshold(entry):
         raise ValueError(
-            "A threshold needs `far` and `threshold`, and may have `tar`: finite numbers, and nothing else. "
+            "A threshold needs `far` and `threshold`, and may have `tar`: numbers of 0..1, a cosine and 0..100, and nothing "
+            "else. "
             f"Received: {one_line(repr(entry))}"
         )
     return {key: float(value) for key, value in entry.items()}

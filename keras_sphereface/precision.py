@@ -52,8 +52,9 @@ def _no_float(dtype):
 def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     """Copies an embedder so that it computes in another precision.
 
-    Image maps are computed in the new one. Vectors, that is the embedding and its normalization, stay in float32: a cosine
-    has its third digit only there, and they cost next to nothing.
+    Image maps are computed in the new one. Preprocessing (`Rescaling`, `Normalization`) stays in float32, as in a backbone
+    that was built in the new one. So do vectors, that is the embedding and its normalization: a cosine has its third digit
+    only there. Both cost next to nothing.
 
     Args:
         model: A functional or sequential `keras.Model` from images `(n, height, width, 3)` to embeddings `(n, d)`.
@@ -73,7 +74,7 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
     """
     import keras
 
-    policy = float_policy(dtype)
+    policy, preprocessing = float_policy(dtype), (keras.layers.Rescaling, keras.layers.Normalization)
     flat = inline(model)
     if not is_functional(flat) or any(isinstance(layer, keras.Model) for layer in flat.layers):
         raise ValueError(
@@ -91,8 +92,8 @@ def with_dtype(model: "keras.Model", dtype: Any) -> "keras.Model":
             return layer
         if isinstance(layer, keras.layers.InputLayer):
             return keras.layers.InputLayer.from_config(layer.get_config())
-        is_map = len(layer.output.shape) > 2
-        own = keras.dtype_policies.serialize(policy if is_map else keras.dtype_policies.get("float32"))
+        is_exact = len(layer.output.shape) <= 2 or isinstance(layer, preprocessing)
+        own = keras.dtype_policies.serialize(keras.dtype_policies.get("float32") if is_exact else policy)
         return type(layer).from_config({**layer.get_config(), "dtype": own})
 
     copied = keras.models.clone_model(flat, clone_function=copy)

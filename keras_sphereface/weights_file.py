@@ -5,6 +5,7 @@ with one `[name, shape]` for each weight in the same order; a name is `<layer>/<
 file's attribute `format` is 1. One long data set is read a hundred times faster than hundreds of short ones.
 """
 
+import collections
 import json
 import math
 import os
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 SUFFIX = ".h5"
+DTYPES = ("float16", "float32")
 _OPAQUE_BYTES = (1, 2)  # of float8 and bfloat16, for which HDF5 has no type
 
 # What h5py raises on broken files, depending on where in them it notices.
@@ -69,8 +71,10 @@ def write(model: "keras.Model", path: Path, dtype: str = "float16") -> None:
         dtype: `"float16"` or `"float32"`. Defaults to `"float16"`.
 
     Raises:
-        ValueError: If a weight is not finite in this dtype.
+        ValueError: If the dtype is another, or a weight is not finite in it.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
     index, values = [], []
     for name, variable in variables_by_name(model).items():
         with np.errstate(over="ignore"):  # reported below, with the weight's name
@@ -141,6 +145,9 @@ def _read_arrays(path):
             ends = np.cumsum([math.prod(shape) for _, shape in index])
         except (*BROKEN_HDF5, RecursionError) as error:
             raise FileFormatError(f"{path}: `index` or `values` is broken ({error}). Get the file again") from error
+    twice = next((name for name, times in collections.Counter(name for name, _ in index).items() if times > 1), None)
+    if twice is not None:
+        raise FileFormatError(f"{path}: `index` has {shown(twice)} twice, expected each name once. Get the file again")
     if not index or values.shape != (ends[-1],) or (np.diff(ends, prepend=0) < 0).any():
         raise FileFormatError(
             f"{path}: `values` has shape {values.shape}, expected what `index` lists. Get the file again"

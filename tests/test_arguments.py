@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import finite_number, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -43,3 +43,15 @@ def test_numpy_integers_are_taken_and_truth_values_are_not(make):
     assert (made, type(made)) == (2, int)
     with pytest.raises(ValueError, match=r"integer of at least [01]"):
         make(True)
+
+
+@pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3)])
+def test_a_finite_number_of_any_kind_is_a_float(value):
+    assert finite_number("image_std", value) == 3
+    assert type(finite_number("image_std", value)) is float
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, True, np.True_, "3", None, [3.0], 3j])
+def test_what_is_no_finite_number_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=r"^`image_std` must be a finite number\. Received: image_std="):
+        finite_number("image_std", value)

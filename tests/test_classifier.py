@@ -306,3 +306,27 @@ def test_two_replicas_train_as_one(tmp_path):
         [sys.executable, "-c", REPLICAS, here, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert "replicas agree" in result.stdout, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_images_keep_their_digits_under_a_policy_of_16_bits(rng, policy):
+    """bfloat16 has 0.5 as its smallest step at 100: the backbone's first layer computes in float32, and must be given it."""
+    images = rng.uniform(100, 101, (4, SIZE, SIZE, 3)).astype("float32")
+    keras.config.set_dtype_policy(policy)
+    try:
+        backbone = ksf.backbones.SFNet(
+            (0, 0, 0, 0), (4, 4, 4, 4), embedding_dim=6, input_shape=(SIZE, SIZE, 3), image_mean=100.0, image_std=0.5
+        )
+        trainer = ksf.FaceClassifier(backbone, ksf.heads.ArcFace(CLASSES))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(trainer.predict(images, verbose=0), backbone.predict(images, verbose=0))
+    config = trainer.get_config()
+    assert "autocast" not in config
+    assert ksf.FaceClassifier.from_config(config).autocast is False
+
+
+@pytest.mark.parametrize("backbone", [None, keras.layers.Dense(3), lambda images: images])
+def test_a_backbone_that_is_no_model_is_refused(backbone):
+    with pytest.raises(TypeError, match=r"`backbone` must be a keras\.Model.* Received: backbone="):
+        ksf.FaceClassifier(backbone, ksf.heads.ArcFace(CLASSES))

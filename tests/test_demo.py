@@ -5,12 +5,15 @@ import pathlib
 import re
 import runpy
 import shutil
+import signal
+import types
 
 import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface import demo
+from keras_sphereface import cli, demo
+from keras_sphereface.cli import options
 
 
 @pytest.fixture
@@ -40,6 +43,32 @@ def test_answers_and_errors_are_text(recognizer, faces):
     recognizer.gallery.remove("Ann")
     assert demo.enroll(recognizer, "A|B *x*", faces[0]).startswith(r"A\|B \*x\*: 1 added")
     assert r"| A\|B \*x\* | 1.000 |" in demo.identify(recognizer, faces[0], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "given", "choices", "value", "decision"),
+    [
+        ({1e-2: 0.3, 1e-3: 0.5}, {}, ["0.01", "0.001"], "0.001", 0.5),
+        ({1e-2: 0.3, 1e-3: 0.5}, {"far": 1e-2}, ["0.01", "0.001"], "0.01", 0.3),
+        ({1e-2: 0.3, 1e-3: 0.5}, {"threshold": 0.3}, ["0.01", "0.001"], "0.01", 0.3),
+        ({1e-2: 0.3, 1 / 600: 0.5}, {}, ["0.01", "0.00166667"], repr(1 / 600), 0.5),  # more digits than are shown
+        ({1e-2: 0.3, 1e-3: 0.5}, {"threshold": 0.4173}, None, 0.4173, 0.4173),  # its FAR is known, but not measured
+        ({1e-2: 0.3, 1e-3: 0.5}, {"threshold": 0.9}, None, 0.9, 0.9),
+        ((), {}, None, 0.3, 0.3),
+    ],
+)
+def test_the_page_decides_as_the_recognizer_does(faces, thresholds, given, choices, value, decision):
+    gradio = pytest.importorskip("gradio", reason="needs the extra [demo]")
+    ours = ksf.Recognizer(lambda images: np.eye(len(images), 8) + 1, detector=None, thresholds=thresholds, **given)
+    with gradio.Blocks():
+        field = demo._decision(gradio, ours)
+    assert [label for label, _ in getattr(field, "choices", [])] == (choices or [])
+    assert field.value == value
+    chosen = field.preprocess(field.value)
+    assert ours.compare(np.ones(8), np.ones(8), **demo.choice(chosen)).threshold == decision
+    if ours.threshold is not None:
+        assert decision == ours.threshold
+    assert f"threshold {decision:.3f}, " in demo.compare(ours, faces[0], faces[0], chosen)[0]
 
 
 def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
@@ -77,6 +106,19 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     finally:
         browser.quit()
         page.close()
+
+
+def test_the_command_ends_by_sigterm_as_by_ctrl_c(monkeypatch):
+    """Python's own end by SIGTERM would leave the uploads where they are."""
+    before = signal.getsignal(signal.SIGTERM)
+    page = types.SimpleNamespace(block_thread=lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(options, "make_recognizer", lambda *args, **options: None)
+    monkeypatch.setattr(demo, "build", lambda recognizer: page)
+    monkeypatch.setattr(demo, "serve", lambda *args: "http://127.0.0.1:7860/")
+    try:
+        assert cli.main(["demo"]) == cli.INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, "7860", 1.5])

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import keras
@@ -604,3 +605,36 @@ def test_a_saved_model_is_written_over_alone(tmp_path, images):
     with pytest.raises(ValueError, match=r"which has 'notes\.txt'\. Add a name for the new folder"):
         export.export(model, path)
     assert (path / "notes.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("m.onnx", "onnx"),
+        pytest.param("m.tflite", "litert", marks=on_tensorflow),
+        pytest.param("saved", "saved_model", marks=on_tensorflow),
+    ],
+)
+def test_a_file_takes_images_of_its_own_size_only(tmp_path, images, name, format):
+    export.export(small("sfnet"), tmp_path / name, format)
+    run = export.load(tmp_path / name, format)
+    for shape in [(5, 20, 29, 3), (32, 32, 3), (1, 32, 32, 1), (1, 32, 33, 3), (0, 32, 33, 3)]:
+        message = rf"^Expected images \(n, 32, 32, 3\).*images\.shape={re.escape(str(shape))}\. Align"
+        with pytest.raises(ValueError, match=message):
+            run(np.zeros(shape, "uint8"))
+    assert run(images[:0]).shape == (0, 16)
+    assert run(images[:2]).shape == (2, 16)
+
+
+@on_tensorflow
+def test_an_int8_file_refuses_other_images_without_a_crash(tmp_path, images):
+    export.export(small(), tmp_path / "m.tflite", "litert", "int8", calibration_images=images)
+    with pytest.raises(ValueError, match=r"images\.shape=\(5, 20, 29, 3\)"):
+        export.load(tmp_path / "m.tflite", "litert")(np.zeros((5, 20, 29, 3)))
+
+
+def test_a_format_that_is_no_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"Unknown format. Received: format=\['onnx'\]"):
+        export.export(small("sfnet"), tmp_path / "m.onnx", ["onnx"])
+    with pytest.raises(ValueError, match=r"Unknown format. Received: format=\['onnx'\]"):
+        export.load(tmp_path / "m.onnx", ["onnx"])

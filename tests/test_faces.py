@@ -129,6 +129,22 @@ def test_errors_name_the_picture(tmp_path):
 
 @pytest.mark.core
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 112}, "size=112"),
+        ({"size": (0, 0)}, r"size=\(0, 0\)"),
+        ({"size": (112.9, 112)}, r"size must be \(height, width\) in whole pixels. Received: size=\(112.9, 112\)"),
+        ({"template": np.ones((4, 2))}, r"template as \(5, 2\) places. Received: template.shape=\(4, 2\)"),
+    ],
+)
+def test_sizes_and_templates_that_are_none_are_refused(options, message):
+    for detector in (None, Known()):
+        with pytest.raises(ValueError, match=message):
+            FaceAligner(detector, **options)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize(
     ("mode", "form"), [("L", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG"), ("1", "PNG")]
 )
 def test_pictures_of_every_kind_become_rgb(mode, form):

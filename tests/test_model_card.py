@@ -147,7 +147,11 @@ def test_metrics_are_checked(metric):
 
 
 @pytest.mark.parametrize(
-    "change", [{"far": "x"}, {"tar": None}, {"threshold": float("nan")}, {"threshold": True}, {"more": 1}]
+    "change",
+    [
+        *({"far": "x"}, {"tar": None}, {"threshold": float("nan")}, {"threshold": True}, {"more": 1}),
+        *({"far": -1}, {"far": 1.5}, {"threshold": 99}, {"tar": 101}, {"tar": -1}),
+    ],
 )
 def test_thresholds_are_checked(change):
     with pytest.raises(ValueError, match="`far` and `threshold`"):

@@ -11,6 +11,7 @@ from keras_sphereface.precision import FLOATS, float_policy, with_dtype
 pytestmark = pytest.mark.core
 IMAGES = np.random.default_rng(5).integers(0, 256, (4, 112, 112, 3)).astype("uint8")
 VECTORS = ("flatten", "embedding", "unit_length")
+PREPROCESSING = ("images", "rescale")
 
 
 def embed(model):
@@ -35,7 +36,7 @@ def test_maps_are_computed_in_it_and_vectors_in_float32(default, dtype, compute,
     conv, dense = model.get_layer("stage1_0_conv1"), model.get_layer("embedding")
     assert (conv.compute_dtype, conv.variable_dtype) == (compute, stored)
     assert (dense.compute_dtype, dense.variable_dtype) == ("float32", "float32")
-    assert {layer.name for layer in model.layers if layer.compute_dtype == "float32"} == {"images", *VECTORS}
+    assert {layer.name for layer in model.layers if layer.compute_dtype == "float32"} == {*PREPROCESSING, *VECTORS}
     embeddings = embed(model)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
@@ -196,3 +197,15 @@ def test_statistics_of_a_normalization_layer_come_along(dtype, rng):
     both = ksf.embedder.build_embedder(keras.Model(images, keras.layers.Concatenate()([inner(images), again(images)])))
     expected, found = (keras.ops.convert_to_numpy(model(crops)) for model in (both, with_dtype(both, dtype)))
     assert (expected * found).sum(axis=1).min() > 0.999
+
+
+def test_preprocessing_keeps_its_digits():
+    """Grey levels that lie close together are one and the same in bfloat16 once the mean is subtracted there."""
+    backbone = ksf.backbones.SFNet(
+        (0, 0, 0, 0), (4, 4, 4, 4), embedding_dim=8, input_shape=(32, 32, 3), image_mean=100.0, image_std=0.5
+    )
+    exact = ksf.embedder.build_embedder(backbone)
+    crops = np.random.default_rng(0).integers(200, 204, (4, 32, 32, 3)).astype("float32") + 0.25
+    layers = [with_dtype(exact, dtype).get_layer("rescale") for dtype in ("mixed_bfloat16", "bfloat16")]
+    for layer in layers:
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(layer(crops)), (crops - 100) / 0.5, rtol=1e-5)

@@ -200,6 +200,12 @@ def test_revision_of_an_embedded_preset_is_an_error(toy):
         PUBLISHED,
         {**PUBLISHED, "file": "model.weights.h5", "size": -5},
         {"size": 0},
+        {"embedding_dim": True},
+        {"embedding_dim": -5},
+        {"parameters": -1},
+        {"parameters": True},
+        {"thresholds": [{"far": 5, "threshold": 0.5}]},
+        {"thresholds": [{"far": 0.01, "threshold": 9}]},
         {"size": True},
         {"preprocessing": {}},
         {"preprocessing": {"text": None}},
@@ -279,3 +285,23 @@ def test_weights_file_keeps_no_infinite_weight(tmp_path):
     with pytest.raises(ValueError, match="conv1_bn/beta"):
         weights_file.write(embedder, tmp_path / "m.h5")
     weights_file.write(embedder, tmp_path / "m.h5", dtype="float32")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float64", None, ["float16"]])
+def test_weights_are_written_in_two_dtypes_only(tmp_path, dtype):
+    embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
+    with pytest.raises(ValueError, match=r"^`dtype` must be one of float16, float32\. Received: dtype="):
+        weights_file.write(embedder, tmp_path / "m.h5", dtype)
+    assert not (tmp_path / "m.h5").exists()
+
+
+def test_a_weights_file_with_one_name_twice_is_refused(tmp_path):
+    import h5py
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False, name="fc")])
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["format"] = weights_file.FORMAT_VERSION
+        file["index"] = np.frombuffer(json.dumps([["fc/kernel", [3, 2]]] * 2).encode(), np.uint8)
+        file["values"] = np.arange(12, dtype="float32")
+    with pytest.raises(FileFormatError, match="`index` has 'fc/kernel' twice"):
+        weights_file.read(model, tmp_path / "m.h5")

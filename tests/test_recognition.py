@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import sqlite3
 import threading
+import types
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import keras_sphereface as ksf
 from keras_sphereface.errors import FileFormatError
-from keras_sphereface.recognition import Gallery, Recognizer, Thresholds, write_embeddings
+from keras_sphereface.recognition import Gallery, Recognizer, Thresholds, search, write_embeddings
 from keras_sphereface.recognition.search import INDEXES
 
 pytestmark = pytest.mark.core
@@ -88,6 +89,7 @@ def test_thresholds_are_checked_and_read_from_a_report():
     labels = np.arange(2000) < 1000
     scores = np.where(labels, 0.9, np.linspace(-0.5, 0.5, 2000))
     report = ksf.evaluation.verification(scores, labels, bootstrap=0)
+    assert Thresholds(types.MappingProxyType({1e-2: 0.3})).at(1e-2) == 0.3
     known = Thresholds(report)
     assert known.at(1e-2) == report.tar_at_far[1e-2].threshold
     for nonsense in ([{"far": 2, "threshold": 0}], {1e-2: 0.5, 1e-3: 0.4}, [{"far": 1e-2}], {1e-2: 1.5}):
@@ -109,6 +111,15 @@ def test_embed_keeps_order_over_blocks_and_reports_bad_photos(tmp_path):
     assert "text.jpg: cannot be decoded" in failed[0][1]
     with pytest.raises(FileFormatError, match=r"text\.jpg"):
         ours.embed([RED, bad])
+
+
+def test_paths_in_an_array_are_several_photos(tmp_path):
+    for name, image in (("a.png", RED), ("b.png", BLUE)):
+        (tmp_path / name).write_bytes(ksf.data.encode_png(image))
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    expected = recognizer().embed(paths)
+    for array in (np.array([str(path) for path in paths]), np.array(paths)):
+        np.testing.assert_array_equal(recognizer().embed(array), expected)
 
 
 def test_embed_has_rows_of_nan_where_all_photos_fail():
@@ -216,6 +227,11 @@ DAMAGES = {
     "cut": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (b"abc",)),
     "longer": ("UPDATE faces SET embedding = ? WHERE name = 'Bob'", (np.eye(1, 4, dtype="<f4").tobytes(),)),
     "text": ("UPDATE faces SET embedding = 'abc' WHERE name = 'Bob'", ()),
+    "blob name": ("UPDATE faces SET name = CAST('Bob' AS BLOB) WHERE name = 'Bob'", ()),
+    "name in Latin-1": ("UPDATE faces SET name = CAST(x'426fff' AS TEXT) WHERE name = 'Bob'", ()),
+    "column": ("ALTER TABLE faces RENAME COLUMN name TO person", ()),
+    "state's column": ("ALTER TABLE state RENAME COLUMN value TO number", ()),
+    "short fingerprint": ("UPDATE state SET value = x'616263' WHERE key = 'fingerprint'", ()),
     "fingerprint": ("UPDATE state SET value = 'abc' WHERE key = 'fingerprint'", ()),
     "revision": ("DELETE FROM state WHERE key = 'revision'", ()),
     "table": ("DROP TABLE faces", ()),
@@ -234,6 +250,47 @@ def test_a_damaged_gallery_is_no_match_for_anybody(tmp_path, damage):
         FileFormatError, match=r"people\.db: a (damaged gallery|face of 'Bob' \(number 2\) is damaged)\."
     ):
         recognizer(gallery=path).identify(RED)
+
+
+@pytest.mark.parametrize("damage", ["blob name", "name in Latin-1"])
+def test_people_of_a_damaged_gallery_are_not_listed(tmp_path, damage):
+    path = tmp_path / "people.db"
+    with Gallery(path) as gallery:
+        gallery.add("Bob", [b"1"], np.float32([[0.6, 0.8]]))
+        with sqlite3.connect(path) as other:
+            other.execute(*DAMAGES[damage])
+        with pytest.raises(FileFormatError, match=r"people\.db: a damaged gallery"):
+            gallery.people()
+
+
+def test_a_closed_gallery_says_so(tmp_path):
+    for gallery in (Gallery(), Gallery(tmp_path / "people.db")):
+        gallery.close()
+        for call in (gallery.people, gallery.is_bound, lambda g=gallery: g.add("Ann", [b"1"], np.eye(1, 3))):
+            with pytest.raises(ValueError, match="this gallery is closed") as caught:
+                call()
+            assert not isinstance(caught.value, FileFormatError)
+
+
+def test_faces_are_counted_for_one_person():
+    with Gallery() as gallery:
+        gallery.add("Ann", [b"1", b"2"], np.eye(2, 3))
+        gallery.add("Bob", [b"3"], np.eye(1, 3))
+        assert [gallery.count(name) for name in ("Ann", " Bob", "Cid")] == [2, 1, 0]
+
+
+def test_the_exact_index_finds_the_same_however_it_grew(rng):
+    rows = rng.standard_normal((50, 8)).astype(np.float32)
+    kept = rows[:1].copy()
+    whole, grown = search.ExactIndex(), search.ExactIndex()
+    whole.add(rows)
+    grown.add(kept)
+    kept.flags.writeable = False  # as the rows that a gallery reads
+    for start, stop in ((1, 4), (4, 5), (5, 30), (30, 31), (31, 50)):
+        grown.add(rows[start:stop])
+        assert grown.search(rows[0], 99)[0].max() == stop - 1
+    for one, other in zip(whole.search(rows[7], 20), grown.search(rows[7], 20)):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_image_that_cancels_its_mirror_image_has_no_embedding(tmp_path):
@@ -342,6 +399,9 @@ def test_a_keras_model_and_a_function_of_it_are_one_model(tmp_path):
         (lambda r: recognizer(gallery=""), "path=''"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.ones(3)), "shape"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.ones((2, 3))), "as many digests"),
+        (lambda r: r.gallery.add("Ann", [None], np.eye(1, 3)), "digests as bytes. Received: None"),
+        (lambda r: r.gallery.add("Ann", ["1"], np.eye(1, 3)), "digests as bytes. Received: '1'"),
+        (lambda r: r.read_gallery(), "is empty"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.ones((1, 3))), "of unit length. Received: one of length 1.732"),
         (lambda r: r.gallery.add("Ann", [b"1"], np.full((1, 3), np.nan)), "NaN"),
         (lambda r: r.gallery.remove("Ann\udce9"), "printable"),

@@ -60,12 +60,13 @@ def get(name: str, **kwargs) -> FaceBackbone:
 
     Raises:
         ValueError: If no backbone has this name.
+        TypeError: On an argument that is not known.
 
     Example:
     >>> get("sfnet4", embedding_dim=64).output_shape
     (None, 64)
     """
-    if name not in _TABLE:
+    if not isinstance(name, str) or name not in _TABLE:
         raise ValueError(
             f"Unknown backbone. Received: name={name!r}. Known names: {', '.join(_TABLE)}.{did_you_mean(name, _TABLE)}"
         )

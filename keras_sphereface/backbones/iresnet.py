@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
+from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks, layout
 
 CHANNELS = (64, 128, 256, 512)
@@ -34,6 +35,7 @@ class IResNet(base.FaceBackbone):
 
     Raises:
         ValueError: If lengths and shapes do not fit.
+        TypeError: On an argument that is not known.
 
     Example:
     >>> backbone = IResNet(units=(1, 1, 1, 1), channels=(8, 8, 16, 16), embedding_dim=32)
@@ -58,19 +60,14 @@ class IResNet(base.FaceBackbone):
         **kwargs,
     ):
         config = {
-            "units": tuple(units),
-            "channels": tuple(channels),
+            "units": base.stage_numbers("units", units, 4),
+            "channels": base.stage_numbers("channels", channels, 4),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "dropout": float(dropout),
             "input_shape": base.check_input_shape(input_shape),
-            "image_mean": float(image_mean),
-            "image_std": float(image_std),
+            "image_mean": finite_number("image_mean", image_mean),
+            "image_std": finite_number("image_std", image_std),
         }
-        if len(config["units"]) != 4 or len(config["channels"]) != 4 or min(config["units"]) < 1:
-            raise ValueError(
-                "`units` and `channels` must have one positive number for each of the four stages. "
-                f"Received: units={config['units']}, channels={config['channels']}"
-            )
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
         x = _conv_norm(x, PIXELS, config["channels"][0], 3, 1, dtype, ("conv1", "bn1"))

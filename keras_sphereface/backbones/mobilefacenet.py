@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks, layout
 
 # Expansion, output channels, repetitions and first stride of each group of bottlenecks: arXiv 1804.07573, Table 1.
@@ -33,6 +34,7 @@ class MobileFaceNet(base.FaceBackbone):
 
     Raises:
         ValueError: If an argument has no meaning.
+        TypeError: On an argument that is not known.
 
     Example:
     >>> backbone = MobileFaceNet(width=0.25)
@@ -57,13 +59,14 @@ class MobileFaceNet(base.FaceBackbone):
         kwargs.setdefault("name", "mobilefacenet")
         config = {
             "embedding_dim": base.check_embedding_dim(embedding_dim),
-            "width": float(width),
-            "bottlenecks": tuple(tuple(group) for group in bottlenecks),
+            "width": finite_number("width", width),
+            "bottlenecks": _groups(bottlenecks),
             "input_shape": base.check_input_shape(input_shape),
-            "image_mean": float(image_mean),
-            "image_std": float(image_std),
+            "image_mean": finite_number("image_mean", image_mean),
+            "image_std": finite_number("image_std", image_std),
         }
-        _check(config)
+        if not config["width"] > 0:
+            raise ValueError(f"`width` must be positive. Received: width={config['width']}")
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
         x = _stem(x, scale_channels(STEM_CHANNELS, width), dtype)
@@ -77,15 +80,16 @@ def scale_channels(channels, width):
     return max(_CHANNEL_MULTIPLE, int(channels * width / _CHANNEL_MULTIPLE + 0.5) * _CHANNEL_MULTIPLE)
 
 
-def _check(config):
-    if not config["width"] > 0:
-        raise ValueError(f"`width` must be positive. Received: width={config['width']}")
-    for group in config["bottlenecks"]:
-        if len(group) != 4 or any(value < 1 for value in group):
+def _groups(bottlenecks):
+    """The groups of bottlenecks as tuples of ints, or `ValueError`."""
+    groups = bottlenecks if isinstance(bottlenecks, Sequence) else [bottlenecks]
+    for group in groups:
+        if not isinstance(group, (list, tuple)) or len(group) != 4 or not all(map(base.is_whole, group)):
             raise ValueError(
-                "Each of `bottlenecks` must be (expansion, channels, repetitions, first stride), all positive. "
-                f"Received: {group}"
+                "Each of `bottlenecks` must be (expansion, channels, repetitions, first stride), all positive integers. "
+                f"Received: {group!r}"
             )
+    return tuple(tuple(int(value) for value in group) for group in groups)
 
 
 def _stem(x, channels, dtype):

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
+from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks, layout
 
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 8, 4, 2  # overlapping patches: four times fewer pixels at once
@@ -40,6 +41,7 @@ class PatchSFNet(base.FaceBackbone):
 
     Raises:
         ValueError: If lengths or shapes do not fit.
+        TypeError: On an argument that is not known.
 
     Example:
     >>> backbone = PatchSFNet(units=(0, 0, 0), channels=(8, 8, 8), hidden=(8, 8, 8))
@@ -65,15 +67,15 @@ class PatchSFNet(base.FaceBackbone):
     ):
         kwargs.setdefault("name", "patch_sfnet")
         config = {
-            "units": tuple(units),
-            "channels": tuple(channels),
-            "hidden": tuple(hidden),
+            "units": base.stage_numbers("units", units, 3, least=0),
+            "channels": base.stage_numbers("channels", channels, 3),
+            "hidden": base.stage_numbers("hidden", hidden, 3),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "input_shape": base.check_input_shape(input_shape),
-            "image_mean": float(image_mean),
-            "image_std": float(image_std),
+            "image_mean": finite_number("image_mean", image_mean),
+            "image_std": finite_number("image_std", image_std),
         }
-        _check(config)
+        _check_size(config["input_shape"])
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
         for stage, (count, filters, inner) in enumerate(zip(config["units"], config["channels"], config["hidden"])):
@@ -85,12 +87,11 @@ class PatchSFNet(base.FaceBackbone):
         super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
 
 
-def _check(config):
-    lengths = [len(config[name]) for name in ("units", "channels", "hidden")]
-    if lengths != [3, 3, 3]:
+def _check_size(input_shape):
+    least = STEM_KERNEL - 2 * STEM_PADDING
+    if min(input_shape[:2]) < least:
         raise ValueError(
-            "`units`, `channels` and `hidden` must have one number for each of the three stages. Received: "
-            f"units={config['units']}, channels={config['channels']}, hidden={config['hidden']}"
+            f"`input_shape` of a PatchSFNet must be at least ({least}, {least}, 3), one patch. Received: {input_shape}"
         )
 
 

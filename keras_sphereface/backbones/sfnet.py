@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
+from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks
 
 BLOCK_ORDERS = ("add_relu", "relu_add")
@@ -40,6 +41,7 @@ class SFNet(base.FaceBackbone):
 
     Raises:
         ValueError: On an unknown block order, or lengths and shapes that do not fit.
+        TypeError: On an argument that is not known.
 
     Example:
     >>> backbone = SFNet(units=(0, 0, 0, 0), channels=(8, 16, 32, 64), embedding_dim=32)
@@ -65,15 +67,15 @@ class SFNet(base.FaceBackbone):
         **kwargs,
     ):
         config = {
-            "units": tuple(units),
-            "channels": tuple(channels),
+            "units": base.stage_numbers("units", units, 4, least=0),
+            "channels": base.stage_numbers("channels", channels, 4),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "block_order": block_order,
             "batch_norm": bool(batch_norm),
             "dropout": float(dropout),
             "input_shape": base.check_input_shape(input_shape),
-            "image_mean": float(image_mean),
-            "image_std": float(image_std),
+            "image_mean": finite_number("image_mean", image_mean),
+            "image_std": finite_number("image_std", image_std),
         }
         _check(config)
         images = base.image_input(config["input_shape"])
@@ -87,11 +89,6 @@ class SFNet(base.FaceBackbone):
 def _check(config):
     if config["block_order"] not in BLOCK_ORDERS:
         raise ValueError(f"`block_order` must be one of {BLOCK_ORDERS}. Received: {config['block_order']!r}")
-    if len(config["units"]) != 4 or len(config["channels"]) != 4:
-        raise ValueError(
-            "`units` and `channels` must have one number for each of the four stages. "
-            f"Received: units={config['units']}, channels={config['channels']}"
-        )
 
 
 def _stage(x, name, count, filters, block_order, batch_norm, dtype):

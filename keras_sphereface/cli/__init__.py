@@ -5,10 +5,12 @@ A subcommand's module has `add_arguments(parser)` and `run(args)`, which returns
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 
 from keras_sphereface import errors
 from keras_sphereface.cli.start import start_keras
@@ -37,11 +39,13 @@ EPILOG = """exit codes:
   1  an error of the data or the model, told in one line; or no decision: no threshold is known, a photo has no face
   2  wrong usage, as the command line alone shows it
   3  the answer is no (different people, nobody of the gallery; of detect: a photo without a face)
+  130, 141  stopped by Ctrl-C; or by the reader of the output, who was gone before the answer was known, e.g. `| head`
 
 `keras-sphereface COMMAND --help` explains a command with examples. Photos are never uploaded and never kept.
 """
 DONE, ERROR, USAGE, NO = 0, 1, 2, 3
-INTERRUPTED = 130  # as shells report SIGINT
+INTERRUPTED, UNREAD = 130, 141  # as shells report SIGINT and SIGPIPE
+STDOUT = 1
 
 
 class UsageError(ValueError):
@@ -75,28 +79,57 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, as `EPILOG` explains it."""
+    _open_closed_streams()
     argv = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in argv if not word.startswith("-")), None)
     args = build_parser(command).parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):  # a photo's name may be no text, or none in the terminal's encoding
         sys.stdout.reconfigure(errors="backslashreplace")
+    # The package's own limit is lower, and its error says the same once more.
+    warnings.filterwarnings("ignore", "Image size .* decompression bomb")
+    code = UNREAD  # until the command has one
     try:
         if args.needs_keras:
             start_keras(show_all=args.debug)
         code = args.run(args) or DONE
-        sys.stdout.flush()
+        with writing_output():
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return DONE
+        _drop_output()
+        return code
     except Exception as error:
         if args.debug:
             raise
         error = errors.unwrapped(error)
         print(f"keras-sphereface {args.command}: {error_line(error)}", file=sys.stderr)
         return USAGE if isinstance(error, UsageError) else ERROR
+
+
+def _open_closed_streams():
+    """Opens what a caller has closed (`>&-`): Python leaves None there, and prints to stdout what shall go to stderr."""
+    for name in ("stdin", "stdout", "stderr"):  # in the order of their numbers: each takes the lowest that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - open until the end
+
+
+@contextlib.contextmanager
+def writing_output() -> Iterator[None]:
+    """Lets an error of the system, such as a full disk, say that it is the output's. That nobody reads it is none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OSError(f"the output cannot be written ({error.strerror}). Send it elsewhere") from error
+
+
+def _drop_output():
+    """Lets what is not yet written go nowhere, or Python would try once more at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
 
 
 def error_line(error: Exception) -> str:

@@ -3,10 +3,12 @@
   keras-sphereface demo
   keras-sphereface demo --model my.keras --gallery people.db --port 7860
 
-The page is served on this machine only, and photos are not kept. Needs the extra [demo]. Stop it with Ctrl-C.
+The page is served on this machine only, and photos are not kept. Needs the extra [demo]. Stop it with Ctrl-C, or as
+systemd and `docker stop` do, by SIGTERM: either way the copies of uploads are deleted.
 """
 
 import argparse
+import signal
 
 from keras_sphereface import demo
 from keras_sphereface.cli import options
@@ -32,6 +34,7 @@ def _port(text):
 def run(args: argparse.Namespace) -> None:
     """Serves the page until it is stopped."""
     page = demo.build(options.make_recognizer(args, gallery=args.gallery))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the page is closed, and deletes the uploads
     # Gradio's own lines offer a public link, which is not wanted here.
     address = demo.serve(page, args.port, args.browser)
     print(f"The page is at {address}, for this machine only. Stop it with Ctrl-C.", flush=True)

@@ -5,16 +5,21 @@
   keras-sphereface detect photos/ --json
 
 Prints each face's box (left, top, right, bottom), confidence and five points in pixels. --output writes aligned PNG
-crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's), in folders as the photos are. Exit
-code 3: at least one photo has no face; 1: at least one could not be read, and is named on stderr.
+crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's), in folders as the photos are, and
+none in a photo's place. Crops that an earlier run left beside them are named on stderr and stay. Exit code 3: at least
+one photo has no face; 1: at least one could not be read, and is named on stderr.
 """
 
 import argparse
 import itertools
 import os
 import pathlib
+import re
+import sys
 
 from keras_sphereface.cli import ERROR, NO, UsageError, options
+
+_CROP = re.compile(r"(.*)_\d+\.png", re.IGNORECASE | re.DOTALL)  # a crop's name, as `_write` makes it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +48,8 @@ def run(args: argparse.Namespace) -> int | None:
         known = " or ".join(" ".join(map(str, size)) for size in TEMPLATES)
         raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
-    photos, found, failed = options.list_photos(args.photos), [], {}
-    stems = _stems(args.photos, photos)
+    photos, found, failed, older = options.list_photos(args.photos), [], {}, []
+    stems = _stems(args.photos, photos, args.output)
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
         with options.leaving_out(failed, photo):
             image = read_image(photo)
@@ -53,9 +58,12 @@ def run(args: argparse.Namespace) -> int | None:
             except NoFaceError:
                 faces = []
             crops = [None] * len(faces)
-            if args.output and faces:
+            if args.output:
                 crops = _write(args.output / stems[photo], [aligner.cut(image, face) for face in faces])
+                older += _left_over(args.output / stems[photo], len(crops))
             found.append({"photo": photo, "faces": [_describe(*pair) for pair in zip(faces, crops)]})
+    for path in older:
+        print(f"not of this run: {path}. Remove it if it is a crop of an earlier one", file=sys.stderr)
     options.say_left_out(failed, photos)
     options.show(args, found, "\n".join(_lines(found)))
     if failed:
@@ -63,25 +71,53 @@ def run(args: argparse.Namespace) -> int | None:
     return None if all(one["faces"] for one in found) else NO
 
 
-def _stems(paths, photos):
-    """Where each photo's crops go: its place in the folder that was given, with a number where that is another photo's."""
+def _stems(paths, photos, output=None):
+    """Where each photo's crops go: its place in the folder that was given, with a number where that is another photo's.
+
+    Nor would a crop have the name of a photo in the output folder: `a.jpg`'s is `a-2_0.png` where `a_0.png` is a photo.
+    """
     stems, taken = {}, set()
+    kept = _kept(photos) if output else set()
     for photo in dict.fromkeys(photos):
         folders = (path for path in paths if pathlib.Path(path) in pathlib.Path(photo).parents)
         inside = pathlib.Path(os.path.relpath(photo, next(folders, os.path.dirname(photo)))).with_suffix("")
         others = (inside.with_name(f"{inside.name}-{number}") for number in itertools.count(2))
-        stems[photo] = next(stem for stem in itertools.chain([inside], others) if stem not in taken)
+        stems[photo] = next(
+            stem
+            for stem in itertools.chain([inside], others)
+            if stem not in taken and not (kept and _place(output / stem) in kept)
+        )
         taken.add(stems[photo])
     return stems
+
+
+def _kept(photos):
+    """The places of stems whose crops could have a photo's path; of a link both its own and that of the file behind it."""
+    paths = (pathlib.Path(path) for photo in photos for path in (photo, os.path.realpath(photo)))
+    found = ((path, _CROP.fullmatch(path.name)) for path in paths)
+    return {_place(path.with_name(match[1])) for path, match in found if match and match[1]}
+
+
+def _place(path):
+    """The real folder and the name, in which cases do not count: some file systems take `A_0.PNG` for `a_0.png`."""
+    return os.path.realpath(path.parent), path.name.casefold()
+
+
+def _left_over(stem, count):
+    """Paths behind those of `count` crops, where an earlier run that found more faces has left its own."""
+    paths = (stem.with_name(f"{stem.name}_{number}.png") for number in itertools.count(count))
+    return list(itertools.takewhile(pathlib.Path.exists, paths))
 
 
 def _write(stem, crops):
     """Writes crops beside each other; returns their paths."""
     from keras_sphereface.data.images import encode_png
 
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    if crops:
+        stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}_{number}.png") for number in range(len(crops))]
     for path, crop in zip(paths, crops):
+        path.unlink(missing_ok=True)  # a link is replaced, not followed: behind it may be a photo
         path.write_bytes(encode_png(crop))
     return paths
 

@@ -4,8 +4,9 @@
   keras-sphereface enroll people.db --folder people/      # one folder per person, named as the person
 
 The gallery is one SQLite file with names, embeddings and checksums: no pictures. It belongs to the model that made
-it. The same picture is not added twice. Ask people before you enroll them. A person of whom a photo has no face or
-cannot be read is left out and named on stderr; the exit code is 1 then.
+it. The same picture is not added twice. Ask people before you enroll them. A person without photos, of whom a photo has
+no face, cannot be read or is somebody else's already, or whose name cannot be printed is left out and named on stderr;
+the exit code is 1 then.
 """
 
 import argparse
@@ -31,19 +32,18 @@ def run(args: argparse.Namespace) -> int | None:
     from tqdm import tqdm
 
     people = _people(args.folder) if args.folder else {args.name: args.photos}
-    photos = {name: options.list_photos(paths) for name, paths in people.items()}
     recognizer = options.make_recognizer(args, gallery=args.gallery)
     done, failed = [], {}
     try:
         for name, paths in tqdm(
-            photos.items(), desc="enroll", unit="person", disable=None if len(photos) > 1 else True
+            people.items(), desc="enroll", unit="person", disable=None if len(people) > 1 else True
         ):
-            with options.leaving_out(failed, name):
-                done.append(recognizer.enroll(name, paths))
+            with options.leaving_out(failed, name, ValueError):
+                done.append(recognizer.enroll(name, options.list_photos(paths)))
     finally:
         if done:  # they are in the gallery, however this ends
             options.show(args, [one.to_dict() for one in done], "\n".join(map(str, done)))
-    options.say_left_out(failed, list(photos))
+    options.say_left_out(failed, list(people))
     return ERROR if failed else None
 
 

@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> None:
     with Gallery(options.existing_gallery(args.gallery)) as gallery:
         removed = 0 if args.remove is None else gallery.remove(args.remove)
         people = gallery.people()
-    lines = [f"removed {args.remove}: {removed} faces"] if removed else []
+    lines = [f"removed {args.remove}: {removed} face{'s' * (removed > 1)}"] if removed else []
     lines += [f"{count:6d}  {name}" for name, count in people.items()] or ["nobody is enrolled"]
     options.show(args, {"removed": removed, "people": people}, "\n".join(lines))

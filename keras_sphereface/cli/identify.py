@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     recognizer = options.make_recognizer(args, gallery=options.existing_gallery(args.gallery), index=args.index)
     photos, answers, failed = options.list_photos(args.photos), [], {}
+    recognizer.read_gallery()  # if it cannot be read, no photo is to blame
     for photo in tqdm(photos, desc="identify", unit="photo", disable=None if args.json and len(photos) > 1 else True):
         found = []
         with options.leaving_out(failed, photo):

@@ -1,6 +1,7 @@
 """What several subcommands share: their options, the lists of photos, printing."""
 
 import argparse
+import codecs
 import contextlib
 import json
 import os
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.cli import error_line
+from keras_sphereface.cli import error_line, writing_output
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -23,25 +24,24 @@ def positive(text: str) -> int:
 
 def count(text: str, least: int = 0) -> int:
     """Type of an option: a whole number of at least 0."""
-    if int(text) < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}. Received: {text}")
-    return int(text)
+    return _number(int, text, lambda number: number >= least, f"a whole number of at least {least}")
 
 
 def cosine(text: str) -> float:
     """Type of an option: a threshold."""
-    return _between(text, -1 <= float(text) <= 1, "a cosine, -1..1")
+    return _number(float, text, lambda number: -1 <= number <= 1, "a cosine, -1..1")
 
 
 def rate(text: str) -> float:
     """Type of an option: a share that is neither none nor all."""
-    return _between(text, 0 < float(text) < 1, "a rate between 0 and 1, e.g. 1e-3")
+    return _number(float, text, lambda number: 0 < number < 1, "a rate between 0 and 1, e.g. 1e-3")
 
 
-def _between(text, is_inside, expected):
-    if not is_inside:
-        raise argparse.ArgumentTypeError(f"expected {expected}. Received: {text}")
-    return float(text)
+def _number(kind, text, is_inside, expected):
+    with contextlib.suppress(ValueError):
+        if is_inside(number := kind(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"expected {expected}. Received: {text}")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +103,11 @@ def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
 
 
 def existing_gallery(path: str) -> str:
-    """Returns the path of a gallery that must be there."""
+    """Returns the path of a gallery that must be there; an empty file is none, of which opening it would make one."""
     if not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such gallery. Make it: keras-sphereface enroll {path} NAME PHOTO...")
+    if not os.path.getsize(path):
+        raise ValueError(f"{path}: an empty file, not a gallery. Choose another file, or enroll somebody into this one")
     return path
 
 
@@ -126,13 +128,13 @@ def list_photos(paths: Iterable[Path]) -> list[str]:
 
 
 @contextlib.contextmanager
-def leaving_out(failed: dict[str, str], photo: str) -> Iterator[None]:
-    """Goes on where a photo has no face or cannot be read, and keeps the reason in `failed`."""
+def leaving_out(failed: dict[str, str], photo: str, *others: type[Exception]) -> Iterator[None]:
+    """Goes on where a photo has no face or cannot be read, or at `others`, and keeps the reason in `failed`."""
     from keras_sphereface.errors import FileFormatError, NoFaceError
 
     try:
         yield
-    except (NoFaceError, FileFormatError, OSError) as error:
+    except (NoFaceError, FileFormatError, OSError, *others) as error:
         failed[photo] = error_line(error)
 
 
@@ -142,6 +144,7 @@ def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str
     Raises:
         ValueError: If none could be used.
     """
+    photos = list(dict.fromkeys(photos))  # one that is given twice fails once
     if len(photos) == 1 and failed:
         raise ValueError(failed[photos[0]] + consequence)
     for reason in failed.values():
@@ -151,5 +154,14 @@ def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str
 
 
 def show(args: argparse.Namespace, result: Any, text: Any = None) -> None:
-    """Prints a result as JSON or as text."""
-    print(json.dumps(result, indent=2, ensure_ascii=False) if args.json else str(result if text is None else text))
+    """Prints a result as JSON, in ASCII where the output is not UTF-8, or as text."""
+    if args.json:
+        text = json.dumps(result, indent=2, ensure_ascii=not _is_utf8(sys.stdout))
+    with writing_output():
+        print(result if text is None else text)
+
+
+def _is_utf8(stream):
+    """Whether a stream takes every letter; one in memory names no encoding."""
+    encoding = getattr(stream, "encoding", None)
+    return encoding is None or codecs.lookup(encoding).name == "utf-8"

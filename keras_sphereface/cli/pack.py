@@ -1,21 +1,25 @@
 """Pack a folder of face images, one folder per person, into the files that training reads.
 
     keras-sphereface pack celeba_112x112 packed/train.rec
+    keras-sphereface pack celeba_112x96 narrow/train.rec --image-size 112x96
 
 writes train.rec, train.idx and property in InsightFace's layout, so that `packed` works as
 `python examples/train_ms1m.py --data_dir=packed`. JPEG files that have the right size already are stored byte for byte;
-others are resized and encoded. A folder has one `property` for all its .rec files: one of other people needs its own.
+others are resized and encoded, and counted on stderr where that stretches them. A folder has one `property` for all its
+.rec files: one of other people needs its own.
 """
 
 import argparse
 import os
 import pathlib
+import re
+import sys
 
 from keras_sphereface.cli import UsageError, options
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.image_headers import upright_sizes
-from keras_sphereface.data.images import decode_image, decode_resized, encode_jpeg
+from keras_sphereface.data.images import decode_image, encode_jpeg, resize_image
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Size
 
@@ -32,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["recordio", "tfrecord"], help="default: by the output's suffix, else recordio"
     )
     parser.add_argument(
-        "--image-size", type=int, default=112, metavar="PIXELS", help="side of the images (default: 112)"
+        "--image-size",
+        type=_size,
+        default="112",
+        metavar="PIXELS",
+        help="side of the images, or height and width, e.g. 112x96 (default: %(default)s)",
     )
     parser.add_argument(
         "--jpeg-quality", type=int, default=95, metavar="Q", help="for images that must be encoded (default: 95)"
@@ -55,20 +63,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Packs the folder; prints what was written."""
-    if not 1 <= args.image_size <= 4096 or not 1 <= args.jpeg_quality <= 100:
+    if not all(1 <= side <= 4096 for side in args.image_size) or not 1 <= args.jpeg_quality <= 100:
         raise UsageError(
             "Expected --image-size of 1 to 4096 and --jpeg-quality of 1 to 100. "
-            f"Received: {args.image_size} and {args.jpeg_quality}"
+            f"Received: {'x'.join(map(str, args.image_size))} and {args.jpeg_quality}"
         )
     output, form = _output(args.output, args.format)
     faces = list_folder(args.folder, args.min_images)
     bad = BadRecords(args.folder, args.max_bad, args.strict)
-    packer = Packer(faces, (args.image_size, args.image_size), args.jpeg_quality, bad)
+    packer = Packer(faces, args.image_size, args.jpeg_quality, bad)
     output.parent.mkdir(parents=True, exist_ok=True)
     if form == "recordio":
         files = packer.write_recordio(output)
     else:
         files = packer.write_tfrecord(output)
+    if packer.stretched:
+        print(
+            f"keras-sphereface pack: stretched to {'x'.join(map(str, args.image_size))}: {packer.stretched} of "
+            f"{packer.count} images. Give --image-size HEIGHTxWIDTH as they are, or crops of one shape",
+            file=sys.stderr,
+        )
     counts = {"images": packer.count, "people": len(packer.people), "kept": packer.kept, "broken": len(packer.bad)}
     options.show(
         args,
@@ -77,6 +91,14 @@ def run(args: argparse.Namespace) -> None:
         f"({output.stat().st_size / 1e6:.1f} MB): {packer.kept} as they were, {packer.count - packer.kept} encoded, "
         f"{len(packer.bad)} broken and left out.",
     )
+
+
+def _size(text):
+    """One word, for a second one could as well be the folder."""
+    if not re.fullmatch(r"[0-9]+(x[0-9]+)?", text):
+        raise argparse.ArgumentTypeError(f"expected pixels, e.g. 112, or height and width, 112x96. Received: {text}")
+    sides = [int(side) for side in text.split("x")]
+    return sides[0], sides[-1]
 
 
 def _output(output, form):
@@ -92,7 +114,7 @@ class Packer:
 
     def __init__(self, faces: FaceFolder, image_size: Size, quality: int, bad: BadRecords):
         self.faces, self.image_size, self.quality, self.bad = faces, image_size, quality, bad
-        self.count = self.kept = 0
+        self.count = self.kept = self.stretched = 0
         self.people = []  # those with a sound image; their places are the labels
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
@@ -140,7 +162,11 @@ class Packer:
         data = pathlib.Path(path).read_bytes()
         # A JPEG with an Exif or XMP block may be turned, which other readers of the file would not know.
         plain = data.startswith(JPEG_MAGIC) and (upright_sizes([data])[0] == self.image_size).all()
-        if plain and decode_image(data, path).shape[:2] == self.image_size:
+        image = decode_image(data, path)
+        height, width = image.shape[:2]
+        if plain and (height, width) == self.image_size:
             self.kept += 1
             return data
-        return encode_jpeg(decode_resized(data, self.image_size, path), self.quality)
+        full_height, full_width = self.image_size
+        self.stretched += abs(height * full_width - width * full_height) > full_width  # by more than rounding, a pixel
+        return encode_jpeg(resize_image(image, self.image_size), self.quality)

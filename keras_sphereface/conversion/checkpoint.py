@@ -39,6 +39,8 @@ _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 # PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
 # An archive beyond this is made to fill the memory of whoever opens it.
 _MOST_UNPACKED = 4  # bytes of entries per byte of the file
+# Tied weights have two names, in a file made to fill the memory one storage has thousands.
+_MOST_SHARED = 2  # bytes of tensors per byte of the storages that they are views of
 _ZIP_START = b"PK\x03\x04"
 _LISTED = 10  # names that an error message lists before it only counts
 _LONGEST_NAME = 200  # letters; a file may hold anything as a name
@@ -212,9 +214,12 @@ def _check_others(entries, known, path):
 
 def _holds_tensors(value):
     """Whether there are tensors in an entry, which then may be of the network; numbers and texts are not."""
-    pending = [value]
+    pending, seen = [value], set()
     while pending:  # no recursion: a nested file must not exhaust the stack
         value = pending.pop()
+        if id(value) in seen:  # a file may hold a list that holds itself, or one under exponentially many names
+            continue
+        seen.add(id(value))
         if hasattr(value, "detach"):
             return True
         if isinstance(value, collections.abc.Mapping):
@@ -244,7 +249,22 @@ def _split_prefixes(state):
 
 
 def _arrays(state, path):
+    _check_shared(state, path)
     return {name: _array(name, value, path) for name, value in state.items()}
+
+
+def _check_shared(state, path):
+    """Refuses, before arrays are made, a few numbers under so many names that the arrays would fill the memory."""
+    torch = errors.require("torch", "convert")
+    tensors = [value for value in state.values() if isinstance(value, torch.Tensor) and _is_dense(value)]
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    storages = {storage.data_ptr(): storage.nbytes() for tensor in tensors if (storage := tensor.untyped_storage())}
+    held = sum(storages.values())
+    if claimed > _MOST_SHARED * held:
+        raise errors.FileFormatError(
+            f"{path}: the tensors have {claimed:,} bytes, but share {held:,}; expected at most {_MOST_SHARED} names of one. "
+            "Save each tensor once, or a clone of each."
+        )
 
 
 def _array(name, value, path):

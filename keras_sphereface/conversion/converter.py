@@ -1,7 +1,5 @@
 """`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
 
-import math
-import numbers
 import os
 from collections.abc import Sequence
 
@@ -10,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sphereface import errors
+from keras_sphereface.arguments import finite_number
 from keras_sphereface.conversion import architecture as table
 from keras_sphereface.conversion import checkpoint, mapping, torch_reference
 from keras_sphereface.conversion.head import head_weights
@@ -55,7 +54,9 @@ def convert(
     Raises:
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
             of another shape or not finite; it names them.
-        ValueError: If the architecture is unknown, or `image_mean` or `image_std` is no finite number.
+        ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, or `include_head` is
+            neither true nor false.
+        TypeError: If `path` is no path.
         MissingDependencyError: If PyTorch is not installed.
 
     Example:
@@ -63,9 +64,13 @@ def convert(
     >>> print(model.conversion_report)  # doctest: +SKIP
     """
     known = table.get(architecture)
+    if not isinstance(path, (str, os.PathLike)):  # an integer would open a file descriptor
+        raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
+    if not isinstance(include_head, (bool, np.bool_)):
+        raise ValueError(f"`include_head` must be True or False. Received: include_head={include_head!r}")
     for argument, value in {"image_mean": image_mean, "image_std": image_std}.items():
-        if value is not None and not (isinstance(value, numbers.Real) and math.isfinite(value)):
-            raise ValueError(f"`{argument}` must be a finite number. Received: {argument}={value!r}")
+        if value is not None:
+            finite_number(argument, value)
     content = checkpoint.read(path, include_head)
     tensors = table.canonical_names(known, content.backbone, path)
     arguments = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from keras_sphereface.hints import Size
 
@@ -14,6 +15,10 @@ SPHEREFACE_112X96 = np.array(
 ARCFACE_112X112 = SPHEREFACE_112X96 + np.array([8.0, 0.0])
 
 _COINCIDE = 1e-12  # of the largest coordinate: a spread within a few float64 roundings is none
+
+# Bilinear interpolation sees two pixels in each direction, and passes over the others where it shrinks more than so many
+# times; the margin is for the rounding of a scale of exactly 1/2.
+_SEEN = 2 + 1e-6
 
 TEMPLATES = {(112, 112): ARCFACE_112X112, (112, 96): SPHEREFACE_112X96}
 
@@ -66,7 +71,8 @@ def align(
 ) -> np.ndarray:
     """Cuts an aligned face out of an image.
 
-    Bilinear interpolation; what lies outside the image is black.
+    Bilinear interpolation; what lies outside the image is black. A face that becomes less than half as large is first
+    reduced by a whole factor, each pixel the mean of a square, so that no pixel of it is passed over.
 
     Args:
         image: `(h, w, 3)` uint8, RGB.
@@ -87,6 +93,11 @@ def align(
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     rows, columns = np.indices(size)
     x, y = np.einsum("ij,jrc->irc", inverse, np.stack([columns, rows, np.ones(size)]))
+    shrink = np.hypot(*inverse[:, 0])
+    if shrink > _SEEN:
+        factor = int(min(shrink, max(image.shape[:2])))  # what is left to shrink is less than 1.5
+        image = np.asarray(Image.fromarray(image).reduce(factor))
+        x, y = (x + 0.5) / factor - 0.5, (y + 0.5) / factor - 0.5  # a pixel's centre is at whole numbers
     return _bilinear(image, x, y)
 
 

@@ -90,7 +90,23 @@ def decode_resized(data: bytes, image_size: Size, name: str = "") -> np.ndarray:
     Raises:
         FileFormatError: As `decode_image`.
     """
-    image = _open_rgb(data, name)
+    return _resized(_open_rgb(data, name), image_size)
+
+
+def resize_image(array: np.ndarray, image_size: Size) -> np.ndarray:
+    """Resizes as `decode_resized` does.
+
+    Args:
+        array: uint8 array of shape `(height, width, 3)`, RGB.
+        image_size: `(height, width)` in pixels.
+
+    Returns:
+        A uint8 array of shape `(*image_size, 3)`.
+    """
+    return _resized(Image.fromarray(array), image_size)
+
+
+def _resized(image, image_size):
     height, width = image_size
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)

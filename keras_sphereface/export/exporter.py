@@ -172,17 +172,25 @@ def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
         format: `"saved_model"`, `"onnx"` or `"litert"`.
 
     Returns:
-        A function from images `(n, height, width, 3)`, RGB 0..255, to embeddings `(n, d)`, NumPy arrays.
+        A function from images `(n, height, width, 3)`, RGB 0..255, to embeddings `(n, d)`, NumPy arrays. It raises
+        `ValueError` for images of another size than the file's input.
+
+    Raises:
+        ValueError: If the format is unknown, or the file broken.
+        MissingDependencyError: If the runtime is not installed.
     """
-    if format not in FORMATS:
-        raise ValueError(f"Unknown format. Received: format={format!r}. Known: {', '.join(FORMATS)}")
+    _check_format(format)
     run = importlib.import_module(FORMATS[format]).load(path)
     return lambda images: run(np.asarray(images, dtype="float32"))
 
 
-def _check_arguments(path, format, precision, calibration_images, crop):
-    if format not in FORMATS:
+def _check_format(format):
+    if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"Unknown format. Received: format={format!r}. Known: {', '.join(FORMATS)}")
+
+
+def _check_arguments(path, format, precision, calibration_images, crop):
+    _check_format(format)
     if precision not in PRECISIONS:
         raise ValueError(f"Unknown precision. Received: precision={precision!r}. Known: {', '.join(PRECISIONS)}")
     if crop not in CROPS:

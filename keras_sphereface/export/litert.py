@@ -12,6 +12,7 @@ import numpy as np
 from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import MissingDependencyError, one_line
 from keras_sphereface.export import constants
+from keras_sphereface.export.file_input import checked
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -91,8 +92,12 @@ def _check_whole(path, schema):
 
 
 def runner(interpreter: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from float32 images, of any number, to embeddings that an `Interpreter` has; for one thread at a time."""
-    entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    """The function from float32 images, of any number, to embeddings that an `Interpreter` has; for one thread at a time.
+
+    It raises `ValueError` for images of another size than the file's: LiteRT itself would end the program.
+    """
+    images_details, embeddings_details = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    entry, result = images_details["index"], embeddings_details["index"]
 
     def run(images):
         interpreter.resize_tensor_input(entry, images.shape)
@@ -101,7 +106,7 @@ def runner(interpreter: Any) -> Callable[[np.ndarray], np.ndarray]:
         interpreter.invoke()
         return interpreter.get_tensor(result).copy()
 
-    return run
+    return checked(run, images_details["shape_signature"], embeddings_details["shape"])
 
 
 def _runtime():

@@ -12,6 +12,7 @@ import numpy as np
 from keras_sphereface.devices import cpu_cores
 from keras_sphereface.errors import require
 from keras_sphereface.export import onnx_layers
+from keras_sphereface.export.file_input import checked
 from keras_sphereface.export.onnx_graph import Graph
 from keras_sphereface.hints import Path
 
@@ -132,7 +133,8 @@ class _Batches:
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads an `.onnx` file; returns a function from float32 images to embeddings."""
     session = open_session(path)
-    return lambda images: session.run([OUTPUT], {INPUT: images})[0]
+    images, embeddings = session.get_inputs()[0], session.get_outputs()[0]
+    return checked(lambda images: session.run([OUTPUT], {INPUT: images})[0], images.shape, embeddings.shape)
 
 
 def open_session(path: Path) -> Any:

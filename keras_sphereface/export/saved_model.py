@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_sphereface.errors import MissingDependencyError, one_line
 from keras_sphereface.export import constants
+from keras_sphereface.export.file_input import checked
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     try:
         module = tf.saved_model.load(str(path))
         signature = module.signatures["serving_default"]
+        (images,) = signature.structured_input_signature[1].values()
+        (embeddings,) = signature.structured_outputs.values()
+        shapes = tuple(images.shape), tuple(embeddings.shape)
     except Exception as error:  # protocol buffers, variables and TensorFlow's own: each has errors of its kind
         raise ValueError(
             f"{path}: TensorFlow cannot load it ({one_line(error)[:200]}). Export the model again"
@@ -70,8 +74,9 @@ def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         (embeddings,) = signature(tf.constant(images)).values()
         return embeddings.numpy()
 
-    run.module = module  # its variables live as long as it does
-    return run
+    embed = checked(run, *shapes)
+    embed.module = module  # its variables live as long as it does
+    return embed
 
 
 def input_of(run: Callable[[np.ndarray], np.ndarray]) -> tuple[tuple[int | None, ...], np.dtype]:

@@ -5,8 +5,8 @@ import os
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.data.alignment import TEMPLATES, align, similarity_transform
-from keras_sphereface.data.images import Photo, as_image
+from keras_sphereface.data.alignment import ARCFACE_112X112, TEMPLATES, align, similarity_transform
+from keras_sphereface.data.images import Photo, as_image, check_size
 from keras_sphereface.errors import FileFormatError, NoFaceError
 from keras_sphereface.faces.choice import CHOICES, choose
 from keras_sphereface.faces.detectors import Detector, Face, get
@@ -32,7 +32,7 @@ class FaceAligner:
         template: `(5, 2)` places of the five points in the crop. Defaults to `None`: the usual ones of `size`.
 
     Raises:
-        ValueError: If there is no template for the size, or a name is unknown.
+        ValueError: If the size is none, there is no template for it or the template is not `(5, 2)`, or a name is unknown.
 
     Example:
     >>> aligner = FaceAligner()
@@ -46,13 +46,15 @@ class FaceAligner:
         which: str = "largest",
         template: ArrayLike | None = None,
     ):
-        self.size = tuple(int(side) for side in size)
+        self.size = check_size(size, "size")
         if template is None and self.size not in TEMPLATES and detector is not None:
             raise ValueError(f"Expected size as one of {list(TEMPLATES)}, or a template. Received: size={size}")
         if which not in CHOICES:
             raise ValueError(f"Expected which as one of {CHOICES}. Received: which={which!r}")
         self.which = which
         self.template = TEMPLATES.get(self.size) if template is None else np.asarray(template, np.float64)
+        if self.template is not None and self.template.shape != ARCFACE_112X112.shape:
+            raise ValueError(f"Expected template as (5, 2) places. Received: template.shape={self.template.shape}")
         self.detector = get(detector)
 
     def __call__(self, source: Photo, name: str = "", which: str | None = None) -> list[np.ndarray]:

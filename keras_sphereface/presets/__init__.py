@@ -22,6 +22,7 @@ STATUSES = ("embedded", "published", "planned")
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILE = "model.weights.h5"  # the one weight file of a repository that is downloaded, and so can be checked
+MOST_COSINE = 1.001  # one of embeddings of unit length, with their rounding
 METRIC_FIELDS = ("name", "dataset", "value", "unit", "command")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -161,12 +162,15 @@ def _problems(preset):
         yield f"`file` of a published preset must be {HUB_FILE!r}, the one that is checked. Received: {preset.file!r}"
     if not isinstance(preset.preprocessing.get("text"), str):
         yield f"`preprocessing` needs `text`. Received: {preset.preprocessing!r}"
+    for name, number in (("embedding_dim", preset.embedding_dim), ("parameters", preset.parameters)):
+        if number is not None and (isinstance(number, bool) or number < 1):
+            yield f"`{name}` must be a positive integer. Received: {getattr(preset, name)!r}"
     for metric in preset.metrics:
         if not is_metric(metric):
             yield f"a metric needs {', '.join(METRIC_FIELDS)}, `value` a finite number. Received: {metric!r}"
     for entry in preset.thresholds:
         if not is_threshold(entry):
-            yield f"a threshold needs `far` and `threshold`, may have `tar`, finite numbers all. Received: {entry!r}"
+            yield f"a threshold needs `far` (0..1) and `threshold` (a cosine), may have `tar` (0..100). Received: {entry!r}"
     if preset.default and preset.status != "embedded":
         yield "the default must be embedded"
 
@@ -189,10 +193,12 @@ def is_metric(entry: Any) -> bool:
 
 
 def is_threshold(entry: Any) -> bool:
-    """Whether this is a dictionary of the finite numbers `far`, `threshold` and perhaps `tar`."""
+    """Whether this is a dictionary of `far` (0..1), `threshold` (a cosine) and perhaps `tar` (0..100), all numbers."""
     if not isinstance(entry, dict) or not {"far", "threshold"} <= set(entry) <= {"far", "threshold", "tar"}:
         return False
-    return all(is_number(value) for value in entry.values())
+    if not all(is_number(value) for value in entry.values()):
+        return False
+    return 0 <= entry["far"] <= 1 and abs(entry["threshold"]) <= MOST_COSINE and 0 <= entry.get("tar", 0) <= 100
 
 
 @functools.cache

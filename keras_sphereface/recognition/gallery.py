@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.errors import FileFormatError
+from keras_sphereface.errors import FileFormatError, shown
 from keras_sphereface.evaluation.embeddings import check_embeddings
 from keras_sphereface.files import check_output
 from keras_sphereface.hints import Path
@@ -25,6 +25,8 @@ MAX_NAME = 200
 _JOINERS = "\u200c\u200d"  # invisible parts of Persian and Indian names
 _BYTES = 4  # of a float32
 _UNIT_TOLERANCE = 1e-3
+_COLUMNS = {"id", "name", "digest", "embedding"}  # of the table of faces
+_NO_TEXT = "Could not decode to UTF-8"  # what sqlite3 says of a damaged name, in an error as of a file that is held
 # Two models are one where their embeddings of the same pictures have this cosine: a file exported in float32 or float16
 # passes, another training run does not.
 SAME_MODEL = 0.999
@@ -107,12 +109,22 @@ class Gallery:
                 f"{self.path}: not a gallery of this version of keras_sphereface. Choose another file"
             )
         with self._transaction() as run:
-            tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            kept = dict(run("SELECT key, value FROM state")) if "state" in tables else {}
+            columns = {
+                table: {name for _, name, *_ in run(f"PRAGMA table_info({table})")} for table in ("state", "faces")
+            }
+            kept = dict(run("SELECT key, value FROM state")) if columns["state"] >= {"key", "value"} else {}
         counts = [kept.get(key) for key in ("revision", "removals")]
-        is_blob = isinstance(kept.get("fingerprint", b""), bytes)
-        if "faces" not in tables or not all(type(count) is int for count in counts) or not is_blob:
-            raise FileFormatError(f"{self.path}: a damaged gallery. Restore the file, or enroll into a new one")
+        fingerprint = kept.get("fingerprint", b"")
+        is_sound = isinstance(fingerprint, bytes) and len(fingerprint) % _BYTES == 0
+        if not (is_sound and columns["faces"] >= _COLUMNS and all(type(count) is int for count in counts)):
+            raise self._damaged()
+
+    def _check_names(self, names):
+        if not all(isinstance(name, str) for name in names):  # SQLite keeps bytes as well in a column of texts
+            raise self._damaged()
+
+    def _damaged(self):
+        return FileFormatError(f"{self.path}: a damaged gallery. Restore the file, or enroll into a new one")
 
     @contextlib.contextmanager
     def _transaction(self, kind="DEFERRED"):
@@ -133,7 +145,11 @@ class Gallery:
                     if self._connection.in_transaction:  # on a full disk SQLite has done it by itself
                         self._connection.execute("ROLLBACK")
                     raise
+            except sqlite3.ProgrammingError as error:
+                raise ValueError(f"{self.path}: this gallery is closed. Open it again: Gallery(path)") from error
             except sqlite3.OperationalError as error:
+                if _NO_TEXT in str(error):
+                    raise self._damaged() from error
                 raise OSError(
                     f"{self.path}: {error}. Check that the file can be written and nobody holds it"
                 ) from error
@@ -178,17 +194,19 @@ class Gallery:
 
         Args:
             name: The person.
-            digests: `n` checksums (bytes) of the crops.
+            digests: `n` checksums (`bytes`) of the crops.
             embeddings: `(n, d)` float32 of unit length.
 
         Returns:
             `(added, duplicates)`; a face that the person has already is passed over.
 
         Raises:
-            ValueError: If the name is no name, the embeddings are not `n` of the gallery's length or not of unit length, or
-                a face is enrolled under another name; then none is added.
+            ValueError: If the name is no name, a digest is not `bytes`, the embeddings are not `n` of the gallery's length
+                or not of unit length, or a face is enrolled under another name; then none is added.
         """
         name, added = check_name(name), 0
+        if wrong := [digest for digest in digests if not isinstance(digest, bytes)]:
+            raise ValueError(f"Expected digests as bytes. Received: {shown(wrong[0])} among digests")
         with self._transaction("IMMEDIATE") as run:
             kept = run("SELECT length(embedding) FROM faces LIMIT 1").fetchone()
             embeddings = check_embeddings(embeddings, width=kept and kept[0] // _BYTES)
@@ -236,7 +254,14 @@ class Gallery:
     def people(self) -> dict[str, int]:
         """Dictionary from name to number of faces, by name."""
         with self._transaction() as run:
-            return dict(run("SELECT name, count(*) FROM faces GROUP BY name ORDER BY name").fetchall())
+            people = dict(run("SELECT name, count(*) FROM faces GROUP BY name ORDER BY name").fetchall())
+        self._check_names(people)
+        return people
+
+    def count(self, name: str) -> int:
+        """Number of a person's faces, 0 if nobody has this name."""
+        with self._transaction() as run:
+            return run("SELECT count(*) FROM faces WHERE name = ?", (check_name(name),)).fetchone()[0]
 
     def state(self) -> tuple[int, int]:
         """`(revision, removals)`: counts of changes, and of those that removed."""
@@ -261,6 +286,7 @@ class Gallery:
         if not rows:
             return [], [], np.empty((0, 0), np.float32)
         ids, names, blobs = map(list, zip(*rows))
+        self._check_names(names)
         size = len(blobs[0]) if isinstance(blobs[0], bytes) else 0
         is_sound = np.array(
             [isinstance(blob, bytes) and len(blob) == size > 0 and size % _BYTES == 0 for blob in blobs]

@@ -106,12 +106,13 @@ class PhotoEmbedder:
 
 
 def as_list(photos: Photo | Sequence[Photo]) -> list:
-    """Returns photos as a list; a single photo makes a list of one.
+    """Returns photos as a list; a single photo makes a list of one, a 1-D array of paths is one already.
 
     Raises:
         ValueError: If there is none.
     """
-    is_one = isinstance(photos, _ONE_PHOTO) or getattr(photos, "ndim", 4) < 4
+    is_listed = isinstance(photos, np.ndarray) and photos.ndim == 1 and photos.dtype.kind in "UO"  # of paths
+    is_one = isinstance(photos, _ONE_PHOTO) or (getattr(photos, "ndim", 4) < 4 and not is_listed)
     photos = [photos] if is_one else list(photos)
     if not photos:
         raise ValueError("Expected at least one photo. Received: an empty list")

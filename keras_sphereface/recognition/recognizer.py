@@ -156,7 +156,7 @@ class Recognizer:
         self._bind()
         digests = [hashlib.sha256(crop.tobytes()).digest() for crop in crops]
         added, duplicates = self.gallery.add(name, digests, embeddings)
-        return Enrollment(name, added, duplicates, self.gallery.people()[name])
+        return Enrollment(name, added, duplicates, self.gallery.count(name))
 
     def remove(self, name: str) -> int:
         """Removes a person from the gallery; the file's bytes are overwritten.
@@ -201,7 +201,18 @@ class Recognizer:
         crops = np.stack(self.photos.align(photo, which="all"))
         return [self._look_up(row, top, threshold, far) for row in self.photos.embed_crops(crops)]
 
-    def _check_search(self, top):
+    def read_gallery(self) -> None:
+        """Reads the gallery, as the next search would, so that its errors are not taken for those of a photo.
+
+        Raises:
+            ValueError: If the gallery is empty, or belongs to another model.
+            FileFormatError: If it is damaged.
+        """
+        self._check_search()
+        with self._lock:
+            self._people.update()
+
+    def _check_search(self, top=1):
         whole_number("top", top)
         if not self.gallery.is_bound():
             raise ValueError(f"The gallery {self.gallery.path} is empty. Enroll somebody first")

@@ -16,11 +16,19 @@ class ExactIndex:
     """Compares with every embedding."""
 
     def __init__(self):
-        self._blocks = []
+        self._rows, self._count = None, 0
 
     def add(self, embeddings: np.ndarray) -> None:
-        """Adds `(n, d)` embeddings of unit length behind those that are there."""
-        self._blocks.append(embeddings)
+        """Adds `(n, d)` embeddings of unit length behind those that are there; a copy of all makes room for as many more."""
+        start, self._count = self._count, self._count + len(embeddings)
+        if not start:
+            self._rows = embeddings
+            return
+        if self._count > len(self._rows):
+            rows = np.empty((max(self._count, 2 * start), embeddings.shape[1]), embeddings.dtype)
+            rows[:start] = self._rows[:start]
+            self._rows = rows
+        self._rows[start : self._count] = embeddings
 
     def search(self, query: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Finds the nearest embeddings.
@@ -32,9 +40,7 @@ class ExactIndex:
         Returns:
             `(rows, scores)`, best first: numbers of the embeddings in the order of adding, and cosines.
         """
-        if len(self._blocks) > 1:
-            self._blocks = [np.concatenate(self._blocks)]
-        scores = self._blocks[0] @ query
+        scores = self._rows[: self._count] @ query
         count = min(count, len(scores))
         rows = np.argpartition(-scores, count - 1)[:count]
         rows = rows[np.lexsort((rows, -scores[rows]))]
@@ -94,7 +100,7 @@ class PeopleIndex:
         Returns:
             `(found, num_people)`: list of `(name, score)`, best first; and the number of people in the gallery.
         """
-        self._update()
+        self.update()
         num_people, faces = len(self._people), 4 * count
         count = min(count, num_people)
         while count:
@@ -107,7 +113,12 @@ class PeopleIndex:
             faces *= 4  # the nearest faces belong to too few people
         return [], num_people
 
-    def _update(self):
+    def update(self) -> None:
+        """Reads what has changed in the file.
+
+        Raises:
+            FileFormatError: If a face in it is damaged.
+        """
         state = self.gallery.state()
         if state == self._state:
             return

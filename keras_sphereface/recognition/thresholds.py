@@ -128,7 +128,7 @@ def _pairs(entries):
     if hasattr(entries, "tar_at_far"):
         entries = {far: point.threshold for far, point in entries.tar_at_far.items() if point is not None}
     try:
-        if isinstance(entries, dict):
+        if isinstance(entries, Mapping):
             return [(float(far), float(threshold)) for far, threshold in entries.items()]
         return [(float(entry["far"]), float(entry["threshold"])) for entry in entries]
     except (TypeError, KeyError, ValueError, OverflowError) as error:

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.core
 
 UPRIGHT = (112, 96, 3)
 TINY = (48, 32, 3)  # for checks in which the size of the faces plays no part
+NO_LENGTHS = ("abc", None, float("inf"), float("nan"), True)
 SMALL_SFNET = {"units": (1, 0, 1, 0), "channels": (4, 8, 8, 8), "embedding_dim": 6}
 # The shared check runs on these: each family and each option once, small enough to save, load and differentiate.
 SMALL = {
@@ -339,6 +340,24 @@ def test_unknown_name_lists_the_known_ones():
         (lambda: backbones.SFNet4(input_shape=112), "Received: 112"),
         (lambda: backbones.SFNet4(input_shape=(None, None, 3)), "input_shape"),
         (lambda: backbones.SFNet4(image_std=0.0), "image_std"),
+        (lambda: backbones.SFNet4(image_std=float("nan")), "image_std=nan"),
+        (lambda: backbones.IResNet18(image_mean=float("inf")), "image_mean=inf"),
+        (lambda: backbones.MobileFaceNet(image_mean=True), "image_mean=True"),
+        (lambda: backbones.PatchSFNet(image_std="1"), "image_std='1'"),
+        *((lambda value=value: backbones.SFNet4(embedding_dim=value), "embedding_dim=") for value in NO_LENGTHS),
+        (lambda: backbones.SFNet((-1, 0, 0, 0)), r"`units`.*at least 0.*units=\(-1"),
+        (lambda: backbones.SFNet((1.5, 0, 0, 0)), r"`units`.*four stages.*units=\(1.5"),
+        (lambda: backbones.SFNet(3), "`units`.*four stages.*units=3"),
+        (lambda: backbones.SFNet4(channels=(8.0, 8, 8, 8)), r"`channels`.*channels=\(8.0"),
+        (lambda: backbones.IResNet18(channels=(8, 8, 0, 8)), r"`channels`.*at least 1"),
+        (lambda: backbones.PatchSFNet((-1, 0, 0)), r"`units`.*three stages.*units=\(-1"),
+        (lambda: backbones.PatchSFNet(hidden=(0, 8, 8)), r"`hidden`.*hidden=\(0"),
+        (lambda: backbones.PatchSFNet(input_shape=(3, 4, 3)), r"at least \(4, 4, 3\).*Received: \(3, 4, 3\)"),
+        (lambda: backbones.SFNet4(input_shape=(True, 32, 3)), "input_shape"),
+        (lambda: backbones.MobileFaceNet(width=float("inf")), "width=inf"),
+        (lambda: backbones.MobileFaceNet(bottlenecks=5), "bottlenecks.*Received: 5"),
+        (lambda: backbones.MobileFaceNet(bottlenecks=((2, 64, 1.0, 2),)), r"bottlenecks.*1\.0"),
+        (lambda: backbones.get(["sfnet4"]), r"name=\['sfnet4'\]"),
         (lambda: backbones.MobileFaceNet(width=0.0), "width"),
         (lambda: backbones.MobileFaceNet(bottlenecks=((2, 64, 5),)), "bottlenecks"),
     ],
@@ -346,3 +365,71 @@ def test_unknown_name_lists_the_known_ones():
 def test_bad_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["sfnet4", "mobilefacenet", "patch_sfnet"])
+def test_an_argument_that_is_not_known_is_refused(name):
+    with pytest.raises(
+        TypeError, match=r"embeding_dim=64\. Known: .*dtype, name, trainable\. Did you mean 'embedding_dim'\?$"
+    ):
+        backbones.get(name, embeding_dim=64)
+
+
+def test_numpys_integers_are_kept_as_pythons():
+    size, ones = np.int64(32), np.ones(4, "int64")
+    config = backbones.SFNet(ones, 8 * ones, embedding_dim=size, input_shape=(size, size, 3)).get_config()
+    values = [*config["units"], *config["channels"], *config["input_shape"], config["embedding_dim"]]
+    assert {type(value) for value in values} == {int}
+
+
+def test_the_smallest_images_of_patches():
+    assert backbones.PatchSFNet(input_shape=(4, 4, 3), embedding_dim=4).output_shape == (None, 4)
+
+
+def saved_and_loaded(backbone, tmp_path):
+    backbone.save(tmp_path / "model.keras")
+    return keras.saving.load_model(tmp_path / "model.keras")
+
+
+@small
+def test_layers_that_were_frozen_one_by_one_stay_frozen(make, tmp_path):
+    backbone = make(input_shape=TINY)
+    assert "frozen" not in backbone.get_config()
+    frozen = [layer for layer in backbone.layers if layer.weights][:2]
+    for layer in frozen:
+        layer.trainable = False
+    loaded = saved_and_loaded(backbone, tmp_path)
+    assert [layer.name for layer in loaded.layers if not layer.trainable] == [layer.name for layer in frozen]
+    assert len(loaded.trainable_weights) == len(backbone.trainable_weights) < len(make().trainable_weights)
+    assert loaded.get_config() == backbone.get_config()
+    backbone.trainable = False
+    assert "frozen" not in backbone.get_config()
+    assert saved_and_loaded(backbone, tmp_path).trainable_weights == []
+
+
+def test_an_interrupted_fine_tuning_goes_on_after_loading(tmp_path):
+    """A layer that came back trainable would cost the optimizer's state, with a warning only."""
+    backbone = SMALL["sfnet"](input_shape=TINY)
+    backbone.get_layer("fc").trainable = False
+    backbone.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    backbone.fit(backbone_cases.images(TINY), np.ones((2, 6)), verbose=0)
+    loaded = saved_and_loaded(backbone, tmp_path)
+    for saved, again in zip(backbone.optimizer.variables, loaded.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(numpy(saved), numpy(again))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_a_quantized_backbone_is_loaded_again(tmp_path):
+    backbone = filled(SMALL["sfnet"](input_shape=TINY))
+    backbone.quantize("int8")
+    loaded = saved_and_loaded(backbone, tmp_path)
+    assert loaded.get_layer("fc").quantization_mode == "int8"
+    images = backbone_cases.images(TINY)
+    np.testing.assert_array_equal(numpy(loaded(images)), numpy(backbone(images)))
+
+
+def test_the_configuration_has_the_dtype_of_the_layers():
+    backbone = SMALL["sfnet"](input_shape=TINY, dtype="float32")
+    before = backbone.get_config()
+    backbone.dtype_policy = "mixed_bfloat16"
+    assert backbone.get_config() == before

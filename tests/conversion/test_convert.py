@@ -13,7 +13,7 @@ from keras import ops
 
 import keras_sphereface
 from keras_sphereface import backbones, cli, errors
-from keras_sphereface.conversion import ConversionReport, architectures, convert, mapping
+from keras_sphereface.conversion import ConversionReport, architectures, checkpoint, convert, mapping
 
 torch = pytest.importorskip("torch", reason="conversion reads PyTorch files: pip install 'keras_sphereface[convert]'")
 
@@ -407,6 +407,47 @@ def test_files_that_are_no_state_dict(content, message, path):
     with pytest.raises(errors.FileFormatError, match=message) as error:
         convert(save(path, content), architecture="sfnet")
     assert "\n" not in str(error.value)
+
+
+def cyclic():
+    entry = [1]
+    entry.append(entry)
+    return entry
+
+
+def doubled():
+    entry = [1]
+    for _ in range(60):  # 2**60 places, and 60 lists
+        entry = [entry, entry]
+    return entry
+
+
+@pytest.mark.parametrize("entry", [cyclic(), doubled()], ids=["cyclic", "doubled"])
+def test_entries_that_do_not_end_are_left_aside(entry, state, path):
+    assert convert(save(path, {"backbone": state, "notes": entry}), "sfnet").conversion_report.ignored == ("notes",)
+
+
+def test_one_tensor_under_many_names_takes_no_memory(state, path):
+    state["fc.bias"] = shared = torch.zeros(1000)
+    save(path, {**state, **{f"more{number}": shared for number in range(100)}})
+    with pytest.raises(errors.FileFormatError, match=r"bytes, but share [\d,]+; expected at most 2 names"):
+        convert(path, architecture="sfnet")
+    tied = checkpoint.read(save(path, {"a": shared, "b": shared}))
+    assert set(tied.backbone) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"image_mean": True}, ValueError, "`image_mean` must be a finite number. Received: image_mean=True"),
+        ({"image_std": float("inf")}, ValueError, "image_std=inf"),
+        ({"include_head": "no"}, ValueError, "`include_head` must be True or False. Received: include_head='no'"),
+        ({"path": 12345}, TypeError, "`path` must be the path of a file. Received: path=12345"),
+    ],
+)
+def test_arguments_are_checked_before_the_file_is_read(arguments, error, message, path):
+    with pytest.raises(error, match=message):
+        convert(**{"path": path, "architecture": "sfnet", **arguments})
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_sphereface.data.alignment import ARCFACE_112X112, SPHEREFACE_112X96, align, similarity_transform
 
@@ -48,6 +49,29 @@ def test_shift_and_quarter_turn_are_exact(rng):
     x, y = ARCFACE_112X112.T
     turned = align(np.rot90(image, -1).copy(), np.stack([111 - y, x], axis=1))
     np.testing.assert_array_equal(turned, image)
+
+
+@pytest.mark.parametrize("shrink", [2.5, 4, 7.3, 10])
+def test_a_face_that_shrinks_much_is_averaged_and_stays_in_its_place(shrink):
+    """A board of black and white pixels becomes grey, not a pattern; a ramp is, at each place, as bright as before."""
+    side = int(112 * shrink) + 20
+    rows, columns = np.indices((side, side))
+    points = (ARCFACE_112X112 + 0.5) * shrink - 0.5 + (7, 5)
+    board = np.repeat(((rows + columns) % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
+    assert np.abs(align(board, points).astype(int) - 127.5).max() <= 128 / int(shrink) ** 2 + 1
+    ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=-1) * (255 / side)
+    places = (np.arange(112) + 0.5) * shrink - 0.5
+    expected = np.stack(np.broadcast_arrays(places + 7, (places + 5)[:, None], 0), axis=-1) * (255 / side)
+    assert np.abs(align(np.rint(ramp).astype(np.uint8), points) - expected).max() <= 1.5
+
+
+def test_only_what_shrinks_more_than_twice_is_averaged(monkeypatch, rng):
+    image = rng.integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    monkeypatch.setattr(Image.Image, "reduce", None)
+    for shrink in (0.3, 1, 1.99, 2):
+        assert align(image, (ARCFACE_112X112 + 0.5) * shrink - 0.5).std() > 10
+    monkeypatch.undo()
+    assert align(image[:3], ARCFACE_112X112 * 1e6).shape == (112, 112, 3)  # the face is larger than the picture
 
 
 def test_bad_points_are_refused():

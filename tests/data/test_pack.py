@@ -33,6 +33,23 @@ def test_pack_writes_what_training_reads(folder, tmp_path, capsys):
     assert abs(int(image.mean()) - 200) <= 2
 
 
+def test_narrow_crops_are_packed_as_they_are_and_stretched_ones_are_counted(tmp_path, capsys):
+    (tmp_path / "people" / "ann").mkdir(parents=True)
+    for number, size in enumerate([(56, 48), (112, 96), (113, 96), (56, 56)]):
+        data = faces.encode_jpeg(np.full((*size, 3), 99, np.uint8))
+        (tmp_path / "people" / "ann" / f"{number}.jpg").write_bytes(data)
+    words = ["pack", str(tmp_path / "people"), str(tmp_path / "a.rec")]
+    assert main([*words, "--image-size", "56x48"]) == 0
+    printed = capsys.readouterr()
+    assert "1 as they were, 3 encoded" in printed.out
+    assert "keras-sphereface pack: stretched to 56x48: 1 of 4 images. Give --image-size HEIGHTxWIDTH" in printed.err
+    assert (tmp_path / "property").read_text() == "1,56,48"
+    dataset = faces.from_recordio(tmp_path / "a.rec")
+    assert [dataset.read(number)[0].shape for number in range(4)] == [(56, 48, 3)] * 4
+    assert main(["pack", "--image-size", "56", *words[1:]]) == 0  # before the folder as well
+    assert "stretched to 56x56: 3 of 4 images" in capsys.readouterr().err
+
+
 def test_pack_to_a_folder_and_to_tfrecord(folder, tmp_path):
     (tmp_path / "out").mkdir()
     arguments = ["--image-size", "32", "--min-images", "2"]
@@ -117,6 +134,13 @@ def test_wrong_arguments(folder, tmp_path, capsys):
     assert "jpeg-quality" in capsys.readouterr().err
     assert main(["pack", str(tmp_path / "nowhere"), str(tmp_path / "a.rec")]) == 1
     assert "nowhere" in capsys.readouterr().err
+    for size in ("0", "112x0", "5000"):
+        assert main(["pack", str(folder), str(tmp_path / "a.rec"), "--image-size", size]) == 2
+        assert f"--image-size of 1 to 4096 and --jpeg-quality of 1 to 100. Received: {size}" in capsys.readouterr().err
+    for wrong in (["--image-size", "112x"], ["--image-size", "112,96"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["pack", str(folder), str(tmp_path / "a.rec"), *wrong])
+        assert f"height and width, 112x96. Received: {wrong[1]}" in capsys.readouterr().err
     for wrong in (["--max-bad", "-3"], ["--min-images", "0"], ["--min-images", "two"]):
         with pytest.raises(SystemExit, match="2"):
             main(["pack", str(folder), str(tmp_path / "a.rec"), *wrong])
