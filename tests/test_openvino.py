@@ -12,12 +12,9 @@ import pytest
 import keras_sphereface as ksf
 from keras_sphereface import embedder
 
-pytestmark = [
-    pytest.mark.xdist_group("openvino"),  # one process of tests runs the program, not each
-    pytest.mark.skipif(
-        not all(importlib.util.find_spec(name) for name in ("openvino", "scipy")), reason="needs the extra [openvino]"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("openvino", "scipy")), reason="needs the extra [openvino]"
+)
 
 # OpenVINO computes in bfloat16 where the CPU multiplies it, else in float32.
 LEAST_COSINE = 0.999

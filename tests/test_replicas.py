@@ -30,7 +30,6 @@ def result(tmp_path_factory):
     )
 
 
-@pytest.mark.xdist_group("replicas")  # one process of tests runs the program, not each
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 @pytest.mark.parametrize("check", CHECKS)
 def test_two_replicas(result, check):
