@@ -33,8 +33,7 @@ def comparable(gallery_labels, probe_labels):
     NumPy compares signed with unsigned integers of 64 bits, and integers with floats, as float64, which rounds; and it
     cannot order objects of several kinds, e.g. texts and `None` for strangers. These are numbered instead.
     """
-    one_type = np.result_type(gallery_labels, probe_labels) if gallery_labels.dtype != object else probe_labels.dtype
-    if one_type.kind in "biuUS":
+    if np.result_type(gallery_labels.dtype, probe_labels.dtype).kind in "biuUS":
         return gallery_labels, probe_labels
     numbers = {}
     return tuple(

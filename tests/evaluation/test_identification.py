@@ -270,6 +270,7 @@ LARGE = np.array([2**60, 2**60 + 1, 2**60 + 2], np.uint64)
         (["a", "b", "c"], np.array(["a", None, "c"], object), 2),
         (np.array([7, 8, 9], object), np.array(["7", 8, None], object), 1),
         (["a", "b", "c"], ["a", "bbb", "c"], 2),
+        (np.array(["a", 8, None], object), ["a", "bbb", "c"], 1),
     ],
 )
 def test_identities_are_equal_only_where_they_are(gallery, probes, mated):
