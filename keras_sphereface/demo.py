@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.data.images import Photo, read_file
 from keras_sphereface.errors import require
 
 if TYPE_CHECKING:
@@ -84,9 +85,7 @@ def serve(page: "gradio.Blocks", port: int | None = None, open_browser: bool = F
 
 def _verify_tab(gr, recognizer):
     with gr.Row():
-        photos = [
-            gr.Image(label=label, type="numpy", elem_id=f"photo{n}") for n, label in enumerate(("One", "Other"), 1)
-        ]
+        photos = [_photo(gr, label=label, elem_id=f"photo{n}") for n, label in enumerate(("One", "Other"), 1)]
     decision = _decision(gr, recognizer)
     button = gr.Button("Compare", elem_id="compare", variant="primary")
     answer = gr.Markdown(elem_id="answer")
@@ -96,7 +95,7 @@ def _verify_tab(gr, recognizer):
 
 
 def _identify_tab(gr, recognizer):
-    photo = gr.Image(label="Photo", type="numpy", elem_id="photo")
+    photo = _photo(gr, label="Photo", elem_id="photo")
     name = gr.Textbox(label="Name, to enroll the photo", max_lines=1, elem_id="name")
     decision = _decision(gr, recognizer)
     with gr.Row():
@@ -104,6 +103,15 @@ def _identify_tab(gr, recognizer):
     answer = gr.Markdown(elem_id="identity")
     add.click(lambda *inputs: enroll(recognizer, *inputs), [name, photo], answer, api_name=False)
     find.click(lambda *inputs: identify(recognizer, *inputs), [photo, decision], answer, api_name=False)
+
+
+def _photo(gr, **options):
+    """A field that gives the bytes of the file as it was uploaded: Gradio would decode it in ways of its own."""
+    field = gr.Image(type="filepath", **options)
+    field.preprocess = lambda upload: (
+        upload and read_file(upload.path)
+    )  # for a subclass Gradio writes a file beside ours
+    return field
 
 
 def _decision(gr, recognizer):
@@ -124,13 +132,13 @@ def choice(decision: str | float) -> dict[str, float]:
 
 
 def compare(
-    recognizer: "Recognizer", first: np.ndarray | None, second: np.ndarray | None, decision: str | float
+    recognizer: "Recognizer", first: Photo | None, second: Photo | None, decision: str | float
 ) -> tuple[str, np.ndarray | None, np.ndarray | None]:
     """Answers the first tab.
 
     Args:
         recognizer: `Recognizer`.
-        first, second: uint8 `(h, w, 3)` photos, or `None`.
+        first, second: Photos, as `Recognizer.verify` takes them, or `None`.
         decision: As in `choice`.
 
     Returns:
@@ -154,7 +162,7 @@ def _plain(text):
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 
-def enroll(recognizer: "Recognizer", name: str, photo: np.ndarray | None) -> str:
+def enroll(recognizer: "Recognizer", name: str, photo: Photo | None) -> str:
     """Adds the photo of the second tab to the gallery; returns Markdown."""
     try:
         if photo is None:
@@ -164,7 +172,7 @@ def enroll(recognizer: "Recognizer", name: str, photo: np.ndarray | None) -> str
         return f"**{error}**"
 
 
-def identify(recognizer: "Recognizer", photo: np.ndarray | None, decision: str | float) -> str:
+def identify(recognizer: "Recognizer", photo: Photo | None, decision: str | float) -> str:
     """Looks the photo of the second tab up; returns Markdown."""
     try:
         if photo is None:

@@ -10,6 +10,7 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_sphereface as ksf
 from keras_sphereface import cli, demo
@@ -71,6 +72,29 @@ def test_the_page_decides_as_the_recognizer_does(faces, thresholds, given, choic
     assert f"threshold {decision:.3f}, " in demo.compare(ours, faces[0], faces[0], chosen)[0]
 
 
+@pytest.mark.parametrize("name", ["face.gif", "face.tif", "face.heic", "broken.jpg", "no_image.png"])
+def test_an_upload_is_read_as_python_reads_it(recognizer, faces, tmp_path, name):
+    gradio = pytest.importorskip("gradio", reason="needs the extra [demo]")
+    if name.endswith("heic"):
+        pytest.importorskip("pillow_heif", reason="needs the extra [faces]").register_heif_opener()
+    path = tmp_path / name
+    path.write_bytes(ksf.data.encode_jpeg(faces[0])[:900])
+    if name.startswith("face"):
+        Image.fromarray(faces[0]).save(path)
+    if name == "face.tif":
+        Image.fromarray(faces[0][..., 0].astype(np.uint16) << 8).save(path)
+    if name == "no_image.png":
+        path.write_text("no image")
+    with gradio.Blocks():
+        field = demo._photo(gradio)
+    photo = field.preprocess(field.data_model(path=str(path), orig_name=name))
+    answer, crop, _ = demo.compare(recognizer, photo, photo, 0.5)
+    if name.startswith("face"):
+        np.testing.assert_array_equal(crop, ksf.data.read_image(path))
+    else:
+        assert answer.startswith("**the first photo: cannot be decoded as an image")
+
+
 def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     pytest.importorskip("gradio", reason="needs the extra [demo]")
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
@@ -79,6 +103,7 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
+    jpeg = ksf.data.encode_jpeg(faces[0])
     page = demo.build(recognizer)
     address = demo.serve(page)
     with pytest.raises(OSError, match="--port"):
@@ -88,21 +113,29 @@ def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1400"):
         settings.add_argument(word)
     browser = webdriver.Chrome(settings, webdriver.ChromeService(shutil.which("chromedriver")))
+    wait = WebDriverWait(browser, 60)
+
+    def upload(number, name, data):
+        (tmp_path / name).write_bytes(data)
+        field = f"#photo{number} input[type=file]"
+        wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, field))[0].send_keys(str(tmp_path / name))
+        wait.until(lambda b: b.find_elements(By.CSS_SELECTOR, f"#photo{number} img"))
+
+    def answer(word):
+        browser.find_element(By.ID, "compare").click()
+        wait.until(lambda b: word in b.find_element(By.ID, "answer").text)
+        return browser.find_element(By.ID, "answer").text
+
     try:
         browser.get(address)
-        wait = WebDriverWait(browser, 60)
-        for number, face in enumerate((faces[0], faces[0]), 1):
-            path = tmp_path / f"{number}.png"
-            path.write_bytes(ksf.data.encode_png(face))
-            field = f"#photo{number} input[type=file]"
-            wait.until(lambda b, field=field: b.find_elements(By.CSS_SELECTOR, field))[0].send_keys(str(path))
-            picture = f"#photo{number} img"
-            wait.until(lambda b, picture=picture: b.find_elements(By.CSS_SELECTOR, picture))
-        browser.find_element(By.ID, "compare").click()
-        wait.until(lambda b: "person" in b.find_element(By.ID, "answer").text)
-        assert "Same person\nScore 1.000" in browser.find_element(By.ID, "answer").text
+        for number in (1, 2):
+            upload(number, "face.png", ksf.data.encode_png(faces[0]))
+        assert "Same person\nScore 1.000" in answer("person")
         assert browser.save_screenshot(str(tmp_path / "page.png"))
         assert ksf.data.read_image(tmp_path / "page.png").std() > 1
+        browser.find_element(By.CSS_SELECTOR, "#photo2 button[aria-label='Remove Image']").click()
+        upload(2, "broken.jpg", jpeg[: len(jpeg) // 2])
+        assert "the second photo: cannot be decoded" in answer("photo")
     finally:
         browser.quit()
         page.close()

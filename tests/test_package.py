@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "hub_files": "hub_arguments hub_errors model_folder presets",
     "hub": "backbones embedder hub_arguments hub_errors hub_files model_card model_folder precision presets weights_file",
     "recognition": "data embedder evaluation evaluator export faces files hub precision presets",
-    "demo": "recognition",
+    "demo": "data recognition",
     # 4
     "cli": "backbones callbacks classifier conversion data demo devices evaluation evaluator export faces files heads hub "
     "ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",

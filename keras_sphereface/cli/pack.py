@@ -19,7 +19,7 @@ from keras_sphereface.cli import UsageError, options
 from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.image_headers import upright_sizes
-from keras_sphereface.data.images import decode_image, encode_jpeg, resize_image
+from keras_sphereface.data.images import decode_image, encode_jpeg, read_file, resize_image
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Size
 
@@ -159,7 +159,7 @@ class Packer:
             )
 
     def _bytes(self, path):
-        data = pathlib.Path(path).read_bytes()
+        data = read_file(path)
         # A JPEG with an Exif or XMP block may be turned, which other readers of the file would not know.
         plain = data.startswith(JPEG_MAGIC) and (upright_sizes([data])[0] == self.image_size).all()
         image = decode_image(data, path)

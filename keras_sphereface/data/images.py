@@ -15,6 +15,9 @@ Photo = Path | bytes | bytearray | memoryview | Image.Image | np.ndarray  # a pi
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
 MAX_PIXELS = 64 * 1024 * 1024
 
+# As many pixels with 16 bits of red, green, blue and alpha, not compressed. What is longer is another file, or has no end.
+MAX_BYTES = 8 * MAX_PIXELS
+
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
@@ -113,6 +116,28 @@ def _resized(image, image_size):
     return np.array(image, dtype=np.uint8)
 
 
+def read_file(path: Path) -> bytes:
+    """Reads the bytes of an image file, and no more than an image can have.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Its bytes, as they are.
+
+    Raises:
+        FileFormatError: If there are more than `MAX_BYTES`.
+        FileNotFoundError: If there is no such file.
+    """
+    with open(path, "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FileFormatError(
+            f"{os.fspath(path)}: has more than {MAX_BYTES} bytes, expected an image file. Reduce or remove it."
+        )
+    return data
+
+
 def read_image(path: Path) -> np.ndarray:
     """Reads an image file as `decode_image` does.
 
@@ -123,11 +148,10 @@ def read_image(path: Path) -> np.ndarray:
         A uint8 array of shape `(height, width, 3)`, RGB.
 
     Raises:
-        FileFormatError: If the file is not an image that `decode_image` takes.
+        FileFormatError: If the file is not an image that `decode_image` takes, or longer than `read_file` reads.
         FileNotFoundError: If there is no such file.
     """
-    with open(path, "rb") as file:
-        return decode_image(file.read(), os.fspath(path))
+    return decode_image(read_file(path), os.fspath(path))
 
 
 def as_image(source: Photo, name: str = "") -> np.ndarray:

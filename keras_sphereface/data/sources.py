@@ -14,7 +14,7 @@ import os
 import numpy as np
 from tqdm import tqdm
 
-from keras_sphereface.data.images import decode_image
+from keras_sphereface.data.images import decode_image, read_file
 from keras_sphereface.data.loader import MAX_CLASSES
 from keras_sphereface.data.recordio import RecordIOReader
 from keras_sphereface.data.recordio_property import PROPERTY, read_property
@@ -149,8 +149,7 @@ class FolderSource:
 
     def read(self, record):
         """Bytes and label of an image."""
-        with open(self.where(record), "rb") as file:
-            data = file.read()
+        data = read_file(self.where(record))
         if not data:
             raise FileFormatError(f"{self.where(record)}: holds no bytes. Replace or remove it.")
         return data, int(self._faces.labels[record])

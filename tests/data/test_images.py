@@ -88,6 +88,12 @@ def test_a_truncated_jpeg_is_an_error():
         images.decode_image(data[: len(data) // 2])
 
 
+def test_a_file_without_end_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(images, "MAX_BYTES", 1000)
+    with pytest.raises(FileFormatError, match="/dev/zero: has more than 1000 bytes, expected an image file"):
+        images.read_image("/dev/zero")
+
+
 def test_a_header_that_claims_too_many_pixels_is_refused_before_decoding():
     header = b"P6 60000 60000 255\n"
     with pytest.raises(FileFormatError, match=r"a\.ppm.*60000"):
