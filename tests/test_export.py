@@ -13,6 +13,7 @@ from keras_sphereface.embedder import build_embedder
 from keras_sphereface.export import onnx_file
 from keras_sphereface.layer_graph import inline
 from keras_sphereface.recognition import Recognizer
+from keras_sphereface.recognition.models import open_model
 
 SIZE = (32, 32, 3)
 pytest.importorskip("onnx", reason="needs the extra [export]")
@@ -617,13 +618,13 @@ def test_a_saved_model_is_written_over_alone(tmp_path, images):
 )
 def test_a_file_takes_images_of_its_own_size_only(tmp_path, images, name, format):
     export.export(small("sfnet"), tmp_path / name, format)
-    run = export.load(tmp_path / name, format)
-    for shape in [(5, 20, 29, 3), (32, 32, 3), (1, 32, 32, 1), (1, 32, 33, 3), (0, 32, 33, 3)]:
-        message = rf"^Expected images \(n, 32, 32, 3\).*images\.shape={re.escape(str(shape))}\. Align"
-        with pytest.raises(ValueError, match=message):
-            run(np.zeros(shape, "uint8"))
-    assert run(images[:0]).shape == (0, 16)
-    assert run(images[:2]).shape == (2, 16)
+    for run in (export.load(tmp_path / name, format), open_model(tmp_path / name).embed):
+        for shape in [(5, 20, 29, 3), (32, 32, 3), (1, 32, 32, 1), (1, 32, 33, 3), (0, 32, 33, 3)]:
+            message = rf"^Expected images \(n, 32, 32, 3\).*images\.shape={re.escape(str(shape))}\. Align"
+            with pytest.raises(ValueError, match=message):
+                run(np.zeros(shape, "uint8"))
+        assert run(images[:0]).shape == (0, 16)
+        assert run(images[:2]).shape == (2, 16)
 
 
 @on_tensorflow

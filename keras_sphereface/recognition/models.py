@@ -14,6 +14,7 @@ from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export import litert, saved_model
+from keras_sphereface.export.file_input import checked
 from keras_sphereface.export.onnx_file import open_session
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
@@ -48,16 +49,18 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path):
-        self._session = open_session(path)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._names = inputs[0].name, outputs[0].name
+        session = open_session(path)
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        source, target = inputs[0].name, outputs[0].name
+        self._run = checked(
+            lambda images: session.run([target], {source: images})[0], inputs[0].shape, outputs[0].shape
+        )
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
         _check_input(path, self.input_shape, inputs[0].type, len(inputs) == 1 and inputs[0].type == "tensor(float)")
 
     def __call__(self, images: ArrayLike) -> np.ndarray:
         """Embeds `(n, height, width, 3)` images."""
-        source, target = self._names
-        return self._session.run([target], {source: np.asarray(images, np.float32)})[0]
+        return self._run(np.asarray(images, np.float32))
 
 
 class LiteRTModel:
