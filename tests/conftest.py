@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import pathlib
 
 import keras
@@ -31,6 +32,14 @@ def shared():
 def reference():
     """The folder with recorded numbers that are part of the project."""
     return ROOT / "tests" / "reference"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported_is_no_garbage():
+    """Keras collects garbage after each test: a quarter of a second if it looks at all that was imported for all tests."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
