@@ -110,7 +110,10 @@ def finish(path, todo):
 
 
 def counts(runs, **wanted):
-    """How many of the runs with these values ended how, in the order of `OUTCOMES`, and the largest gradient norm."""
+    """How many of the runs with these values ended how, in the order of `OUTCOMES`; and two numbers over all of them.
+
+    They are the median of the runs' largest gradient norms, and the mean of their accuracies on the test digits.
+    """
     chosen = [run for run in runs if all(run[name] == value for name, value in wanted.items())]
     largest = [max(run["gradient_norm_max"]) for run in chosen if run["gradient_norm_max"]]
     accuracy = [run["accuracy"] for run in chosen if run["accuracy"] is not None]
@@ -120,8 +123,10 @@ def counts(runs, **wanted):
 
 def table(runs):
     """The results as lines of a Markdown table, one a configuration, seeds and margins together."""
-    yield "| variant | feature norm | detached: learned / failed / diverged | accuracy | largest gradient norm | not detached | accuracy | largest gradient norm |"  # noqa: E501
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    numbers = ("mean accuracy", "largest gradient norm, median of the runs")
+    head = ("variant", "feature norm", "detached: learned / failed / diverged", *numbers, "not detached", *numbers)
+    yield f"| {' | '.join(head)} |"
+    yield f"|{' --- |' * len(head)}"
     for variant, feature_norm in itertools.product(VARIANTS, FEATURE_NORMS):
         cells = []
         for detach in DETACH:
