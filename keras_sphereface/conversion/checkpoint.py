@@ -31,6 +31,7 @@ OTHER_ENTRIES = (
     "state_lr_scheduler",
     "optimizer_states",
     "lr_schedulers",
+    "callbacks",  # Lightning's; its ModelCheckpoint, on by default, keeps the best score there as a tensor
 )
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
 BACKBONE_PREFIX, HEAD_PREFIX = "backbone", "head"  # of the names in the state dict of a module that holds both
@@ -97,7 +98,7 @@ def listing(names: Iterable[str]) -> str:
 
 
 def _short(name):
-    text = errors.one_line(name)
+    text = errors.one_line(name) if name.strip() else repr(name)
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 

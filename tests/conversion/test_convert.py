@@ -320,10 +320,10 @@ def test_a_tensor_that_claims_a_large_network_takes_no_memory(state, path):
 
 
 def test_names_that_a_file_gives_fit_on_a_line(state, path):
-    state["evil\nname\n"] = state["x" * 100_000] = torch.zeros(1)
+    state["evil\nname\n"] = state["x" * 100_000] = state[""] = torch.zeros(1)
     with pytest.raises(errors.FileFormatError) as error:
         convert(save(path, state), architecture="sfnet")
-    assert "unknown tensors: evil name, xxx" in str(error.value)
+    assert "unknown tensors: '', evil name, xxx" in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
 
@@ -517,12 +517,14 @@ def test_without_its_head_a_file_is_read_whatever_the_head_holds(head, message, 
 
 
 def test_prefixes_inside_an_entry(state, path):
-    """A whole classifier's state dict under `state_dict`, as Lightning writes it."""
+    """A whole classifier's state dict under `state_dict`, as Lightning writes it, the best score beside it a tensor."""
     content = {**{f"module.backbone.{k}": v for k, v in state.items()}, "module.head.w": torch.ones(5, 9)}
-    report = convert(save(path, {"epoch": 2, "state_dict": content}), architecture="sfnet").conversion_report
+    callbacks = {"ModelCheckpoint{}": {"best_model_score": torch.tensor(0.5), "best_k_models": {}}}
+    file = save(path, {"epoch": 2, "state_dict": content, "callbacks": callbacks})
+    report = convert(file, architecture="sfnet").conversion_report
     assert report.head_weights["kernel"].shape == (5, 9)
     report = convert(path, architecture="sfnet", include_head=False).conversion_report
-    assert (report.head_weights, report.ignored[:2]) == ({}, ("epoch", "head.*"))
+    assert (report.head_weights, report.ignored[:3]) == ({}, ("epoch", "callbacks", "head.*"))
     both = save(path, {"state_dict": content, "head": {"w": torch.ones(5, 9)}})
     with pytest.raises(errors.FileFormatError, match=r"two heads, head and head\.\*, expected one"):
         convert(both, architecture="sfnet")
