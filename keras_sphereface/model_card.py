@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keras_sphereface.presets import Preset
 
 FILE = "README.md"
-TAGS = ("keras", "face-recognition", "face-verification", "sphereface", "keras-sphereface")
+TAGS = ("keras", "face-recognition", "face-verification", "keras-sphereface")  # true of converted models too
 PIPELINE = "image-feature-extraction"
 LIBRARY = "keras"
 TEXTS = ("description", "data", "license", "preprocessing", "intended_use", "limits")
@@ -43,7 +43,7 @@ class Card:
 
     Args:
         name: Title. Defaults to `None`, the repository's name.
-        description: A sentence or more. Defaults to one about the kind of model.
+        description: A sentence or more. Defaults to one that is true of every model here: how it was trained is not known.
         data: What it was trained on, with its terms. Defaults to a sentence that says that it is not known.
         license: Identifier of the weights' licence, e.g. `"mit"`, or its name in words. Defaults to `"unknown"`.
         preprocessing: The preprocessing in words and numbers. Defaults to a sentence that it is inside the model.
@@ -60,7 +60,7 @@ class Card:
     """
 
     name: str | None = None
-    description: str = "A face embedding network trained with a SphereFace-R head."
+    description: str = "A face embedding network: two images are compared by the cosine of their embeddings."
     data: str = "Not stated by the publisher."
     license: str = "unknown"
     preprocessing: str = "Inside the model."
@@ -120,18 +120,18 @@ def from_preset(preset: "Preset") -> Card:
         preset: The `Preset`.
 
     Returns:
-        A `Card`.
+        A `Card`, whose description has the preset's notes as a list.
     """
+    notes = "".join(f"\n- {note}" for note in preset.notes)
     return Card(
         name=preset.name,
-        description=preset.description,
+        description=f"{preset.description}\n{notes}" if notes else preset.description,
         data=preset.data,
         license=preset.license,
         preprocessing=preset.preprocessing["text"],
         metrics=list(preset.metrics),
         thresholds=list(preset.thresholds),
         speed=preset.speed,
-        limits=" ".join([*preset.notes, Card.limits]),
     )
 
 

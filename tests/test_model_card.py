@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -72,6 +73,8 @@ def test_a_card_without_facts_says_so():
     assert fields["license"] == "unknown"
     assert "Nothing was measured by the publisher" in body
     assert "Not stated by the publisher" in body
+    assert "SphereFace" not in body.replace("keras_sphereface", ""), "a converted model may have had another head"
+    assert "sphereface" not in fields["tags"]
 
 
 def test_thresholds_and_speed():
@@ -163,5 +166,11 @@ def test_thresholds_are_checked(change):
 def test_a_preset_has_a_card():
     preset = presets.get("sfnet20_ms1m")
     card = model_card.from_preset(preset)
-    assert card.data == preset.data
-    assert Card.limits in card.limits
+    assert (card.data, card.description, card.limits) == (preset.data, preset.description, Card.limits)
+
+
+def test_a_presets_notes_are_a_list_below_its_description():
+    preset = dataclasses.replace(presets.get("sfnet20_ms1m"), description="A network.", notes=["speed: much", "log"])
+    _, body = front_matter(model_card.render(model_card.from_preset(preset), "me/faces", DESCRIPTION))
+    assert "\n\nA network.\n\n- speed: much\n- log\n\n" in body
+    assert f"## Limits\n\n{Card.limits}\n" in body
