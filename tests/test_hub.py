@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -695,6 +696,13 @@ def test_publishing_a_model_folder_keeps_its_card_and_thresholds(backbone, tmp_p
         model_card.from_description(first / "preset.json")
 
 
+def test_the_help_of_publish_names_every_field_of_a_card():
+    from keras_sphereface.cli import publish
+
+    words = set(re.findall(r"\w+", publish.__doc__))
+    assert {field.name for field in dataclasses.fields(model_card.Card)} | set(presets.METRIC_FIELDS) <= words
+
+
 def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):
     from keras_sphereface.cli import main
 
@@ -717,7 +725,15 @@ def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):
     assert ["'no name'" in told[0], "project, with other files" in told[1]] == [True, True]
     assert main(arguments) == 0
     assert server.repos[REPO]["refs"]["main"] in capsys.readouterr().out
-    for content in (b'{"colour": 1}', b'{"data": "caf\xe9"}'):
+    for content, told in (
+        (b'{"licence": "mit"}', "Received: 'licence'. Known: name, description, data, license, "),
+        (b'{"licence": "mit"}', "Did you mean 'license'?"),
+        (b"[]", "expected a dictionary. Received: []"),
+        (b'{"data": "caf\xe9"}', "'utf-8' codec"),
+    ):
         (tmp_path / "card.json").write_bytes(content)
         assert main(arguments) == 1
-        assert "card.json: not the fields of a model card" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "card.json: not the fields of a model card" in error
+        assert told in error
+        assert error.count("\n") == 1

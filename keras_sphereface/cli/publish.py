@@ -1,8 +1,12 @@
 """Push a model with its card to the Hugging Face Hub, in one commit.
 
-The card's facts come from a JSON file of the fields of keras_sphereface.model_card.Card (data, license, metrics, ...):
+The card's facts come from a JSON file, e.g. {"data": "2,000 photos of 60 members", "license": "mit"}:
 
   keras-sphereface publish model.keras me/my-face-model --card card.json
+
+Texts are name, description, data, license, preprocessing, intended_use, limits and speed; lists are metrics, each with name,
+dataset, value, unit and command (the one that measured it), and thresholds, each with far, threshold (a cosine) and perhaps
+tar (percent).
 
 A preset, a model folder and a repository bring their card and their thresholds along; --card overrides single fields.
 """
@@ -13,6 +17,7 @@ import json
 import pathlib
 
 from keras_sphereface.cli import options
+from keras_sphereface.errors import did_you_mean, shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +76,19 @@ def _card(model, path):
     if path is None:
         return card
     try:
-        return dataclasses.replace(card, **json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        _check_fields(fields, [field.name for field in dataclasses.fields(card)])
+        return dataclasses.replace(card, **fields)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path}: not the fields of a model card ({error}). See keras_sphereface.model_card.Card"
+            f"{path}: not the fields of a model card ({error}). `keras-sphereface publish --help` explains them"
         ) from error
+
+
+def _check_fields(fields, known):
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected a dictionary. Received: {shown(fields)}")
+    for name in fields:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(f"unknown field. Received: {shown(name)}. Known: {', '.join(known)}.{hint}")
