@@ -3,6 +3,7 @@
 import difflib
 import errno
 import importlib
+import re
 import types
 from collections.abc import Iterable
 
@@ -20,6 +21,7 @@ _OF_SYSTEM = (
     *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO),
 )
 _SHOWN = 120  # characters of a wrong value in an error
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")  # of a URL, with the user's name
 
 
 class FileFormatError(ValueError):
@@ -92,6 +94,16 @@ def shown(value: object) -> str:
     """What an error says of a wrong value: its `repr`, on one line, without the middle of a long one."""
     text = one_line(repr(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}...{text[-_SHOWN // 4 :]}"
+
+
+def without_password(text: str) -> str:
+    """A text without the names and passwords of the URLs in it.
+
+    Example:
+    >>> without_password("no answer from https://me:secret@hub.example.org")
+    'no answer from https://hub.example.org'
+    """
+    return _PASSWORD.sub("", text)
 
 
 def is_of_system(error: BaseException) -> bool:

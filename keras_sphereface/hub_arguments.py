@@ -6,7 +6,7 @@ import urllib.parse
 from typing import Any
 
 from keras_sphereface import presets
-from keras_sphereface.errors import shown
+from keras_sphereface.errors import shown, without_password
 from keras_sphereface.hints import Path
 
 _TOKEN = re.compile(r"[!-~]+")  # what an HTTP header can carry: printable ASCII without spaces
@@ -81,7 +81,8 @@ def checked_options(
         raise ValueError(f"cache_dir: expected the path of a folder or None. Received: {shown(cache_dir)}")
     if endpoint is not None and not _is_url(endpoint):
         raise ValueError(
-            f"endpoint: expected a URL, e.g. 'https://hub.example.org', or None. Received: {shown(endpoint)}"
+            "endpoint: expected a URL, e.g. 'https://hub.example.org', or None. "
+            f"Received: {without_password(shown(endpoint))}"
         )
     return {"revision": revision, "token": _clean_token(token), "cache_dir": cache_dir, "endpoint": endpoint}
 

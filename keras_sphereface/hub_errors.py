@@ -3,7 +3,7 @@
 import errno
 import sys
 
-from keras_sphereface.errors import one_line
+from keras_sphereface.errors import one_line, without_password
 
 _TEMPORARY = (408, 429)
 
@@ -14,6 +14,7 @@ _FOLDER_ERRNOS = (errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG)
 _NO_LOGIN = (
     "token=True takes the token of the login, and there is none. Log in with `hf auth login`, or pass the token itself"
 )
+_NO_ASCII = "the token of HF_TOKEN or of the login is not ASCII. Set it again, or pass the right one as token="
 
 
 class HubError(OSError):
@@ -61,7 +62,17 @@ def _is_of_folder(error):
 
 
 def _first_line(error):
-    return str(error).strip().partition("\n")[0]
+    """What an error says first, to be part of a sentence; the client's own show an endpoint's password."""
+    return without_password(str(error).strip().partition("\n")[0]).rstrip(".")
+
+
+def _problem_of_token(cause):
+    """What is wrong with a token that no request could be sent with, else `None`; the client checks none."""
+    from huggingface_hub import errors
+
+    if isinstance(cause, errors.LocalTokenNotFoundError):
+        return _NO_LOGIN
+    return _NO_ASCII if isinstance(cause, UnicodeEncodeError) else None
 
 
 def explain(error, source):
@@ -88,8 +99,8 @@ def explain(error, source):
         return (
             f"{source}: no such repository, or no access (HTTP {status}). Check the name; if it is private, pass token="
         )
-    if isinstance(cause, errors.LocalTokenNotFoundError):
-        return f"{source}: {_NO_LOGIN}"
+    if problem := _problem_of_token(cause):
+        return f"{source}: {problem}"
     if _is_of_folder(cause):
         return (
             f"{source}: the cache cannot be used ({one_line(cause)}). Give a folder that can be written as cache_dir="
@@ -102,15 +113,17 @@ def explain_upload(error, source):
     """The same for an upload."""
     from huggingface_hub import errors
 
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return f"{source}: nothing was uploaded, HF_HUB_OFFLINE is set. Unset it"
+    if problem := _problem_of_token(cause_of(error)):
+        return f"{source}: {problem}"
     is_of_card = isinstance(error, ValueError) and not isinstance(error, errors.HfHubHTTPError)
     if is_of_card:  # the client checks its metadata
-        return f"{source}: the upload was refused: {one_line(error)}. Correct the card"
+        return f"{source}: the upload was refused: {without_password(one_line(error)).rstrip('.')}. Correct the card"
     cause = cause_of(error)
     status = _status(cause)
     if status in (401, 403):
         return f"{source}: no right to write (HTTP {status}). Pass a token= with write access"
-    if isinstance(cause, errors.LocalTokenNotFoundError):
-        return f"{source}: {_NO_LOGIN}"
     return (
         f"{source}: the upload failed: {type(cause).__name__}: {_first_line(cause)}. "
         "The repository holds all of it or none. Try again"

@@ -197,7 +197,8 @@ def upload(
         huggingface_hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()
     ]
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
+        if not api.repo_exists(repo_id):  # a token with the right to write to it need not have the right to make one
+            api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None and not revision.startswith("refs/"):  # the Hub itself makes those of pull requests
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         return api.create_commit(repo_id, operations, commit_message=message, revision=revision)

@@ -169,9 +169,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(content, 200, headers)
 
     def info(self, repo_id, revision="main"):
-        if (repo := self._repo(repo_id)) is None or (commit := self._commit_id(repo, revision or "main")) is None:
+        if (repo := self._repo(repo_id)) is None:
             return
-        files = [{"rfilename": name} for name in repo["commits"][commit]]
+        is_new = revision == "main" and repo["refs"]["main"] is None  # the Hub's own have a first commit
+        commit = None if is_new else self._commit_id(repo, revision)
+        if commit is None and not is_new:
+            return
+        files = [{"rfilename": name} for name in repo["commits"].get(commit, ())]
         answer = {"_id": "1", "id": repo_id, "modelId": repo_id, "sha": commit, "siblings": files, "tags": []}
         self._json({**answer, "private": repo["private"], "downloads": 0, "likes": 0})
 

@@ -497,6 +497,45 @@ def test_a_connection_lost_after_the_commit_leaves_the_whole_commit(server, load
     np.testing.assert_allclose(load().predict(IMAGES, verbose=0), expected, atol=1e-6)
 
 
+def test_who_may_write_to_a_repository_need_not_have_the_right_to_make_one(server, changed, published):
+    server.faults += [("POST", "/api/repos/create", 403)] * 9
+    result = push_to_hub(changed, REPO, token=TOKEN, endpoint=server.url)
+    assert server.repos[REPO]["refs"]["main"] == result.revision != published.revision
+    with pytest.raises(HubError, match=r"no right to write \(HTTP 403\)"):
+        push_to_hub(changed, "faces/new", token=TOKEN, endpoint=server.url)
+
+
+def test_an_upload_where_no_network_may_be_asked(backbone, monkeypatch):
+    offline(monkeypatch)
+    with pytest.raises(HubError, match=rf"^hf://{REPO}: nothing was uploaded, HF_HUB_OFFLINE is set\. Unset it$"):
+        push_to_hub(backbone, REPO, token=TOKEN)
+
+
+def test_a_token_of_the_environment_that_no_header_can_carry(server, load, backbone, published, monkeypatch):
+    from huggingface_hub.utils import _headers
+
+    monkeypatch.setattr(_headers, "get_token", lambda: "hf_secr\u00e9t")
+    for call in (load, lambda: push_to_hub(backbone, REPO, endpoint=server.url)):
+        with pytest.raises(
+            HubError, match=r"the token of HF_TOKEN or of the login is not ASCII\. Set it again"
+        ) as caught:
+            call()
+        assert "secr" not in str(caught.value)
+
+
+def test_no_error_shows_the_password_of_an_endpoint(server, backbone, published, tmp_path):
+    endpoint = server.url.replace("http://", "http://me:secret@")
+    server.faults += [("GET", "model.weights.h5", 500)] * hub_files.ATTEMPTS
+    with pytest.raises(HubError, match=r"for url 'http://127\.0\.0\.1:") as caught:
+        load_pretrained(f"hf://{REPO}", endpoint=endpoint, cache_dir=tmp_path)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(HubError) as caught:  # with a password in it, the client sends no token
+        push_to_hub(backbone, "faces/new", token=TOKEN, endpoint=endpoint)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^endpoint: expected a URL.* Received: 'http://127\.0\.0\.1:x'$"):
+        load_pretrained(endpoint="http://me:secret@127.0.0.1:x")
+
+
 def test_upload_without_a_right(server, backbone):
     with pytest.raises(HubError, match="write access"):
         push_to_hub(backbone, "faces/new", token="hf_wrong", endpoint=server.url)
