@@ -445,6 +445,19 @@ def test_command_line(tmp_path, images, capsys):
     assert "--calibration" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ['{"license": "mit"}', "[]", "not JSON"])
+def test_a_file_that_is_no_report_is_not_written_over_by_the_report(tmp_path, capsys, content):
+    build_embedder(small("sfnet")).save(tmp_path / "m.keras")
+    arguments = ["export", str(tmp_path / "m.keras"), str(tmp_path / "card.onnx")]
+    (tmp_path / "card.onnx.json").write_text(content)
+    assert main(arguments) == 1
+    assert "card.onnx.json, which is no report" in capsys.readouterr().err
+    assert (tmp_path / "card.onnx.json").read_text() == content
+    assert not (tmp_path / "card.onnx").exists()
+    (tmp_path / "card.onnx.json").unlink()
+    assert [main(arguments), main(arguments)] == [0, 0]  # a report is
+
+
 @pytest.mark.parametrize("file", ["m.onnx", pytest.param("m.tflite", marks=on_tensorflow)])
 def test_an_exported_file_is_evaluated_like_its_keras_model(tmp_path, pairs, capsys, file):
     model = build_embedder(small("sfnet"))

@@ -10,10 +10,13 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from keras_sphereface.cli import UsageError, options
-from keras_sphereface.files import check_output
+from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import check_output, read_json
 
 if TYPE_CHECKING:
     import numpy as np
+
+OF_REPORT = frozenset({"path", "format", "precision", "size", "smallest_cosine"})  # by which an older one is known
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     if args.precision == "int8" and not args.calibration:
         raise UsageError("--precision int8 needs --calibration as well. Received: no --calibration")
     if args.path.absolute().parent.is_dir():  # else it is made
-        check_output(_report_path(args.path))
+        _check_report(_report_path(args.path))
     images = read_images(args.calibration, args.num_calibration) if args.calibration else None
     pairs = None
     if args.pairs:
@@ -57,6 +60,19 @@ def run(args: argparse.Namespace) -> None:
 
 def _report_path(path):
     return path.with_name(path.name + ".json")
+
+
+def _check_report(path):
+    """Refuses a JSON file that is no report: its name was not given, so that nobody asked to write over it."""
+    check_output(path)
+    if not path.exists():
+        return
+    try:
+        content = read_json(path)
+    except FileFormatError:
+        content = None
+    if not isinstance(content, dict) or not OF_REPORT.issubset(content):
+        raise ValueError(f"The report would overwrite {path}, which is no report. Move it, or choose another name")
 
 
 def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":
