@@ -24,6 +24,7 @@ from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hints import Size
 
 JPEG_MAGIC = b"\xff\xd8\xff"
+SUFFIXES = {"recordio": ".rec", "tfrecord": ".tfrec"}  # how those of files begin: .record and .tfrecord are meant, too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,9 +104,15 @@ def _size(text):
 
 def _output(output, form):
     path = pathlib.Path(output)
-    form = form or ("tfrecord" if path.suffix.startswith(".tfrec") else "recordio")
-    if path.is_dir() or not path.suffix.startswith((".rec", ".tfrec")):  # a dot in a folder's name is no suffix
-        path /= "train.rec" if form == "recordio" else "train.tfrecord"
+    # A dot in a folder's name is no suffix.
+    of_suffix = (
+        None if path.is_dir() else next((one for one in SUFFIXES if path.suffix.startswith(SUFFIXES[one])), None)
+    )
+    form = form or of_suffix or "recordio"
+    if of_suffix is None:
+        return path / ("train.rec" if form == "recordio" else "train.tfrecord"), form
+    if form != of_suffix:
+        raise UsageError(f"--format {form} and a file of {of_suffix}. Received: {output}. Leave --format away")
     return path, form
 
 

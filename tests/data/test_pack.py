@@ -147,6 +147,17 @@ def test_wrong_arguments(folder, tmp_path, capsys):
         assert wrong[0] in capsys.readouterr().err
 
 
+def test_a_file_is_of_the_format_that_its_name_says(folder, tmp_path, capsys):
+    for name, form in (("a.tfrecord", "recordio"), ("a.rec", "tfrecord")):
+        assert main(["pack", str(folder), str(tmp_path / name), "--format", form]) == 2
+        assert f"--format {form} and a file of " in capsys.readouterr().err
+        assert not (tmp_path / name).exists()
+    (tmp_path / "folder.rec").mkdir()
+    words = ["pack", str(folder), str(tmp_path / "folder.rec"), "--format", "tfrecord", "--image-size", "32"]
+    assert main(words) == 0
+    assert faces.from_tfrecord(tmp_path / "folder.rec" / "train.tfrecord").num_images == 6
+
+
 def half_turned(tmp_path, data):
     (tmp_path / "people" / "ann").mkdir(parents=True)
     (tmp_path / "people" / "ann" / "0.jpg").write_bytes(data)
