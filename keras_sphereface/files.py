@@ -101,7 +101,8 @@ def _naming_what_lacks_a_name(path):
 def draft(path: Path) -> Iterator[pathlib.Path]:
     """For what others write by name: yields a path in a new folder beside, and moves what is there when the block ends well.
 
-    An older file, or folder, of the name `path` stays as it was until then, and if the block raises.
+    An older file, or folder, of the name `path` stays as it was until then, and if the block raises. What is new is flushed
+    to disk before it takes its place.
 
     Args:
         path: Path that the finished file or folder will have; its folder exists.
@@ -117,8 +118,24 @@ def draft(path: Path) -> Iterator[pathlib.Path]:
         with _naming_what_lacks_a_name(path):
             yield unfinished
         with _naming(path):
+            flush(unfinished)
             _replace(unfinished, path, pathlib.Path(folder, "older"))
     sync_folder(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Flushes a file, or all files below a folder, to disk: a power cut then finds them whole.
+
+    Args:
+        path: Path of the file or folder, which others have written and closed.
+
+    Raises:
+        OSError: If the disk did not take them.
+    """
+    path = pathlib.Path(path)
+    for file in (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
+        with open(file, "rb+") as unflushed:  # Windows flushes only what may be written
+            os.fsync(unflushed.fileno())
 
 
 def _replace(new, path, aside):

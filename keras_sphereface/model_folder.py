@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from keras_sphereface import layer_graph, model_size, safe_config, weights_file
 from keras_sphereface.errors import FileFormatError, is_of_system, one_line, shown
-from keras_sphereface.files import SHA256, read_json, sha256
+from keras_sphereface.files import SHA256, flush, read_json, sha256, sync_folder
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
@@ -92,8 +92,10 @@ def write(model: "keras.Model", folder: Path, description: dict | None = None) -
         }
         text = json.dumps(preset, indent=2, ensure_ascii=False)
         (fresh / PRESET).write_text(text + "\n", encoding="utf-8")
+        flush(fresh)
         for name in (*KERAS_FILES, PRESET):  # all are written by now: an older model is not lost to a full disk
             (fresh / name).replace(folder / name)
+        sync_folder(folder)
     return preset
 
 

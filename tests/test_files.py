@@ -1,5 +1,6 @@
 """Files written whole or not at all."""
 
+import errno
 import hashlib
 import os
 
@@ -28,6 +29,27 @@ def test_draft_replaces_a_folder(tmp_path):
         (unfinished / "new").touch()
     assert os.listdir(path) == ["new"]
     assert os.listdir(tmp_path) == ["saved_model"]
+
+
+@pytest.mark.parametrize("name", ["model.keras", "folder/deep/model.pb"])
+def test_what_is_new_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch, name):
+    path, flushed, fsync = tmp_path / name.partition("/")[0], [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_ino) or fsync(number))
+    with draft(path) as unfinished:
+        file = unfinished.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("new")
+        monkeypatch.setattr(os, "replace", lambda *paths: flushed.append("replaced") or os.rename(*paths))
+    assert flushed.index((tmp_path / name).stat().st_ino) < flushed.index("replaced")
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught, draft(tmp_path / "other") as unfinished:
+        unfinished.write_text("new")
+    assert caught.value.filename == str(tmp_path / "other")
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_what_raises_leaves_the_older_file(tmp_path):

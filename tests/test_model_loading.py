@@ -536,6 +536,13 @@ def test_an_older_folder_stays_where_the_new_description_cannot_be_written(tmp_p
     assert content(tmp_path) == before
 
 
+def test_a_folders_files_are_on_the_disk_before_they_replace_older_ones(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda number: flushed.append(os.fstat(number).st_ino))
+    model_folder.write(backbone(), tmp_path)
+    assert {path.stat().st_ino for path in tmp_path.iterdir()} <= set(flushed)
+
+
 def test_a_description_of_any_size_is_not_read(tmp_path):
     model_folder.write(backbone(), tmp_path)
     path = tmp_path / "preset.json"
