@@ -18,6 +18,8 @@ _IRESNET_UNITS = {
     "200": (6, 26, 60, 6),
 }
 _STAGES = (1, 2, 3, 4)
+# IResNet-200 has 98. Names cost a file next to nothing, a network of 160 units takes Keras beyond Python's stack.
+_MOST_UNITS = 120
 # The kernel of MobileFaceNet's global depthwise convolution tells which of the paper's two input sizes it is for.
 _MOBILEFACENET_INPUTS = {(7, 7): (112, 112, 3), (7, 6): (112, 96, 3)}
 
@@ -133,14 +135,20 @@ def _shape(tensors, name, rank, path):
     return tuple(int(size) for size in shape)
 
 
-def _count_units(tensors, first):
+def _count_units(tensors, first, path):
     """Counts `layer<stage>.<index>`, index from `first` on, in each stage."""
+    units = {tuple(name.split(".", 2)[:2]) for name in tensors if name.count(".") > 1}
     counts = []
     for stage in _STAGES:
         index = first
-        while any(name.startswith(f"layer{stage}.{index}.") for name in tensors):
+        while (f"layer{stage}", str(index)) in units:
             index += 1
         counts.append(index - first)
+    if sum(counts) > _MOST_UNITS:
+        raise errors.FileFormatError(
+            f"{path}: the tensors' names are those of {sum(counts)} residual units, expected at most {_MOST_UNITS}. "
+            "Do not use this file."
+        )
     return tuple(counts)
 
 
@@ -149,7 +157,7 @@ def _sfnet(architecture, tensors, path, arguments):
     if batch_norm is None:
         batch_norm = "layer1.0.bn1.weight" in tensors
     return SFNet(
-        architecture.units or _count_units(tensors, first=1),
+        architecture.units or _count_units(tensors, 1, path),
         channels=tuple(_shape(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
         embedding_dim=_shape(tensors, "fc.weight", 2, path)[0],
         block_order=architecture.block_order,
@@ -160,7 +168,7 @@ def _sfnet(architecture, tensors, path, arguments):
 
 def _iresnet(architecture, tensors, path, arguments):
     return IResNet(
-        architecture.units or tuple(max(1, count) for count in _count_units(tensors, first=0)),
+        architecture.units or tuple(max(1, count) for count in _count_units(tensors, 0, path)),
         channels=tuple(_shape(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
         embedding_dim=_shape(tensors, "fc.weight", 2, path)[0],
         **arguments,

@@ -319,6 +319,14 @@ def test_a_tensor_that_claims_a_large_network_takes_no_memory(state, path):
         convert(save(path, tensors_of(sfnet())), architecture="sfnet", input_shape=(100_000, 100_000, 3))
 
 
+@pytest.mark.parametrize("architecture", ["sfnet", "iresnet"])
+def test_names_of_thousands_of_units_build_no_network(architecture, state, path):
+    """It would take Keras minutes, and beyond Python's stack."""
+    save(path, {**state, **{f"layer3.{index}.conv1.weight": torch.zeros(1) for index in range(1, 3001)}})
+    with pytest.raises(errors.FileFormatError, match=r"of 30\d\d residual units, expected at most 120"):
+        convert(path, architecture=architecture)
+
+
 def test_names_that_a_file_gives_fit_on_a_line(state, path):
     state["evil\nname\n"] = state["x" * 100_000] = state[""] = torch.zeros(1)
     with pytest.raises(errors.FileFormatError) as error:
