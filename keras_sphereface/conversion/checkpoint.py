@@ -128,6 +128,8 @@ def _check_archive(path):
         raise ValueError(f"its {packed:,} bytes would unpack to {unpacked:,}, PyTorch's own files are not packed")
     if any(name.endswith("/constants.pkl") for name in sizes):  # PyTorch would warn, and open it another way
         raise ValueError("it is a TorchScript archive, which holds code")
+    if not any(name.endswith("/data.pkl") for name in sizes):  # a .keras or .npz file, whose names PyTorch complains of
+        raise ValueError(f"it is a ZIP archive of something else, with {listing(sizes)}")
 
 
 def _reason(error):

@@ -473,6 +473,14 @@ def test_bytes_that_are_no_checkpoint(content, path):
     assert "\n" not in str(error.value)
 
 
+def test_an_archive_of_something_else_is_told_as_such(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("metadata.json", "config.json", "model.weights.h5"):
+            archive.writestr(name, "{}")
+    with pytest.raises(errors.FileFormatError, match=r"archive of something else, with config\.json, metadata\.json"):
+        convert(path, architecture="sfnet")
+
+
 def test_a_packed_archive_is_not_unpacked_to_many_times_its_size(state, path, tmp_path):
     save(tmp_path / "plain.pth", {**state, "fc.bias": torch.zeros(1 << 20)})
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
