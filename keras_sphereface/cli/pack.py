@@ -105,14 +105,14 @@ def _size(text):
 def _output(output, form):
     path = pathlib.Path(output)
     # A dot in a folder's name is no suffix.
-    of_suffix = (
-        None if path.is_dir() else next((one for one in SUFFIXES if path.suffix.startswith(SUFFIXES[one])), None)
-    )
+    of_suffix = next((one for one in SUFFIXES if path.suffix.startswith(SUFFIXES[one]) and not path.is_dir()), None)
     form = form or of_suffix or "recordio"
     if of_suffix is None:
         return path / ("train.rec" if form == "recordio" else "train.tfrecord"), form
     if form != of_suffix:
-        raise UsageError(f"--format {form} and a file of {of_suffix}. Received: {output}. Leave --format away")
+        raise UsageError(
+            f"Expected --format {of_suffix} for {output}, as its ending says. Received: --format {form}. Leave --format out"
+        )
     return path, form
 
 
