@@ -190,6 +190,13 @@ def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["--debug", "plot", "margins"], ["plot", "--debug", "margins"], ["plot", "margins"]])
+def test_debug_stands_before_and_after_the_picture(tmp_path, words):
+    after = [] if "--debug" in words else ["--debug"]
+    with pytest.raises(ValueError, match="Unknown margin"):
+        main([*words, str(tmp_path / "x.png"), "--margins", "arcfase", *after])
+
+
 def saved(path, **changes):
     values = {"name": "toy", "num_mated": 4, "num_nonmated": 10}
     curve = {"accepted_nonmated": [0, 3, 10], "accepted_mated": [2, 3, 4]}

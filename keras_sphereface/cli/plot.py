@@ -125,6 +125,8 @@ def import_margins(modules: Iterable[str]) -> None:
 
 def _add_common(parser, help):
     parser.add_argument("output", type=pathlib.Path, help=help)
+    # After the picture as well; what stands before it is not overwritten.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback")
 
 
 def _add_margins(parser, default):
