@@ -239,6 +239,8 @@ def fails_in_one_line(run, words, message, exit_code):
     [
         (["verify", "people", A, *MODEL], "people: expected a file, this is a folder"),
         (["gallery", os.devnull], f"{os.devnull}: there is no such gallery"),
+        (["gallery", "people"], "people: a folder, not a gallery"),
+        (["identify", "people", A, *MODEL], "people: a folder, not a gallery"),
         (["gallery", "empty.db"], "empty.db: an empty file, not a gallery"),
         (["embed", "cut.keras", "cut.keras", "--output", "x.npz", *MODEL], "cut.keras: cannot be decoded"),
         (["verify", "nowhere.jpg", A, *MODEL], "nowhere.jpg: there is no such file"),

@@ -163,8 +163,10 @@ def test_enroll_identify_remove(tmp_path, index):
 def test_a_picture_belongs_to_one_person_and_nothing_is_half_added(tmp_path):
     ours = recognizer(gallery=tmp_path / "people.db")
     ours.enroll("Ann", RED)
-    with pytest.raises(ValueError, match="enrolled as 'Ann' already"):
+    with pytest.raises(ValueError, match="Picture 2 of 2 is enrolled as 'Ann' already"):
         ours.enroll("Bob", [GREEN, RED])
+    with pytest.raises(ValueError, match="This picture is enrolled as 'Ann' already"):
+        ours.enroll("Bob", RED)
     assert ours.gallery.people() == {"Ann": 1}
 
 
@@ -217,7 +219,7 @@ def test_other_files_are_no_galleries(tmp_path):
     with pytest.raises(OSError, match=r"no folder does not exist\. Make it, or choose another for people\.db"):
         Gallery(tmp_path / "no folder" / "people.db")
     (tmp_path / "folder.db").mkdir()
-    with pytest.raises(OSError, match=r"folder\.db: cannot be opened"):
+    with pytest.raises(OSError, match=r"folder\.db: cannot be opened as a gallery \(it is a folder\)"):
         Gallery(tmp_path / "folder.db")
 
 

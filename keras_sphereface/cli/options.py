@@ -104,6 +104,8 @@ def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
 
 def existing_gallery(path: str) -> str:
     """Returns the path of a gallery that must be there; an empty file is none, of which opening it would make one."""
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: a folder, not a gallery. Give the file that keras-sphereface enroll made")
     if not os.path.isfile(path):
         raise ValueError(f"{path}: there is no such gallery. Make it: keras-sphereface enroll {path} NAME PHOTO...")
     if not os.path.getsize(path):

@@ -75,7 +75,8 @@ class Gallery:
         try:
             self._connection = sqlite3.connect(path, WAIT, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
-            raise OSError(f"{self.path}: cannot be opened as a gallery ({error}). Check the folder") from error
+            why = "it is a folder" if os.path.isdir(self.path) else error
+            raise OSError(f"{self.path}: cannot be opened as a gallery ({why}). Give a file's path") from error
         try:
             self._prepare()
         except BaseException:
@@ -219,15 +220,16 @@ class Gallery:
                 raise ValueError(
                     f"Expected embeddings of unit length. Received: one of length {length:.4g}. Divide each by its length"
                 )
-            for digest, embedding in zip(digests, embeddings.astype("<f4")):
+            for number, (digest, embedding) in enumerate(zip(digests, embeddings.astype("<f4")), 1):
                 owner = run("SELECT name FROM faces WHERE digest = ?", (digest,)).fetchone()
                 if owner is None:
                     values = (name, digest, embedding.tobytes())
                     run("INSERT INTO faces (name, digest, embedding) VALUES (?, ?, ?)", values)
                     added += 1
                 elif owner[0] != name:
+                    which = f"Picture {number} of {len(digests)}" if len(digests) > 1 else "This picture"
                     raise ValueError(
-                        f"This picture is enrolled as {owner[0]!r} already. Received: name={name!r}. "
+                        f"{which} is enrolled as {owner[0]!r} already. Received: name={name!r}. "
                         f"Remove {owner[0]!r} first, or use the same name"
                     )
             if added:
