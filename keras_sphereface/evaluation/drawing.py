@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 BINS = 80
 DPI = 120
 SHEET_COLUMNS = 4
+# What a part of the signature says of the embeddings.
+_FUSED = {"flip:sum": ", image and mirror image added", "flip:concat": ", image and mirror image joined"}
 
 
 def score_figure(report: "VerificationReport") -> "Figure":
@@ -31,8 +33,9 @@ def angle_figure(report: "VerificationReport") -> "Figure":
 
 
 def norm_figure(report: "VerificationReport") -> "Figure":
-    """Draws the histogram of the embeddings' norms."""
-    figure, axes = labelled_axes("Norm of the embedding", "Images", f"{report.name}: norms")
+    """Draws the histogram of the embeddings' norms, as they are compared: two of unit length added have up to 2."""
+    fused = next((text for part, text in _FUSED.items() if part in report.signature.split("|")), "")
+    figure, axes = labelled_axes(f"Norm of the embedding{fused}", "Images", f"{report.name}: norms")
     low, high = float(report.norms.min()), float(report.norms.max())
     margin = 0.01 * max(abs(high), 1e-6)  # all norms equal (unit embeddings) still give a visible bar
     axes.hist(report.norms, bins=np.linspace(low - margin, high + margin, BINS))
