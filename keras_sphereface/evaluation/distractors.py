@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.mates import check_labels, check_ranks, share
-from keras_sphereface.evaluation.report import check_details, percent, signature
+from keras_sphereface.evaluation.report import RATE_WIDTH, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 
 # Gallery sizes of the MegaFace challenge (arXiv 1512.00596, figure 1).
@@ -37,7 +37,7 @@ class Distractors(Result):
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         rates = [
-            (f"rank {k}, {count} distractors", percent(rate))
+            (f"rank {k}, {count} distractors", percent(rate, RATE_WIDTH))
             for count, by_rank in self.rank_rates.items()
             for k, rate in by_rank.items()
         ]

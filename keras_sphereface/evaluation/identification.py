@@ -21,7 +21,7 @@ from keras_sphereface.evaluation.mates import (
     share,
 )
 from keras_sphereface.evaluation.metrics import supported
-from keras_sphereface.evaluation.report import check_details, percent, signature
+from keras_sphereface.evaluation.report import RATE_WIDTH, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 
 RANKS = (1, 5, 10)
@@ -63,13 +63,16 @@ class Identification(Result):
             ("gallery", f"{self.num_gallery} embeddings of {self.num_identities} identities"),
             ("probes", f"{self.num_mated} mated, {self.num_nonmated} nonmated"),
         ]
-        rows += [(f"rank {k}", percent(rate)) for k, rate in self.rank_rates.items()]
+        rows += [(f"rank {k}", percent(rate, RATE_WIDTH)) for k, rate in self.rank_rates.items()]
         for limit, by_rank in self.tpir.items():
             if self.thresholds[limit] is None:
                 rows.append((f"TPIR at FPIR {limit:g}", "too few nonmated probes"))
                 continue
             threshold = f"  at threshold {self.thresholds[limit]:.4f}"
-            rows += [(f"TPIR at FPIR {limit:g}, rank {k}", percent(rate) + threshold) for k, rate in by_rank.items()]
+            rows += [
+                (f"TPIR at FPIR {limit:g}, rank {k}", percent(rate, RATE_WIDTH) + threshold)
+                for k, rate in by_rank.items()
+            ]
         return rows
 
 

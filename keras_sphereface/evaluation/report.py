@@ -15,6 +15,8 @@ from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
 LABEL_WIDTH = 26
+# Rates of one digit and of two stand in one column; a round 100 % may stick out.
+RATE_WIDTH, INTERVAL_WIDTH = len("99.99 %"), len("  [99.99, 99.99]")
 # A saved report's curve has at most this many corners: enough to draw it, and a file that can still be read.
 SAVED_CORNERS = 200
 
@@ -37,9 +39,9 @@ def check_details(details: dict | None, *own: str) -> dict:
     return details
 
 
-def percent(value: float | None) -> str:
-    """Formats a rate for the table."""
-    return "-" if value is None else f"{100 * value:.2f} %"
+def percent(value: float | None, width: int = 0) -> str:
+    """Formats a rate for the table, at the right of `width` characters."""
+    return "-" if value is None else f"{100 * value:.2f} %".rjust(width)
 
 
 def scientific(rate: float) -> str:
@@ -147,7 +149,8 @@ class VerificationReport:
     def _rate(self, name, value):
         low_high = self.intervals.get(name)
         interval = "" if low_high is None else f"  [{100 * low_high[0]:.2f}, {100 * low_high[1]:.2f}]"
-        return percent(value) + interval
+        # What follows stands in columns too, where there are intervals.
+        return percent(value, RATE_WIDTH) + (interval.ljust(INTERVAL_WIDTH) if self.intervals else "")
 
     def to_dict(self) -> dict:
         """Returns plain values for JSON: everything but the arrays, and instead of them the ROC's corners as `"roc"`.

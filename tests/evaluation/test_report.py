@@ -6,6 +6,7 @@ from PIL import Image
 
 from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.evaluation import verification
+from keras_sphereface.evaluation.drawing import norm_figure
 from keras_sphereface.evaluation.report import save_json, signature
 
 
@@ -30,6 +31,15 @@ def test_table_shows_every_number_and_the_signature(report):
     assert f"TAR at FAR 1e-02            {100 * report.tar_at_far[1e-2].tar:.2f} %" in text
     assert text.count("too few nonmated scores") == 4
     assert text.splitlines()[-1] == report.signature
+
+
+def test_numbers_stand_in_columns():
+    scores = np.concatenate([np.linspace(0.3, 1, 1000), np.linspace(-0.6, 0.4, 1000)])
+    report = verification(scores, np.arange(2000) < 1000, bootstrap=20, fars=[1e-2])
+    rates = [line for line in str(report).splitlines() if " %" in line]
+    assert len({line.index(" %") for line in rates}) == 1, rates
+    assert {len(line[: line.index(" %")].split()[-1]) for line in rates} == {4, 5}, "rates of one digit and of two"
+    assert len({line.index("  at threshold") for line in rates if "at threshold" in line}) == 1, rates
 
 
 def test_json_round_trip(report, tmp_path):
@@ -76,6 +86,16 @@ def test_pictures_with_images(report, tmp_path, rng):
         entry["left"], entry["right"] = "a_$_file.jpg", "b.jpg"
     paths = report.plot(tmp_path)
     assert {"norms.png", "hardest.png"} <= {path.rsplit("/", 1)[1] for path in paths}
+
+
+@pytest.mark.parametrize(
+    ("part", "words"), [("flip:sum", "image and mirror image added"), ("flip:none", "Norm of the embedding")]
+)
+def test_norms_are_those_of_what_is_compared(report, part, words):
+    """Embeddings of unit length, added to their mirror images', have norms up to 2."""
+    report.norms, report.signature = np.full(4, 1.9), f"toy|{part}|v:1"
+    label = norm_figure(report).axes[0].get_xlabel()
+    assert label.endswith(words)
 
 
 def test_one_class_only_can_be_printed_saved_and_drawn(tmp_path):
