@@ -251,6 +251,7 @@ def fails_in_one_line(run, words, message, exit_code):
         (["enroll", "x.db", "Ann", "model.keras", *MODEL], "cannot be decoded"),
         (["train", "nowhere", "--output", "x.keras"], "nowhere"),
         (["evaluate", "cut.keras", "--pairs", "pairs.bin"], "cut.keras: not a .keras file"),
+        (["detect", "people", "--output", A], f"{A}: a file stands where a folder is expected"),
         (["pack", A, "packed"], f"{A}: a file stands where a folder is expected"),
         (["pack", "people", f"{A}/train.rec"], f"{A}: a file stands where a folder is expected"),
     ],

@@ -18,6 +18,7 @@ import re
 import sys
 
 from keras_sphereface.cli import ERROR, NO, UsageError, options
+from keras_sphereface.files import check_output
 
 _CROP = re.compile(r"(.*)_\d+\.png", re.IGNORECASE | re.DOTALL)  # a crop's name, as `_write` makes it
 
@@ -47,6 +48,9 @@ def run(args: argparse.Namespace) -> int | None:
     if tuple(args.size) not in TEMPLATES:
         known = " or ".join(" ".join(map(str, size)) for size in TEMPLATES)
         raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
+    if args.output:  # before the work, and not as if each photo were to blame
+        args.output.mkdir(parents=True, exist_ok=True)
+        check_output(args.output / "crop_0.png")
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     photos, found, failed, older = options.list_photos(args.photos), [], {}, []
     stems = _stems(args.photos, photos, args.output)
