@@ -68,9 +68,7 @@ class FaceClassifier(keras.Model):
 
     def build(self, input_shape: Shape) -> None:
         """Builds the backbone, and the head for its embeddings."""
-        # A subclassed model is built by a call only, and only then has a shape of outputs.
-        of_backbone = self.backbone.compute_output_spec if self.backbone.built else self.backbone
-        embeddings = only_tensor(of_backbone(keras.Input(batch_shape=input_shape)))
+        embeddings = self.compute_output_spec(keras.Input(batch_shape=input_shape))
         if not self.head.built:
             self.head.build(embeddings.shape)
         self.built = True
@@ -78,6 +76,16 @@ class FaceClassifier(keras.Model):
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
         return only_tensor(self.backbone(images, training=training))
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Embeddings: `(batch, embedding_dim)`."""
+        return self.compute_output_spec(keras.KerasTensor(input_shape)).shape
+
+    def compute_output_spec(self, images: Tensor, training: bool | None = None) -> keras.KerasTensor:
+        """Embeddings in the dtype that the backbone gives them, which need not be the policy's."""
+        # A subclassed model is built by a call only, and only then has a shape of outputs.
+        of_backbone = self.backbone.compute_output_spec if self.backbone.built else self.backbone
+        return only_tensor(of_backbone(images))
 
     @property
     def _samples(self):

@@ -161,6 +161,21 @@ def test_a_backbone_may_be_a_class_of_ones_own(seen, rng, tmp_path):
     np.testing.assert_array_equal(loaded.embedder.predict(images, verbose=0), embeddings)
 
 
+@pytest.mark.parametrize("make", [tiny_backbone, OwnClass])
+def test_the_shape_of_embeddings_is_known_without_images(make):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        trainer = ksf.FaceClassifier(make(), ksf.heads.ArcFace(CLASSES))
+        images = keras.Input((SIZE, SIZE, 3))
+        assert trainer.compute_output_shape((None, SIZE, SIZE, 3)) == (None, 6)
+        assert trainer.compute_output_shape((5, SIZE, SIZE, 3)) == (5, 6)
+        embeddings = trainer(images)
+        assert embeddings.dtype == trainer.backbone(images).dtype
+        assert keras.Model(images, embeddings).output_shape == (None, 6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_a_backbone_has_one_output(rng):
     images, labels = coloured_squares(rng, 8)
     inputs = keras.Input((SIZE, SIZE, 3))
