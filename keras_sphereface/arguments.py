@@ -44,10 +44,40 @@ def finite_number(name: str, value: object) -> float:
     >>> finite_number("image_mean", np.float32(127.5))
     127.5
     """
-    try:
-        is_finite = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond floats
-        is_finite = False
-    if not is_finite:
+    if not is_number(value):
         raise ValueError(f"`{name}` must be a finite number. Received: {name}={value!r}")
     return float(value)
+
+
+def positive_number(name: str, value: object, zero_allowed: bool = False) -> float:
+    """Returns an argument that is a size or a weight as a float.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What was given.
+        zero_allowed: Whether 0 will do. Defaults to `False`.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        ValueError: If it is no finite number (see `finite_number`), or not above 0.
+
+    Example:
+    >>> positive_number("scale", 64)
+    64.0
+    """
+    if not is_number(value) or value < 0 or (value == 0 and not zero_allowed):
+        wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
+        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+    return float(value)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite real number, of Python or NumPy; `True` and `False` are none."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond floats
+        return False

@@ -1,7 +1,5 @@
 """An optimizer that leaves out updates whose gradient is not finite, counts them, and measures the gradient."""
 
-import math
-import numbers
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_sphereface.arguments import is_number
 from keras_sphereface.hints import Tensor
 
 # How many of the last skipped batches are remembered.
@@ -65,8 +64,7 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
             )
         if initial_scale is None:
             initial_scale = 2.0**15 if keras.config.dtype_policy().name == "mixed_float16" else 1.0
-        is_number = isinstance(initial_scale, numbers.Real) and not isinstance(initial_scale, bool)
-        if not is_number or not math.isfinite(initial_scale) or initial_scale <= 0:
+        if not is_number(initial_scale) or initial_scale <= 0:
             raise ValueError(f"Expected a finite number above 0. Received: initial_scale={initial_scale!r}")
         if dynamic_growth_steps is None:
             dynamic_growth_steps = 2000 if initial_scale > 1 else _NEVER

@@ -11,14 +11,13 @@ head = keras_sphereface.heads.MarginHead(1000, margin="half_angle", margin_value
 """
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from keras_sphereface import angular
+from keras_sphereface.arguments import is_number
 from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hints import Tensor
 
@@ -54,20 +53,16 @@ class Margin:
                     f"`{field}` of a margin must be a function (theta, margin_value) -> tensor or None. "
                     f"Received: {field}={function!r}"
                 )
-        if not _is_finite(self.neutral):
+        if not is_number(self.neutral):
             raise ValueError(f"`neutral` of a margin must be a finite number. Received: neutral={self.neutral!r}")
 
     def validate(self, value: float) -> float:
         """Returns `value` as a float if it is a margin of this kind's range; raises ValueError otherwise."""
-        if not _is_finite(value):
+        if not is_number(value):
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
         if value < self.neutral:
             raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")
         return float(value)
-
-
-def _is_finite(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 _TABLE = {

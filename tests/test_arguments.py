@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_sphereface as ksf
-from keras_sphereface.arguments import finite_number, whole_number
+from keras_sphereface.arguments import finite_number, positive_number, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
@@ -55,3 +55,21 @@ def test_a_finite_number_of_any_kind_is_a_float(value):
 def test_what_is_no_finite_number_is_refused_by_name(value):
     with pytest.raises(ValueError, match=r"^`image_std` must be a finite number\. Received: image_std="):
         finite_number("image_std", value)
+
+
+def test_a_positive_number_is_above_zero_unless_that_will_do():
+    assert type(positive_number("scale", np.float32(64))) is float
+    assert positive_number("norm_penalty", 0, zero_allowed=True) == 0.0
+    with pytest.raises(ValueError, match=r"^`scale` must be a finite number above 0\. Received: scale=0$"):
+        positive_number("scale", 0)
+    with pytest.raises(ValueError, match=r"of at least 0\. Received: norm_penalty=-1"):
+        positive_number("norm_penalty", -1, zero_allowed=True)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, True, "3", None])
+def test_what_is_no_positive_number_is_refused(value):
+    """An integer beyond floats is above 0 and below infinity, but no float."""
+    with pytest.raises(ValueError, match=r"^`scale` must be a finite number above 0\. Received: scale="):
+        ksf.heads.ArcFace(5, scale=value)
+    with pytest.raises(ValueError, match=r"^`margin` must be a finite number\. Received: margin="):
+        ksf.margins.get("arcface").validate(value)

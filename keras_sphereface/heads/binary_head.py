@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins
+from keras_sphereface.arguments import positive_number
 from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import OneVsAll
 from keras_sphereface.heads.labels import check_labels
-from keras_sphereface.heads.margin_head import check_positive
 from keras_sphereface.heads.sampling import weights_of_drawn
 from keras_sphereface.heads.statistics import batch_statistics, target_and_rank
 from keras_sphereface.hints import Shape, Tensor
@@ -87,12 +87,12 @@ class BinaryHead(AngularHead):
         of_base = margin_value, detach, weight_norm, kernel_initializer, class_block, sample_rate, seed
         super().__init__(num_classes, VARIANTS[variant], *of_base, **kwargs)
         self.variant = variant
-        self.scale = check_positive("scale", scale)
-        self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
-        self.positive_weight = check_positive("positive_weight", positive_weight)
+        self.scale = positive_number("scale", scale)
+        self.loss_weight = None if loss_weight is None else positive_number("loss_weight", loss_weight)
+        self.positive_weight = positive_number("positive_weight", positive_weight)
         if self.positive_weight >= 1.0:
             raise ValueError(f"`positive_weight` must be below 1. Received: positive_weight={positive_weight!r}")
-        self.adjustment = check_positive("adjustment", adjustment)
+        self.adjustment = positive_number("adjustment", adjustment)
 
     def build(self, input_shape: Shape) -> None:
         """Creates `kernel`, `current_margin` and `bias` of shape `(1,)`."""

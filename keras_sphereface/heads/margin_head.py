@@ -1,11 +1,10 @@
 """The head of every margin that is trained by softmax cross-entropy."""
 
-import numbers
-
 import keras
 from keras import ops
 
 from keras_sphereface import feature_norms, losses, margins, regularizers
+from keras_sphereface.arguments import positive_number
 from keras_sphereface.heads.base import AngularHead
 from keras_sphereface.heads.closed_form import Problem, detached_loss
 from keras_sphereface.heads.criteria import Softmax
@@ -95,11 +94,11 @@ class MarginHead(AngularHead):
         self.feature_norm = feature_norms.get(feature_norm)
         if isinstance(penalty_power, bool) or penalty_power not in (1, 2):
             raise ValueError(f"`penalty_power` must be 1 or 2. Received: penalty_power={penalty_power!r}")
-        self.scale = check_positive("scale", scale)
-        self.loss_weight = None if loss_weight is None else check_positive("loss_weight", loss_weight)
-        self.norm_penalty = check_positive("norm_penalty", norm_penalty, zero_allowed=True)
+        self.scale = positive_number("scale", scale)
+        self.loss_weight = None if loss_weight is None else positive_number("loss_weight", loss_weight)
+        self.norm_penalty = positive_number("norm_penalty", norm_penalty, zero_allowed=True)
         self.penalty_power = penalty_power
-        self.repulsion = check_positive("repulsion", repulsion, zero_allowed=True)
+        self.repulsion = positive_number("repulsion", repulsion, zero_allowed=True)
         self.use_bias = bool(use_bias)
         self.bias = None
 
@@ -196,12 +195,3 @@ class MarginHead(AngularHead):
 def _scaled(characteristic, magnitudes, bias):
     logits = magnitudes[:, None] * characteristic
     return logits if bias is None else logits + bias
-
-
-def check_positive(name: str, value: float, zero_allowed: bool = False) -> float:
-    """Returns `value` as a float if it is a finite number above zero (or zero, if allowed); raises ValueError."""
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not (0.0 <= value < float("inf")) or (value == 0 and not zero_allowed):
-        wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
-        raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
-    return float(value)

@@ -9,6 +9,8 @@ import numbers
 import keras
 from keras import ops
 
+from keras_sphereface.arguments import is_number
+
 # Above every random score, which is below 1: a class of the batch is always drawn.
 RAISED = 2.0
 
@@ -17,8 +19,7 @@ def check_sample_rate(sample_rate):
     """Returns `sample_rate` as a float in (0, 1], or None; raises ValueError."""
     if sample_rate is None:
         return None
-    is_number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
-    if not is_number or not 0.0 < sample_rate <= 1.0:
+    if not is_number(sample_rate) or not 0.0 < sample_rate <= 1.0:
         raise ValueError(
             "`sample_rate` must be None (all classes) or a share of the classes in (0, 1]. "
             f"Received: sample_rate={sample_rate!r}"

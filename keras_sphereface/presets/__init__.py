@@ -6,12 +6,11 @@
 import dataclasses
 import functools
 import json
-import math
-import numbers
 import pathlib
 import re
 from typing import Any
 
+from keras_sphereface.arguments import is_number
 from keras_sphereface.errors import FileFormatError, did_you_mean
 from keras_sphereface.files import SHA256
 from keras_sphereface.hints import Path
@@ -173,16 +172,6 @@ def _problems(preset):
             yield f"a threshold needs `far` (0..1) and `threshold` (a cosine), may have `tar` (0..100). Received: {entry!r}"
     if preset.default and preset.status != "embedded":
         yield "the default must be embedded"
-
-
-def is_number(value: Any) -> bool:
-    """Whether this is a finite real number, of Python or NumPy; `True` and `False` are none."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond floats
-        return False
 
 
 def is_metric(entry: Any) -> bool:

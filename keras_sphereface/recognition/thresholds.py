@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from keras_sphereface.arguments import is_number
 from keras_sphereface.evaluation.report import VerificationReport
-from keras_sphereface.presets import is_number
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
 
