@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import is_number, whole_number
+from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hints import Tensor
 
 NAMES = ("steps", "cosine", "polynomial", "constant")
@@ -61,7 +62,7 @@ def learning_rate(
         peak: The largest learning rate, above 0 and finite.
         total_steps: Number of steps of the whole run, the warm-up included.
         warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
-        boundaries: Steps at which `"steps"` divides by 10. Defaults to 1/3, 7/12 and 5/6 of the
+        boundaries: Steps at which `"steps"` divides by 10; of no other schedule. Defaults to 1/3, 7/12 and 5/6 of the
             run.
 
     Returns:
@@ -75,11 +76,15 @@ def learning_rate(
     >>> optimizer = keras.optimizers.SGD(schedule, momentum=0.9)
     """
     if name not in NAMES:
-        raise ValueError(f"The schedule must be one of {list(NAMES)}. Received: name={name!r}")
-    if not 0 < peak < float("inf") or not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"The schedule must be one of {list(NAMES)}. Received: name={name!r}.{did_you_mean(name, NAMES)}"
+        )
+    if boundaries is not None and name != "steps":
+        raise ValueError(f"Only 'steps' has `boundaries`. Received: name={name!r}, boundaries={boundaries!r}")
+    if not is_number(peak) or peak <= 0 or not 0 <= warmup_steps < total_steps:
         raise ValueError(
             "A schedule needs a finite peak > 0 and 0 <= warmup_steps < total_steps. "
-            f"Received: peak={peak}, warmup_steps={warmup_steps}, total_steps={total_steps}"
+            f"Received: peak={peak!r}, warmup_steps={warmup_steps}, total_steps={total_steps}"
         )
     schedules = keras.optimizers.schedules
     remaining = total_steps - warmup_steps

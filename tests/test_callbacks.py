@@ -182,9 +182,12 @@ def test_pair_verification_needs_an_embedder():
 
 
 def test_bad_arguments_are_refused(rng, tmp_path):
-    for increase in (0.0, float("inf"), float("nan")):
+    for increase in (0.0, float("inf"), float("nan"), True, "0.1"):
         with pytest.raises(ValueError, match="`increase` must be a finite number above 0"):
             callbacks.MarginSchedule(increase=increase, interval=5)
+    for name in ("start", "final"):
+        with pytest.raises(ValueError, match=f"`{name}` must be a finite number. Received: {name}='1.5'"):
+            callbacks.MarginSchedule(increase=0.1, interval=5, **{name: "1.5"})
     with pytest.raises(ValueError, match="`interval` must be an integer"):
         callbacks.MarginSchedule(increase=0.1, interval=0)
     with pytest.raises(ValueError, match="`keep` must be"):
@@ -198,6 +201,9 @@ def test_bad_arguments_are_refused(rng, tmp_path):
         callbacks.PairVerification("lfw.bin")
     with pytest.raises(ValueError, match="as many labels as images"):
         callbacks.EmbeddingStatistics(np.zeros((3, 1)), np.zeros(2))
+    for wrong in (0, -1, "64"):  # -1 would measure nothing, without a word
+        with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+            callbacks.EmbeddingStatistics(np.zeros((3, 1)), np.zeros(3), batch_size=wrong)
     images, labels = coloured_squares(rng, 8)
     with pytest.raises(ValueError, match=r"at least 1.0. Received: margin=0.5"):
         make_trainer().fit(images, labels, verbose=0, callbacks=[callbacks.MarginSchedule(0.1, 4, start=0.5)])

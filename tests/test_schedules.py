@@ -47,7 +47,11 @@ def test_bad_arguments_are_refused():
         schedules.learning_rate("linear", 0.1, 100)
     with pytest.raises(ValueError, match=r"warmup_steps=100, total_steps=100"):
         schedules.learning_rate("cosine", 0.1, 100, warmup_steps=100)
-    for peak in (0.0, float("inf"), float("nan")):
+    with pytest.raises(ValueError, match=r"Did you mean 'cosine'\?"):
+        schedules.learning_rate("cosin", 0.1, 100)
+    with pytest.raises(ValueError, match=r"Only 'steps' has `boundaries`\. Received: name='cosine', boundaries=\[50\]"):
+        schedules.learning_rate("cosine", 0.1, 100, boundaries=[50])
+    for peak in (0.0, float("inf"), float("nan"), True, None):
         with pytest.raises(ValueError, match=f"a finite peak > 0 .* Received: peak={peak}"):
             schedules.learning_rate("cosine", peak, 100)
     with pytest.raises(ValueError, match="increasing steps after the warm-up"):

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import whole_number
+
 
 class EmbeddingStatistics(keras.callbacks.Callback):
     """Logs, on fixed images, the distribution of embedding norms and of angles to the classes at each epoch's end.
@@ -17,14 +19,16 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         batch_size: Images at a time. Defaults to `64`.
 
     Raises:
-        ValueError: If the labels are no class numbers, or, when training begins, not among the head's classes.
+        ValueError: If the labels are no class numbers or `batch_size` is no integer of at least 1; when training begins, if
+            labels are not among the head's classes.
     """
 
     def __init__(self, images: ArrayLike, labels: ArrayLike, batch_size: int = 64):
         super().__init__()
         if len(images) != len(labels):
             raise ValueError(f"Expected as many labels as images. Received: {len(images)} images, {len(labels)} labels")
-        self.images, self.labels, self.batch_size = images, _class_numbers(labels), batch_size
+        self.images, self.labels = images, _class_numbers(labels)
+        self.batch_size = whole_number("batch_size", batch_size)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the labels against the head's classes, before an epoch is spent."""

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import finite_number, positive_number, whole_number
 from keras_sphereface.callbacks.scalars import value_of
 
 
@@ -21,6 +21,10 @@ class MarginSchedule(keras.callbacks.Callback):
 
     Logs `margin` at the end of every epoch.
 
+    Raises:
+        ValueError: If an argument is no number or out of range; when training begins, if `start` or `final` is below the
+            margin's neutral value.
+
     Example:
     >>> growth = keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)
     >>> trainer.fit(dataset, shuffle=False, callbacks=[growth])
@@ -30,10 +34,11 @@ class MarginSchedule(keras.callbacks.Callback):
 
     def __init__(self, increase: float, interval: int, start: float | None = None, final: float | None = None):
         super().__init__()
-        if not 0 < increase < float("inf"):
-            raise ValueError(f"`increase` must be a finite number above 0. Received: increase={increase!r}")
-        self.increase, self.interval = float(increase), whole_number("interval", interval)
-        self.start, self.final = start, final
+        self.increase, self.interval = positive_number("increase", increase), whole_number("interval", interval)
+        self.start, self.final = (
+            None if margin is None else finite_number(name, margin)
+            for name, margin in (("start", start), ("final", final))
+        )
         self._first_batch, self._batches_per_step = 0, 1
         self._current = None
 
@@ -43,6 +48,10 @@ class MarginSchedule(keras.callbacks.Callback):
         start = head.margin.neutral if self.start is None else head.margin.validate(self.start)
         final = head.margin_value if self.final is None else head.margin.validate(self.final)
         return min(final, start + self.increase * (step // self.interval))
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Checks the margins against the head's kind, before a batch is read."""
+        self.margin_at(0)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Reads how many batches the optimizer has had."""
