@@ -392,13 +392,16 @@ def main(argv):
 
     if not ksf.distribution.is_chief():
         return
-    model = save_model(trainer, output_dir / "model.keras")
+    saved = output_dir / "model.keras"
+    model = save_model(trainer, saved)
     for one in pairs:
         report = ksf.evaluate(model, one)
         report.save(output_dir / f"{re.sub(r'[^A-Za-z0-9]+', '-', report.name)}.json")
         print(report)
-    print(f"Saved {output_dir / 'model.keras'}. Next, train on MS1M: "
-          "python examples/train_ms1m.py --data_dir=faces_emore, or see all flags: --helpfull")  # fmt: skip
+    then = "train on MS1M: --data_dir=faces_emore"
+    if FLAGS.data_dir:
+        then = f"measure it on more pairs: keras-sphereface evaluate {saved} --pairs lfw.bin"
+    print(f"Saved {saved}. Next, {then}, or see all flags: --helpfull")
 
 
 if __name__ == "__main__":

@@ -33,4 +33,7 @@ def attach(
         setattr(sys.modules[package], name, value)
         return value
 
-    return get, lambda: public, public
+    def listed():
+        return [*public, *(name for name in vars(sys.modules[package]) if name.startswith("__"))]
+
+    return get, listed, public

@@ -107,6 +107,7 @@ def test_evaluation_is_numpy_only():
 
 
 def test_every_public_name_is_there():
+    assert set(ksf.__all__) <= set(dir(ksf))
     for name in ksf.__all__:
         assert getattr(ksf, name) is not None, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -59,7 +59,7 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     first = run(*flags, "--steps=2")
     assert first.returncode == 0, first.stderr[-3000:]
     assert "accuracy (10 folds)" in first.stdout
-    assert "Next, train on MS1M" in first.stdout
+    assert f"Next, measure it on more pairs: keras-sphereface evaluate {tmp_path / 'model.keras'} " in first.stdout
     second = run(*flags, "--steps=3")
     assert second.returncode == 0, second.stderr[-3000:]
     with open(tmp_path / "log.csv") as file:

@@ -66,7 +66,7 @@ def list_folder(root: Path, min_images: int = 1) -> FaceFolder:
             log.warning("%s: %d folders %s left out: %s", root, len(folders), reason, some)
     if not names:
         raise FileFormatError(
-            f"{root}: no identity with at least {max(1, min_images)} images. "
+            f"{root}: no identity with {'an image' if min_images <= 1 else f'at least {min_images} images'}. "
             "Expected one folder per identity, with images in it."
         )
     return FaceFolder(root, names, np.concatenate(labels), class_names, empty)
