@@ -1,6 +1,7 @@
 """Image files and bytes to RGB uint8 arrays, and back, by Pillow."""
 
 import io
+import itertools
 import os
 
 import numpy as np
@@ -17,6 +18,7 @@ MAX_PIXELS = 64 * 1024 * 1024
 
 # As many pixels with 16 bits of red, green, blue and alpha, not compressed. What is longer is another file, or has no end.
 MAX_BYTES = 8 * MAX_PIXELS
+_BLOCK = 64 * 1024
 
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -129,8 +131,8 @@ def read_file(path: Path) -> bytes:
         FileFormatError: If there are more than `MAX_BYTES`.
         FileNotFoundError: If there is no such file.
     """
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    with open(path, "rb") as file:  # `file.read(n)` takes n bytes of memory at once, however few there are
+        data = b"".join(itertools.islice(iter(lambda: file.read(_BLOCK), b""), MAX_BYTES // _BLOCK + 1))
     if len(data) > MAX_BYTES:
         raise FileFormatError(
             f"{os.fspath(path)}: has more than {MAX_BYTES} bytes, expected an image file. Reduce or remove it."
