@@ -108,9 +108,8 @@ def _identify_tab(gr, recognizer):
 def _photo(gr, **options):
     """A field that gives the bytes of the file as it was uploaded: Gradio would decode it in ways of its own."""
     field = gr.Image(type="filepath", **options)
-    field.preprocess = lambda upload: (
-        upload and read_file(upload.path)
-    )  # for a subclass Gradio writes a file beside ours
+    # Not by a subclass, for which Gradio would write a file beside this one.
+    field.preprocess = lambda upload: upload and read_file(upload.path)
     return field
 
 

@@ -132,9 +132,17 @@ class _Batches:
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """Loads an `.onnx` file; returns a function from float32 images to embeddings."""
-    session = open_session(path)
+    return runner(open_session(path))
+
+
+def runner(session: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from float32 images, of any number, to embeddings that an `InferenceSession` has.
+
+    It raises `ValueError` for images of another size than the file's.
+    """
     images, embeddings = session.get_inputs()[0], session.get_outputs()[0]
-    return checked(lambda images: session.run([OUTPUT], {INPUT: images})[0], images.shape, embeddings.shape)
+    source, target = images.name, embeddings.name
+    return checked(lambda images: session.run([target], {source: images})[0], images.shape, embeddings.shape)
 
 
 def open_session(path: Path) -> Any:

@@ -14,8 +14,7 @@ from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export import litert, saved_model
-from keras_sphereface.export.file_input import checked
-from keras_sphereface.export.onnx_file import open_session
+from keras_sphereface.export.onnx_file import open_session, runner
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
 from keras_sphereface.recognition.thresholds import Thresholds
@@ -37,7 +36,15 @@ class FaceModel(NamedTuple):
     thresholds: Thresholds
 
 
-class OnnxModel:
+class _Exported:
+    """What `keras-sphereface export` wrote; each kind sets `input_shape`, and `_run` on float32 images."""
+
+    def __call__(self, images: ArrayLike) -> np.ndarray:
+        """Embeds `(n, height, width, 3)` images."""
+        return self._run(np.asarray(images, np.float32))
+
+
+class OnnxModel(_Exported):
     """A model that `keras-sphereface export` wrote as ONNX, run by ONNX Runtime.
 
     Args:
@@ -50,20 +57,13 @@ class OnnxModel:
 
     def __init__(self, path: Path):
         session = open_session(path)
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-        source, target = inputs[0].name, outputs[0].name
-        self._run = checked(
-            lambda images: session.run([target], {source: images})[0], inputs[0].shape, outputs[0].shape
-        )
+        inputs = session.get_inputs()
         self.input_shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
         _check_input(path, self.input_shape, inputs[0].type, len(inputs) == 1 and inputs[0].type == "tensor(float)")
-
-    def __call__(self, images: ArrayLike) -> np.ndarray:
-        """Embeds `(n, height, width, 3)` images."""
-        return self._run(np.asarray(images, np.float32))
+        self._run = runner(session)
 
 
-class LiteRTModel:
+class LiteRTModel(_Exported):
     """A model that `keras-sphereface export` wrote as LiteRT, run by LiteRT or TensorFlow; for one thread at a time.
 
     Args:
@@ -82,10 +82,6 @@ class LiteRTModel:
         _check_input(path, self.input_shape, dtype, len(inputs) == 1 and dtype == np.float32)
         self._run = litert.runner(interpreter)
 
-    def __call__(self, images: ArrayLike) -> np.ndarray:
-        """Embeds `(n, height, width, 3)` images."""
-        return self._run(np.asarray(images, np.float32))
-
 
 def _check_input(path, shape, dtype, is_one_float):
     if not is_one_float or len(shape) != 4 or shape[0] is not None or shape[3] != 3:
@@ -95,7 +91,7 @@ def _check_input(path, shape, dtype, is_one_float):
         )
 
 
-class SavedModel:
+class SavedModel(_Exported):
     """A model that `keras-sphereface export` wrote as a SavedModel, run by TensorFlow.
 
     Args:
@@ -110,10 +106,6 @@ class SavedModel:
         self._run = saved_model.load(path)
         self.input_shape, dtype = saved_model.input_of(self._run)
         _check_input(path, self.input_shape, dtype, dtype == np.float32)
-
-    def __call__(self, images: ArrayLike) -> np.ndarray:
-        """Embeds `(n, height, width, 3)` images."""
-        return self._run(np.asarray(images, np.float32))
 
 
 _BY_ENDING = {".onnx": OnnxModel, ".tflite": LiteRTModel}
