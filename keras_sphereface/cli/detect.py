@@ -48,11 +48,11 @@ def run(args: argparse.Namespace) -> int | None:
     if tuple(args.size) not in TEMPLATES:
         known = " or ".join(" ".join(map(str, size)) for size in TEMPLATES)
         raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
-    aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     photos, found, failed, older = options.list_photos(args.photos), [], {}, []
     if args.output:  # before the work, and not as if each photo were to blame
         args.output.mkdir(parents=True, exist_ok=True)
         check_output(args.output / "crop_0.png")
+    aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     stems = _stems(args.photos, photos, args.output)
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):
         with options.leaving_out(failed, photo):
