@@ -84,7 +84,7 @@ flags.DEFINE_enum("dtype_policy", "auto", ["auto", "float32", "mixed_bfloat16", 
                   "network; the head has float32, and so has the saved model. auto: mixed_bfloat16 where the hardware "
                   "is faster with it.")  # fmt: skip
 flags.DEFINE_enum("xla", "auto", ["auto", "true", "false"], "Compile the step with XLA. auto: not on TensorFlow without an "
-                  "accelerator, where it is slower.")  # fmt: skip
+                  "accelerator, where it is slower. On PyTorch true is torch.compile, false layer after layer.")  # fmt: skip
 flags.DEFINE_enum("augment", "flip", ["none", "flip", "strong"], "Augmentation of the training images.")
 flags.DEFINE_float("sample_rate", None, "Partial FC, for very many people: the share of them that a step's loss is taken "
                    "over, the batch's own always among them; 0.1 is the papers'.")  # fmt: skip

@@ -7,6 +7,7 @@ from keras_sphereface.embedder import build_embedder, images_shape, only_tensor
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_optimizers import for_sampling
+from keras_sphereface.traced_backbone import TracedBackbone, can_trace
 
 STATISTICS = ("accuracy", "embedding_norm", "target_angle")
 # Where the optimizers are that Keras puts in the place of its own, under their names, with PyTorch
@@ -61,7 +62,8 @@ class FaceClassifier(keras.Model):
         self.backbone = backbone
         self.head = head
         self._trackers = [keras.metrics.Mean(name=name) for name in STATISTICS]
-        object.__setattr__(self, "_embedder", None)  # Not tracked: its weights are the backbone's.
+        for name in ("_embedder", "_traced"):  # Not tracked: their weights are the backbone's.
+            object.__setattr__(self, name, None)
         shape = images_shape(backbone)
         if shape is not None:
             self.build(shape)
@@ -75,6 +77,8 @@ class FaceClassifier(keras.Model):
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
+        if training and self._traced:
+            return self._traced(images)
         return only_tensor(self.backbone(images, training=training))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -107,7 +111,9 @@ class FaceClassifier(keras.Model):
             optimizer: A Keras optimizer or its name. With a head that draws classes (`sample_rate`) a `keras.optimizers.SGD`
                 is made a `SampledSGD`, an `Adam` or `AdamW` a `SampledAdam`, and others are refused. Defaults to `"sgd"`.
             jit_compile: As in `keras.Model.compile`; `"auto"` leaves XLA out on TensorFlow without an accelerator, where
-                its convolutions are slower. Defaults to `"auto"`.
+                its convolutions are slower. On PyTorch it is about this package's backbones: `"auto"` trains them as a
+                `TracedBackbone`, `True` has `torch.compile` work on that, `False` calls layer after layer. Defaults to
+                `"auto"`.
             **kwargs: Further arguments of `keras.Model.compile`, except losses and metrics.
 
         Raises:
@@ -125,9 +131,20 @@ class FaceClassifier(keras.Model):
             optimizer = for_sampling(optimizer)
         if keras.backend.backend() == "tensorflow":
             _check_mirrored(self.distribute_strategy, optimizer, kwargs.get("steps_per_execution") or 1)
+        self._asked_jit_compile = jit_compile
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not tensorflow_has_accelerator():
             jit_compile = False
+        traced = None
+        if self._asked_jit_compile and not kwargs.get("run_eagerly") and can_trace(self.backbone):
+            # Keras's own `torch.compile` of a whole step breaks into pieces at each layer, and is slower than none.
+            traced, jit_compile = TracedBackbone(self.backbone, compiled=jit_compile is True), False
+        object.__setattr__(self, "_traced", traced)
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
+
+    def get_compile_config(self) -> dict:
+        """Returns what a saved model is compiled with again, `jit_compile` as it was asked for: each device chooses anew."""
+        config = super().get_compile_config()
+        return {**config, "jit_compile": self._asked_jit_compile} if config else config
 
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
         """As `keras.Model.fit`. Averaged class weights (`use_ema`) are put back on the sphere at the end."""

@@ -104,16 +104,18 @@ def with_keras_layers(model: "keras.Model") -> "keras.Model":
 
     from keras_sphereface.backbones import layers
 
-    originals = {
-        layers.BatchNormalization: keras.layers.BatchNormalization,
-        layers.PReLU: keras.layers.PReLU,
-    }
+    own_kinds = (
+        layers.BatchNormalization,
+        layers.Conv2D,
+        layers.DepthwiseConv2D,
+        layers.MaxPooling2D,
+        layers.PReLU,
+    )
+    originals = {kind: getattr(keras.layers, kind.__name__) for kind in own_kinds}
 
     def original_of(layer):
-        if (
-            getattr(layer, "data_format", None) == "channels_first"
-        ):  # Keras's PReLU has its slopes where its channels are
-            return None
+        if type(layer) is layers.PReLU and layer.data_format == "channels_first":
+            return None  # Keras's has its slopes where its channels are
         return originals.get(type(layer))
 
     own = [layer for layer in model.layers if original_of(layer)]

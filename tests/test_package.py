@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "guarded_optimizer": "",
     "sampled_optimizers": "fused_sgd",
     # 3: what people call
-    "classifier": "devices embedder losses sampled_optimizers",
+    "traced_backbone": "backbones",
+    "classifier": "devices embedder losses sampled_optimizers traced_backbone",
     "registration": "backbones classifier fused_sgd guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",

@@ -6,7 +6,7 @@ Layer names are the state dicts' names with dots turned to underscores: `layer1.
 from keras import initializers, layers
 
 from keras_sphereface.backbones import base, layout
-from keras_sphereface.backbones.layers import BatchNormalization, PReLU
+from keras_sphereface.backbones.layers import BatchNormalization, Conv2D, DepthwiseConv2D, MaxPooling2D, PReLU
 
 BATCH_NORM_EPSILON = 1e-5  # PyTorch's default
 BATCH_NORM_MOMENTUM = 0.9  # Keras's momentum keeps the old value: 1 - PyTorch's default of 0.1
@@ -41,7 +41,7 @@ def _pick_every_second(x, dtype, name):
     Picking them first is the same; TensorFlow 2.21 corrupts memory in the gradient of a strided 1x1 convolution on the
     CPU where the channels are fewer than 16.
     """
-    return layers.MaxPooling2D(1, strides=2, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pick")(x)
+    return MaxPooling2D(1, strides=2, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pick")(x)
 
 
 def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None, dtype=None, name=None):
@@ -49,7 +49,7 @@ def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None,
     if kernel_size == 1 and strides == 2:
         x, strides = _pick_every_second(x, dtype, name), 1
     x, padding = _pad(x, kernel_size, strides, dtype, name)
-    return layers.Conv2D(
+    return Conv2D(
         filters,
         kernel_size,
         strides=strides,
@@ -76,7 +76,7 @@ def global_depthwise_conv(x, dtype=None, name=None):
 
 
 def _depthwise(kernel_size, strides, padding, dtype, name):
-    return layers.DepthwiseConv2D(
+    return DepthwiseConv2D(
         kernel_size,
         strides=strides,
         padding=padding,

@@ -8,6 +8,7 @@ from keras import initializers, layers
 
 from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks, layout
+from keras_sphereface.backbones.layers import Conv2D, DepthwiseConv2D
 
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 8, 4, 2  # overlapping patches: four times fewer pixels at once
 PAPER_IMAGE_STD = 128.0  # MobileFaceNet's, so that the two are exchangeable
@@ -99,7 +100,7 @@ def _conv(x, filters, kernel_size, strides, padding, initializer, dtype, name):
     if padding != "same":
         x = layers.ZeroPadding2D(padding, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pad")(x)
         padding = "valid"
-    return layers.Conv2D(
+    return Conv2D(
         filters,
         kernel_size,
         strides=strides,
@@ -134,7 +135,7 @@ def _embedding(x, embedding_dim, dtype):
     x = blocks.conv(x, EXPANSION_CHANNELS, 1, use_bias=True, initializer="he_normal", dtype=dtype, name="expand_conv")
     x = blocks.relu(x, dtype, "expand_relu")
     height, width = layout.image_size(x)
-    x = layers.DepthwiseConv2D(
+    x = DepthwiseConv2D(
         (height, width),
         data_format=layout.data_format(),
         depthwise_initializer=initializers.RandomNormal(stddev=(height * width) ** -0.5),  # keeps the variance

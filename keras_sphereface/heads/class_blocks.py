@@ -77,7 +77,7 @@ def columns(tensor, start, size):
 
 
 class Assembled:
-    """A tensor that is put together from blocks along its last axis: traced, in place; otherwise joined at the end."""
+    """A tensor put together from blocks along its last axis: traced or PyTorch's, in place; else joined at the end."""
 
     def __init__(self, shape, traced):
         self.shape, self.traced = shape, traced
@@ -88,9 +88,13 @@ class Assembled:
 
     def write(self, state, start, block):
         """The state with a block more."""
-        if not self.traced:
+        if self.traced:
+            return ops.slice_update(state, [0] * (len(self.shape) - 1) + [start], block)
+        if keras.backend.backend() != "torch" or block.shape[-1] == self.shape[-1]:
             return (*state, block)
-        return ops.slice_update(state, [0] * (len(self.shape) - 1) + [start], block)
+        (tensor,) = state or (ops.empty(self.shape, dtype="float32"),)
+        tensor[..., start : start + block.shape[-1]] = block
+        return (tensor,)
 
     def finish(self, state):
         """The tensor."""

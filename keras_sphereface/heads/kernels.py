@@ -40,7 +40,7 @@ def unit_columns(matrix):
     if builds_for_tensorflow_cpu():
         return _on_cpu_in_two_passes(matrix)
     matrix = ops.convert_to_tensor(matrix)
-    return _unit(matrix, ops.sum(ops.square(matrix), axis=0))
+    return matrix / (keras.config.epsilon() + ops.norm(matrix, axis=0))
 
 
 def _on_cpu_in_two_passes(matrix):

@@ -286,7 +286,7 @@ def test_mobilefacenet_parameters():
 
 def test_mobilefacenet_width_rounds_to_multiples_of_eight():
     backbone = backbones.MobileFaceNet(width=0.4)
-    channels = {layer.filters for layer in backbone.layers if type(layer) is keras.layers.Conv2D}
+    channels = {layer.filters for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D)}
     # 25.6 -> 24, widened to 48 and 96; 51.2 -> 48, widened to 96 and 192; 204.8 -> 208
     assert channels == {24, 48, 96, 192, 208}
     assert backbone.output_shape == (None, 128)
