@@ -20,6 +20,7 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
         backbone's dtype policy, and it shares the backbone's weights.
 
     Raises:
+        TypeError: If the backbone is no `keras.Model`.
         ValueError: If the shape of its images isn't known.
 
     Example:
@@ -27,6 +28,8 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
     >>> embedder.predict(np.zeros((1, 112, 112, 3), "uint8")).shape
     (1, 64)
     """
+    if not isinstance(backbone, keras.Model):
+        raise TypeError(f"`backbone` must be a keras.Model from images to embeddings. Received: backbone={backbone!r}")
     shape = images_shape(backbone)
     if shape is None:
         raise ValueError(

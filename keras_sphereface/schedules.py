@@ -23,9 +23,17 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         schedule: A `LearningRateSchedule`.
         warmup_steps: Number of steps of the linear part, at least 0.
+
+    Raises:
+        TypeError: If the schedule is none, e.g. a number.
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup_steps: int):
+        if not callable(schedule):
+            raise TypeError(
+                "`schedule` must be a LearningRateSchedule of Keras; learning_rate('constant', 0.1, steps) makes one of a "
+                f"number. Received: schedule={schedule!r}"
+            )
         self.schedule = schedule
         self.warmup_steps = whole_number("warmup_steps", warmup_steps, 0)
 

@@ -6,6 +6,8 @@ import pytest
 import keras_sphereface as ksf
 from keras_sphereface.arguments import finite_number, positive_number, whole_number
 
+CONSTANT = ksf.schedules.learning_rate("constant", 0.1, 10)
+
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])
 def test_a_whole_number_of_any_kind_is_an_int(value):
@@ -33,7 +35,7 @@ def test_the_least_value_may_be_another():
         lambda number: ksf.callbacks.StopAfter(number).batches,
         lambda number: ksf.callbacks.MarginSchedule(0.1, number).interval,
         lambda number: ksf.callbacks.NonFiniteGuard(every=number).every,
-        lambda number: ksf.schedules.Warmup(1.0, number).warmup_steps,
+        lambda number: ksf.schedules.Warmup(CONSTANT, number).warmup_steps,
         lambda number: ksf.data.synthetic(number, 1, image_size=16).num_classes,
         lambda number: ksf.data.synthetic(1, 1, image_size=16).sequence(1, workers=number)._threads,
     ],

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_sphereface as ksf
+from keras_sphereface.embedder import build_embedder
 
 pytestmark = pytest.mark.core
 
@@ -343,5 +344,6 @@ def test_images_keep_their_digits_under_a_policy_of_16_bits(rng, policy):
 
 @pytest.mark.parametrize("backbone", [None, keras.layers.Dense(3), lambda images: images])
 def test_a_backbone_that_is_no_model_is_refused(backbone):
-    with pytest.raises(TypeError, match=r"`backbone` must be a keras\.Model.* Received: backbone="):
-        ksf.FaceClassifier(backbone, ksf.heads.ArcFace(CLASSES))
+    for call in (lambda: ksf.FaceClassifier(backbone, ksf.heads.ArcFace(CLASSES)), lambda: build_embedder(backbone)):
+        with pytest.raises(TypeError, match=r"`backbone` must be a keras\.Model.* Received: backbone="):
+            call()

@@ -34,6 +34,11 @@ def test_cosine_and_constant():
     assert [float(constant(step)) for step in (1, 4, 1000)] == pytest.approx([0.1, 0.2, 0.2])
 
 
+def test_warmup_needs_a_schedule():
+    with pytest.raises(TypeError, match=r"`schedule` must be a LearningRateSchedule .* Received: schedule=0\.1"):
+        schedules.Warmup(0.1, 5)
+
+
 @pytest.mark.parametrize("name", schedules.NAMES)
 def test_round_trip(name):
     schedule = schedules.learning_rate(name, peak=0.1, total_steps=50, warmup_steps=5)

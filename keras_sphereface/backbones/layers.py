@@ -77,8 +77,10 @@ class Conv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs, kernel):
         """Returns the convolution alone; see Keras's layer."""
-        outputs = _convolve(self, inputs, kernel)
-        return super().convolution_op(inputs, kernel) if outputs is None else outputs
+        padding = _padding(self)
+        if padding is None:
+            return super().convolution_op(inputs, kernel)
+        return kernels.get(training=False).conv(inputs, ops.convert_to_tensor(kernel), self.strides, padding)
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -87,11 +89,12 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         """Returns the outputs; see Keras's layer."""
-        # As a convolution in as many groups as there are channels: each has its `depth_multiplier` filters side by side.
-        kernel = ops.convert_to_tensor(self.kernel)
-        outputs = _convolve(self, inputs, ops.reshape(kernel, (*kernel.shape[:2], 1, -1)))
-        if outputs is None:
+        padding = _padding(self)
+        if padding is None:
             return super().call(inputs)
+        # As a convolution in as many groups as there are channels: each has its `depth_multiplier` filters side by side.
+        kernel = ops.reshape(ops.convert_to_tensor(self.kernel), (*self.kernel_size, 1, -1))
+        outputs = kernels.get(training=False).conv(inputs, kernel, self.strides, padding)
         outputs = outputs + self.bias if self.use_bias else outputs
         return outputs if self.activation is None else self.activation(outputs)
 
@@ -109,15 +112,12 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         return inputs[:, ::rows, ::columns]
 
 
-def _convolve(layer, inputs, kernel):
-    """A layer's convolution by the backend's kernel; `None` where that is not for it."""
-    backend_kernel = kernels.get(training=False)
-    if backend_kernel is None or layer.data_format != "channels_last" or layer.dilation_rate != (1, 1):
+def _padding(layer):
+    """Zeros above and below, left and right, for the backend's own convolution; `None` where Keras's is to be taken."""
+    if kernels.get(training=False) is None or layer.data_format != "channels_last" or layer.dilation_rate != (1, 1):
         return None
     if layer.padding == "valid":
-        padding = (0, 0)
-    elif layer.padding == "same" and layer.strides == (1, 1) and all(size % 2 for size in layer.kernel_size):
-        padding = tuple(size // 2 for size in layer.kernel_size)
-    else:
-        return None
-    return backend_kernel.conv(inputs, ops.convert_to_tensor(kernel), layer.strides, padding)
+        return (0, 0)
+    if layer.padding == "same" and layer.strides == (1, 1) and all(size % 2 for size in layer.kernel_size):
+        return tuple(size // 2 for size in layer.kernel_size)
+    return None
