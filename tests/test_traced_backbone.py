@@ -128,6 +128,15 @@ def with_hook(backbone):
     return backbone
 
 
+def with_loss(backbone):
+    backbone.get_layer("bn1").activity_regularizer = keras.regularizers.L2(0.1)
+    return backbone
+
+
+class OfSomebody(IResNet):
+    """Whose `call` may do anything."""
+
+
 def computed_again():
     with keras.RematScope(mode="full"):
         return BACKBONES["iresnet"]()
@@ -139,10 +148,12 @@ def computed_again():
     [
         lambda: BACKBONES["iresnet"](dropout=0.5),
         lambda: with_hook(BACKBONES["iresnet"]()),
+        lambda: with_loss(BACKBONES["iresnet"]()),
         computed_again,
+        lambda: OfSomebody((1, 1, 1, 1), (4, 4, 8, 8), embedding_dim=8, input_shape=(32, 32, 3)),
         lambda: keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(8)]),
     ],
-    ids=["dropout", "hook", "remat", "another model"],
+    ids=["dropout", "hook", "loss", "remat", "another class", "another model"],
 )
 def test_what_is_not_the_same_in_each_step_is_left_to_keras(make):
     assert traced_backbone.can_trace(BACKBONES["iresnet"]())
