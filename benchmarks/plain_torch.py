@@ -4,12 +4,7 @@ import torch
 from torch import nn
 
 SCALE = 60.0
-IRESNET_CHANNELS, SFNET_CHANNELS = (64, 128, 256, 512), (64, 128, 256, 512)
-NETWORKS = {
-    "iresnet50": ("iresnet", (3, 4, 14, 3)),
-    "iresnet100": ("iresnet", (3, 13, 30, 3)),
-    "sfnet64": ("sfnet", (3, 7, 16, 3)),
-}
+CHANNELS = (64, 128, 256, 512)  # of the four stages
 
 
 def _conv(inputs, outputs, stride=1, size=3):
@@ -40,7 +35,7 @@ class _SFNetUnit(nn.Module):
 
 def _iresnet(units, embedding_dim):
     modules, inputs = [_conv(3, 64), nn.BatchNorm2d(64), nn.PReLU(64)], 64
-    for count, outputs in zip(units, IRESNET_CHANNELS):
+    for count, outputs in zip(units, CHANNELS):
         for index in range(count):
             modules.append(_IResNetUnit(inputs, outputs, 2 if index == 0 else 1))
             inputs = outputs
@@ -50,11 +45,18 @@ def _iresnet(units, embedding_dim):
 
 def _sfnet(units, embedding_dim):
     modules, inputs = [], 3
-    for count, outputs in zip(units, SFNET_CHANNELS):
+    for count, outputs in zip(units, CHANNELS):
         modules += [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.ReLU(inplace=True)]
         modules += [_SFNetUnit(outputs) for _ in range(count)]
         inputs = outputs
     return nn.Sequential(*modules, nn.Flatten(), nn.Linear(49 * inputs, embedding_dim))
+
+
+NETWORKS = {
+    "iresnet50": (_iresnet, (3, 4, 14, 3)),
+    "iresnet100": (_iresnet, (3, 13, 30, 3)),
+    "sfnet64": (_sfnet, (3, 7, 16, 3)),
+}
 
 
 def training_step(name, batch, embedding_dim, classes):
@@ -70,9 +72,8 @@ def training_step(name, batch, embedding_dim, classes):
         The step, a function without arguments that returns the loss.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    family, units = NETWORKS[name]
-    network = {"iresnet": _iresnet, "sfnet": _sfnet}[family](units, embedding_dim)
-    network = network.to(device, memory_format=torch.channels_last)
+    make, units = NETWORKS[name]
+    network = make(units, embedding_dim).to(device, memory_format=torch.channels_last)
     weights = nn.Parameter(torch.randn(classes, embedding_dim, device=device))
     optimizer = torch.optim.SGD([*network.parameters(), weights], 0.01, momentum=0.9)
     images = torch.randint(0, 256, (batch, 112, 112, 3), dtype=torch.uint8)

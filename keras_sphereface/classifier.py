@@ -135,7 +135,7 @@ class FaceClassifier(keras.Model):
         if jit_compile == "auto" and keras.backend.backend() == "tensorflow" and not tensorflow_has_accelerator():
             jit_compile = False
         traced = None
-        if self._asked_jit_compile and not kwargs.get("run_eagerly") and can_trace(self.backbone):
+        if jit_compile and not kwargs.get("run_eagerly") and can_trace(self.backbone):
             # Keras's own `torch.compile` of a whole step breaks into pieces at each layer, and is slower than none.
             traced, jit_compile = TracedBackbone(self.backbone, compiled=jit_compile is True), False
         object.__setattr__(self, "_traced", traced)

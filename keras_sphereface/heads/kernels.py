@@ -40,7 +40,7 @@ def unit_columns(matrix):
     if builds_for_tensorflow_cpu():
         return _on_cpu_in_two_passes(matrix)
     matrix = ops.convert_to_tensor(matrix)
-    return matrix / (keras.config.epsilon() + ops.norm(matrix, axis=0))
+    return _unit(matrix, ops.norm(matrix, axis=0))
 
 
 def _on_cpu_in_two_passes(matrix):
@@ -56,7 +56,8 @@ def _on_cpu_in_two_passes(matrix):
         def add_rows(start, size, squares):
             return squares + ops.sum(ops.square(ops.slice(matrix, [start, 0], [size, columns])), axis=0)
 
-        return _unit(matrix, class_blocks.fold(add_rows, ops.zeros_like(matrix[0]), rows, _ROWS, traced=True))
+        squares = class_blocks.fold(add_rows, ops.zeros_like(matrix[0]), rows, _ROWS, traced=True)
+        return _unit(matrix, ops.sqrt(squares))
 
     if not isinstance(matrix, keras.Variable) or tf.distribute.has_strategy():
         return compiled(project)(tf.convert_to_tensor(matrix))
@@ -69,8 +70,8 @@ def _on_cpu_in_two_passes(matrix):
     return tf.convert_to_tensor(variable)
 
 
-def _unit(matrix, squares):
-    return matrix / (keras.config.epsilon() + ops.sqrt(squares))
+def _unit(matrix, norms):
+    return matrix / (keras.config.epsilon() + norms)
 
 
 def matmul(a, b, transpose_a=False, transpose_b=False):
