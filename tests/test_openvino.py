@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 LEAST_COSINE = 0.999
 BACKBONES = {
     "sfnet4": {"channels": (8, 8, 16, 16), "embedding_dim": 32, "batch_norm": True},
-    "iresnet18": {"channels": (8, 8, 16, 16), "embedding_dim": 32},
+    "iresnet18": {"channels": (8, 8, 16, 16), "embedding_dim": 32, "shortcut": "subsample", "se_reduction": 4},
     "mobilefacenet": {"width": 0.25, "embedding_dim": 32},
 }
 

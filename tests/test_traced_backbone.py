@@ -17,6 +17,7 @@ on_torch = pytest.mark.skipif(
 
 BACKBONES = {
     "iresnet": lambda **k: IResNet((1, 1, 1, 1), (4, 4, 8, 8), embedding_dim=8, input_shape=(32, 32, 3), **k),
+    "iresnet_se": lambda **k: IResNet((1, 1, 1, 1), (4, 4, 8, 8), 8, 0.0, (32, 32, 3), se_reduction=2, **k),
     "sfnet": lambda **k: SFNet((1, 0, 0, 0), (4, 4, 8, 8), embedding_dim=8, input_shape=(32, 32, 3), **k),
     "mobilefacenet": lambda **k: MobileFaceNet(width=0.125, embedding_dim=8, input_shape=(32, 32, 3), **k),
 }

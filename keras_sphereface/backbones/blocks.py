@@ -35,11 +35,11 @@ def _pad(x, kernel_size, strides, dtype, name):
     return padding(x), "valid"
 
 
-def _pick_every_second(x, dtype, name):
-    """The pixels that a 1x1 convolution of stride 2 sees.
+def pick_every_second(x, dtype, name):
+    """Every second row and column, from the first: the pixels that a 1x1 convolution of stride 2 sees.
 
-    Picking them first is the same; TensorFlow 2.21 corrupts memory in the gradient of a strided 1x1 convolution on the
-    CPU where the channels are fewer than 16.
+    Picking them before the convolution is the same; TensorFlow 2.21 corrupts memory in the gradient of a strided 1x1
+    convolution on the CPU where the channels are fewer than 16.
     """
     return MaxPooling2D(1, strides=2, data_format=layout.data_format(), dtype=dtype, name=f"{name}_pick")(x)
 
@@ -47,7 +47,7 @@ def _pick_every_second(x, dtype, name):
 def conv(x, filters, kernel_size=3, strides=1, use_bias=False, initializer=None, dtype=None, name=None):
     """Convolution padded by `kernel_size // 2` on all sides."""
     if kernel_size == 1 and strides == 2:
-        x, strides = _pick_every_second(x, dtype, name), 1
+        x, strides = pick_every_second(x, dtype, name), 1
     x, padding = _pad(x, kernel_size, strides, dtype, name)
     return Conv2D(
         filters,

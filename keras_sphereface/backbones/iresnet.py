@@ -6,13 +6,15 @@ from typing import Any
 import keras
 from keras import initializers, layers
 
-from keras_sphereface.arguments import finite_number
+from keras_sphereface.arguments import finite_number, whole_number
 from keras_sphereface.backbones import base, blocks, layout
 
 CHANNELS = (64, 128, 256, 512)
+SHORTCUTS = ("projection", "subsample")
 CONV_STDDEV = 0.1  # InsightFace's and OpenSphere's; batch normalization follows, so that only the direction matters
 # Mean squares in a network with initial weights: of pixels, evenly spread from -1 to 1; of a normalized map after PReLU.
 PIXELS, ACTIVATED = 1 / 3, (1 + blocks.PRELU_SLOPE**2) / 2
+EXCITED = 1 / 4  # of a normalized map after squeeze and excitation: the sigmoid of about 0, squared
 
 
 @keras.saving.register_keras_serializable(package="keras_sphereface")
@@ -20,6 +22,8 @@ class IResNet(base.FaceBackbone):
     """IResNet: residual units of batch norm, 3x3, batch norm, PReLU, 3x3, batch norm; no activation after the sum.
 
     The scale of the last batch normalization is trained, as in OpenSphere's second version; InsightFace keeps it at 1.
+    With `shortcut="subsample"` it is the network IR of AdaFace and CVLface; without `inner_norm` too, that of
+    InsightFace_Pytorch and face.evoLVe, whose IR-SE has `se_reduction=16`.
 
     Args:
         units: Residual units of each of the four stages, e.g. `(3, 13, 30, 3)` for IResNet-100. The first of a stage
@@ -30,6 +34,11 @@ class IResNet(base.FaceBackbone):
         input_shape: `(height, width, 3)`. Defaults to `(112, 112, 3)`.
         image_mean: Subtracted from the images, which come as 0..255. Defaults to `127.5`.
         image_std: Then divided by. Defaults to `127.5`, so that the network sees -1..1.
+        shortcut: What passes by the first unit of a stage: `"projection"`, a strided 1x1 convolution, or `"subsample"`,
+            every second pixel where the channels stay as many, and the convolution elsewhere. Defaults to `"projection"`.
+        inner_norm: Whether there is batch normalization between a unit's two convolutions. Defaults to `True`.
+        se_reduction: Squeeze and excitation at the end of each unit, through so many times fewer channels. Defaults to
+            `None`: none.
         dtype: Dtype policy. The embedding is computed in float32 under 16-bit policies. Defaults to `None`.
         **kwargs: `name` and `trainable` of `keras.Model`.
 
@@ -45,6 +54,7 @@ class IResNet(base.FaceBackbone):
     Reference:
         - ArcFace (arXiv 1801.07698), section 3.2.2
         - Improved Residual Networks (arXiv 2004.04989)
+        - Squeeze-and-Excitation Networks (arXiv 1709.01507), section 3
     """
 
     def __init__(
@@ -56,6 +66,9 @@ class IResNet(base.FaceBackbone):
         input_shape: tuple[int, int, int] = base.DEFAULT_INPUT_SHAPE,
         image_mean: float = base.IMAGE_CENTER,
         image_std: float = base.IMAGE_CENTER,
+        shortcut: str = "projection",
+        inner_norm: bool = True,
+        se_reduction: int | None = None,
         dtype: Any = None,
         **kwargs,
     ):
@@ -67,6 +80,9 @@ class IResNet(base.FaceBackbone):
             "input_shape": base.check_input_shape(input_shape),
             "image_mean": finite_number("image_mean", image_mean),
             "image_std": finite_number("image_std", image_std),
+            "shortcut": _check_shortcut(shortcut),
+            "inner_norm": bool(inner_norm),
+            "se_reduction": None if se_reduction is None else whole_number("se_reduction", se_reduction),
         }
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
@@ -74,9 +90,16 @@ class IResNet(base.FaceBackbone):
         x, variance = blocks.prelu(x, dtype, "prelu"), ACTIVATED
         for stage, (count, filters) in enumerate(zip(config["units"], config["channels"]), start=1):
             for index in range(count):
-                x, variance = _unit(x, variance, f"layer{stage}_{index}", filters, 2 if index == 0 else 1, dtype)
+                name, strides = f"layer{stage}_{index}", 2 if index == 0 else 1
+                x, variance = _unit(x, variance, name, filters, strides, config, dtype)
         embeddings = _embedding(x, variance, config, dtype)
         super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
+
+
+def _check_shortcut(shortcut):
+    if shortcut not in SHORTCUTS:
+        raise ValueError(f"`shortcut` must be one of {SHORTCUTS}. Received: shortcut={shortcut!r}")
+    return shortcut
 
 
 def _conv(x, filters, kernel_size, strides, dtype, name):
@@ -84,27 +107,61 @@ def _conv(x, filters, kernel_size, strides, dtype, name):
     return blocks.conv(x, filters, kernel_size, strides, initializer=initializer, dtype=dtype, name=name)
 
 
+def _conv_variance(x, kernel_size, variance):
+    """Of what a convolution with initial weights makes of a map of this variance."""
+    return kernel_size**2 * layout.num_channels(x) * CONV_STDDEV**2 * variance
+
+
 def _conv_norm(x, variance, filters, kernel_size, strides, dtype, names):
     """Convolution of a map of this variance, and batch normalization that expects what comes of it."""
-    expected = kernel_size**2 * layout.num_channels(x) * CONV_STDDEV**2 * variance
+    expected = _conv_variance(x, kernel_size, variance)
     return blocks.batch_norm(_conv(x, filters, kernel_size, strides, dtype, names[0]), dtype, names[1], expected)
 
 
-def _unit(x, variance, name, filters, strides, dtype):
-    """A residual unit; the shortcut of a stage's first one is a strided 1x1 convolution.
+def _unit(x, variance, name, filters, strides, config, dtype):
+    """A residual unit.
 
     Takes and returns the map with its variance in a network with initial weights. A deep network that leaves it at 1 there
     overflows in inference: each unit adds to the map what is in proportion to it.
     """
-    shortcut = x
-    x = blocks.batch_norm(x, dtype, f"{name}_bn1", variance)
-    x = _conv_norm(x, 1.0, filters, 3, 1, dtype, (f"{name}_conv1", f"{name}_bn2"))
+    entry = x
+    x, inner = _first_half(blocks.batch_norm(x, dtype, f"{name}_bn1", variance), name, filters, config, dtype)
     x = blocks.prelu(x, dtype, f"{name}_prelu")
-    x = _conv_norm(x, ACTIVATED, filters, 3, strides, dtype, (f"{name}_conv2", f"{name}_bn3"))
+    x = _conv_norm(x, ACTIVATED * inner, filters, 3, strides, dtype, (f"{name}_conv2", f"{name}_bn3"))
+    added = 1.0
+    if config["se_reduction"]:
+        x, added = _squeeze_and_excite(x, config["se_reduction"], dtype, f"{name}_se"), EXCITED
     if strides != 1:
-        names = (f"{name}_downsample_0", f"{name}_downsample_1")
-        shortcut, variance = _conv_norm(shortcut, variance, filters, 1, strides, dtype, names), 1.0
-    return layers.Add(dtype=dtype, name=f"{name}_add")([x, shortcut]), variance + 1.0
+        entry, variance = _downsample(entry, variance, name, filters, strides, config, dtype)
+    return layers.Add(dtype=dtype, name=f"{name}_add")([x, entry]), variance + added
+
+
+def _first_half(x, name, filters, config, dtype):
+    """The first convolution of a normalized map and perhaps its normalization, with the variance of what comes of it."""
+    if config["inner_norm"]:
+        return _conv_norm(x, 1.0, filters, 3, 1, dtype, (f"{name}_conv1", f"{name}_bn2")), 1.0
+    return _conv(x, filters, 3, 1, dtype, f"{name}_conv1"), _conv_variance(x, 3, 1.0)
+
+
+def _downsample(x, variance, name, filters, strides, config, dtype):
+    """What passes by the first unit of a stage, with its variance."""
+    if config["shortcut"] == "subsample" and layout.num_channels(x) == filters:
+        return blocks.pick_every_second(x, dtype, f"{name}_downsample"), variance
+    names = (f"{name}_downsample_0", f"{name}_downsample_1")
+    return _conv_norm(x, variance, filters, 1, strides, dtype, names), 1.0
+
+
+def _squeeze_and_excite(x, reduction, dtype, name):
+    """Scales each channel by what a small network makes of the means of all (arXiv 1709.01507, equations 2 to 4)."""
+    channels = layout.num_channels(x)
+    options = {"initializer": initializers.GlorotUniform(), "dtype": dtype}
+    pooling = layers.GlobalAveragePooling2D(
+        data_format=layout.data_format(), keepdims=True, dtype=dtype, name=f"{name}_avg_pool"
+    )
+    scale = blocks.conv(pooling(x), max(1, channels // reduction), 1, name=f"{name}_fc1", **options)
+    scale = blocks.conv(blocks.relu(scale, dtype, f"{name}_relu"), channels, 1, name=f"{name}_fc2", **options)
+    scale = layers.Activation("sigmoid", dtype=dtype, name=f"{name}_sigmoid")(scale)
+    return layers.Multiply(dtype=dtype, name=f"{name}_scale")([x, scale])
 
 
 def _embedding(x, variance, config, dtype):

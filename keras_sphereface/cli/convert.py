@@ -2,6 +2,7 @@
 
 Example:
     keras-sphereface convert backbone.pth --architecture iresnet100 --output model.keras
+    keras-sphereface convert adaface_ir50_ms1mv2.ckpt --architecture ir_50 --channel-order BGR --output model.keras
 """
 
 import argparse
@@ -17,9 +18,13 @@ HEAD_SUFFIX = ".npz"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument("checkpoint", help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run)")
     parser.add_argument(
-        "--architecture", required=True, help="e.g. sfnet20, sfnet64_deprecated, iresnet100, mobilefacenet"
+        "checkpoint", help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run), or .safetensors"
+    )
+    parser.add_argument(
+        "--architecture",
+        required=True,
+        help="e.g. sfnet20, sfnet64_deprecated, iresnet100, ir_50 (AdaFace, CVLface), ir_se_50, mobilefacenet",
     )
     parser.add_argument("--output", required=True, help=f"the Keras model to write, a name ending in {MODEL_SUFFIX}")
     parser.add_argument("--report", help="also write the report to this JSON file")
@@ -29,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-mean", type=float, help="subtracted from RGB 0..255; default: the architecture's")
     parser.add_argument("--image-std", type=float, help="then divided by; default: the architecture's")
+    parser.add_argument(
+        "--channel-order",
+        choices=["RGB", "BGR"],
+        help="what the network was trained on (the model takes RGB); default: RGB, ir networks must be told (AdaFace: BGR)",
+    )
     parser.add_argument("--no-head", action="store_true", help="pass over the head's tensors")
     options.add_json(parser)
     parser.add_argument("--head-layout", choices=["features_first", "classes_first"], help="only for a square head")
@@ -50,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         image_std=args.image_std,
         include_head=not args.no_head,
         head_layout=args.head_layout,
+        channel_order=args.channel_order,
     )
     report = model.conversion_report
     if args.head and not report.head_weights:

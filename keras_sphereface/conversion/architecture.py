@@ -1,12 +1,15 @@
 """The table of architectures, and how the arguments of each are read off a checkpoint's tensor shapes."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from keras_sphereface import errors
 from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet
 from keras_sphereface.backbones.base import FaceBackbone
+from keras_sphereface.conversion import ir, mapping
+from keras_sphereface.conversion.tensors import check_units, shape_of
 from keras_sphereface.hints import Path
 
 _SFNET_UNITS = {"4": (0, 0, 0, 0), "10": (0, 1, 2, 0), "20": (1, 2, 4, 1), "36": (2, 4, 8, 2), "64": (3, 8, 16, 3)}
@@ -17,9 +20,9 @@ _IRESNET_UNITS = {
     "100": (3, 13, 30, 3),
     "200": (6, 26, 60, 6),
 }
+_IR_UNITS = {"18": _IRESNET_UNITS["18"], "34": _IRESNET_UNITS["34"], "50": _IRESNET_UNITS["50"]}
+_IR_UNITS["101"] = _IRESNET_UNITS["100"]
 _STAGES = (1, 2, 3, 4)
-# IResNet-200 has 98. Names cost a file next to nothing, a network of 160 units takes Keras beyond Python's stack.
-_MOST_UNITS = 120
 # The kernel of MobileFaceNet's global depthwise convolution tells which of the paper's two input sizes it is for.
 _MOBILEFACENET_INPUTS = {(7, 7): (112, 112, 3), (7, 6): (112, 96, 3)}
 
@@ -29,16 +32,18 @@ class Architecture:
     """What a name stands for.
 
     Attributes:
-        family: `"sfnet"`, `"iresnet"` or `"mobilefacenet"`.
+        family: `"sfnet"`, `"iresnet"`, `"ir"` or `"mobilefacenet"`.
         units: Residual units of the stages, or `None` to count them in the file.
         block_order: Of an SFNet.
         batch_norm: Of an SFNet; `None` to see whether the file has it.
+        squeeze: Whether an IR has squeeze and excitation; `None` to see whether the file has it.
     """
 
     family: str
     units: tuple | None = None
     block_order: str = "add_relu"
     batch_norm: bool | None = None
+    squeeze: bool | None = None
 
 
 def _table():
@@ -49,6 +54,9 @@ def _table():
         table[f"sfnet{depth}_deprecated"] = Architecture("sfnet", units, block_order="relu_add", batch_norm=False)
     for depth, units in [("", None), *_IRESNET_UNITS.items()]:
         table[f"iresnet{depth}"] = Architecture("iresnet", units)
+    table["ir"] = Architecture("ir")
+    for name, squeeze in (("ir", False), ("ir_se", True)):
+        table |= {f"{name}_{depth}": Architecture("ir", units, squeeze=squeeze) for depth, units in _IR_UNITS.items()}
     table["mobilefacenet"] = Architecture("mobilefacenet")
     return table
 
@@ -59,8 +67,10 @@ _TABLE = _table()
 def architectures() -> tuple[str, ...]:
     """The names that `convert` knows, as a tuple.
 
-    A name with a number fixes the depth. `sfnet` and `iresnet` count the residual units in the file. `_bn` demands
-    batch normalization; `_deprecated` is OpenSphere's name for SphereFace's own block order.
+    A name with a number fixes the depth. `sfnet`, `iresnet` and `ir` count the residual units in the file. `_bn` demands
+    batch normalization; `_deprecated` is OpenSphere's name for SphereFace's own block order. `ir_50` and `ir_se_50` are
+    the names of InsightFace_Pytorch, face.evoLVe, AdaFace and CVLface; `ir` sees whether the file has the squeeze and
+    excitation of `_se`.
     """
     return tuple(_TABLE)
 
@@ -76,7 +86,9 @@ def get(name: str) -> Architecture:
 
 
 def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Renames what OpenSphere's first `sfnet_deprecated` called otherwise: a stage's first convolution is `conv1`.
+    """Renames what OpenSphere's first `sfnet_deprecated` called otherwise, and adds what an IR means by leaving it away.
+
+    A stage's first convolution is `conv1`; a normalization without scale and offset has 1 and 0.
 
     Args:
         architecture: An `Architecture`.
@@ -89,6 +101,8 @@ def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], 
     Raises:
         FileFormatError: If these names are given for another architecture: they tell the block order.
     """
+    if architecture.family == "ir":
+        return ir.with_scale(tensors)
     if architecture.family != "sfnet":
         return tensors
     aliases = {
@@ -118,21 +132,18 @@ def build(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path
         The backbone, in float32, with random weights.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
-    builder = {"sfnet": _sfnet, "iresnet": _iresnet, "mobilefacenet": _mobilefacenet}[architecture.family]
-    return builder(architecture, tensors, path, {**given, "dtype": "float32"})
+    builders = {"sfnet": _sfnet, "iresnet": _iresnet, "ir": _ir, "mobilefacenet": _mobilefacenet}
+    return builders[architecture.family](architecture, tensors, path, {**given, "dtype": "float32"})
 
 
-def _shape(tensors, name, rank, path):
-    """The shape of a tensor that the sizes are read from."""
-    if name not in tensors:
-        raise errors.FileFormatError(
-            f"{path}: missing tensor {name!r}; the file has {len(tensors)} tensors, "
-            f"the first are {', '.join(list(tensors)[:3])}. Does the file hold this architecture?"
-        )
-    shape = tensors[name].shape
-    if len(shape) != rank or 0 in shape:
-        raise errors.FileFormatError(f"{path}: tensor {name!r} has the shape {shape}, expected {rank} positive sizes.")
-    return tuple(int(size) for size in shape)
+def module_names(
+    architecture: Architecture, backbone: FaceBackbone, tensors: dict[str, np.ndarray]
+) -> Callable[[str], str]:
+    """Returns the function from a layer's name to that of the module in the file."""
+    if architecture.family != "ir":
+        return mapping.torch_name
+    names = ir.module_names(backbone.get_config(), tensors)
+    return lambda layer_name: names[mapping.torch_name(layer_name)]
 
 
 def _count_units(tensors, first, path):
@@ -144,11 +155,7 @@ def _count_units(tensors, first, path):
         while (f"layer{stage}", str(index)) in units:
             index += 1
         counts.append(index - first)
-    if sum(counts) > _MOST_UNITS:
-        raise errors.FileFormatError(
-            f"{path}: the tensors' names are those of {sum(counts)} residual units, expected at most {_MOST_UNITS}. "
-            "Do not use this file."
-        )
+    check_units(sum(counts), path)
     return tuple(counts)
 
 
@@ -158,8 +165,8 @@ def _sfnet(architecture, tensors, path, arguments):
         batch_norm = "layer1.0.bn1.weight" in tensors
     return SFNet(
         architecture.units or _count_units(tensors, 1, path),
-        channels=tuple(_shape(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
-        embedding_dim=_shape(tensors, "fc.weight", 2, path)[0],
+        channels=tuple(shape_of(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
+        embedding_dim=shape_of(tensors, "fc.weight", 2, path)[0],
         block_order=architecture.block_order,
         batch_norm=batch_norm,
         **arguments,
@@ -169,19 +176,28 @@ def _sfnet(architecture, tensors, path, arguments):
 def _iresnet(architecture, tensors, path, arguments):
     return IResNet(
         architecture.units or tuple(max(1, count) for count in _count_units(tensors, 0, path)),
-        channels=tuple(_shape(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
-        embedding_dim=_shape(tensors, "fc.weight", 2, path)[0],
+        channels=tuple(shape_of(tensors, f"layer{stage}.0.conv1.weight", 4, path)[0] for stage in _STAGES),
+        embedding_dim=shape_of(tensors, "fc.weight", 2, path)[0],
         **arguments,
     )
 
 
+def _ir(architecture, tensors, path, arguments):
+    found = ir.arguments(tensors, path)
+    if architecture.units:
+        found["units"] = architecture.units
+    if architecture.squeeze is not None:
+        found["se_reduction"] = (found["se_reduction"] or ir.SE_REDUCTION) if architecture.squeeze else None
+    return IResNet(**found, **arguments)
+
+
 def _mobilefacenet(architecture, tensors, path, arguments):
     if "input_shape" not in arguments:
-        kernel = _shape(tensors, "linear7.conv.weight", 4, path)[2:]
+        kernel = shape_of(tensors, "linear7.conv.weight", 4, path)[2:]
         if kernel not in _MOBILEFACENET_INPUTS:
             raise errors.FileFormatError(
                 f"{path}: the kernel of 'linear7.conv.weight' is {kernel}, neither (7, 7) of 112x112 nor (7, 6) of "
                 "112x96: pass `input_shape`."
             )
         arguments["input_shape"] = _MOBILEFACENET_INPUTS[kernel]
-    return MobileFaceNet(embedding_dim=_shape(tensors, "linear1.conv.weight", 4, path)[0], **arguments)
+    return MobileFaceNet(embedding_dim=shape_of(tensors, "linear1.conv.weight", 4, path)[0], **arguments)

@@ -34,8 +34,17 @@ OTHER_ENTRIES = (
     "callbacks",  # Lightning's; its ModelCheckpoint, on by default, keeps the best score there as a tensor
 )
 NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": ..., "head": ...}, "step": ...}
-BACKBONE_PREFIX, HEAD_PREFIX = "backbone", "head"  # of the names in the state dict of a module that holds both
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # left by DistributedDataParallel and torch.compile
+# Of the names in the state dict of a module that holds both; `model` is AdaFace's.
+BACKBONE_PREFIXES, HEAD_PREFIX = ("backbone", "model"), "head"
+# Left by DistributedDataParallel, torch.compile, and CVLface, whose safetensors files have both.
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+# Classes by which Lightning's older versions call its callbacks' states: the file is read with an empty class in the place
+# of each.
+_STAND_INS = (
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
+)
+SAFETENSORS_SUFFIX = ".safetensors"
 _REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
 # PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
 # An archive beyond this is made to fill the memory of whoever opens it.
@@ -70,7 +79,7 @@ def read(path: Path, include_head: bool = True) -> Checkpoint:
     """Reads a checkpoint file.
 
     Args:
-        path: A `.pth`, `.pt` or `.ckpt` file, in PyTorch's zip or older format.
+        path: A `.pth`, `.pt` or `.ckpt` file, in PyTorch's zip or older format, or a `.safetensors` file.
         include_head: Whether to read the head. Defaults to `True`; else its entry is among `ignored`, whatever it holds.
 
     Returns:
@@ -106,13 +115,33 @@ def _load(path):
     torch = errors.require("torch", "convert")
     with open(path, "rb"):  # a missing or unreadable file is the operating system's error, not a format's
         pass
+    if str(path).lower().endswith(SAFETENSORS_SUFFIX):
+        return _load_safetensors(path)
     try:
         _check_archive(path)
-        return torch.load(path, weights_only=True, map_location="cpu")
+        with torch.serialization.safe_globals([_stand_in(name) for name in _STAND_INS]):
+            return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever the reader stumbles over, the file is at fault
         raise errors.FileFormatError(
             f"{path}: no PyTorch checkpoint of plain tensors ({_reason(error)}). Expected a state dict; a file that "
             "holds pickled objects is not opened, because they could run code: save `module.state_dict()` instead."
+        ) from error
+
+
+def _stand_in(name):
+    """An empty class of this full name."""
+    module, _, name = name.rpartition(".")
+    return type(name, (), {"__module__": module})
+
+
+def _load_safetensors(path):
+    reader = errors.require("safetensors.torch", "convert")
+    safetensors = errors.require("safetensors", "convert")
+    try:
+        return reader.load_file(path)
+    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
+        raise errors.FileFormatError(
+            f"{path}: no safetensors file ({errors.one_line(error)}). Get it again."
         ) from error
 
 
@@ -242,13 +271,14 @@ def _unwrap(state):
 def _split_prefixes(state):
     """Splits the state dict of a module that holds `backbone` and `head`; any other is a backbone's as it is."""
     state = _unwrap(state)
-    parts = {BACKBONE_PREFIX: {}, HEAD_PREFIX: {}}
+    backbone, head = {}, {}
     for name, value in state.items():
         prefix, _, rest = name.partition(".")
-        if prefix not in parts or not rest:
+        part = backbone if prefix in BACKBONE_PREFIXES else head if prefix == HEAD_PREFIX else None
+        if part is None or not rest or rest in part:
             return state, {}
-        parts[prefix][rest] = value
-    return _unwrap(parts[BACKBONE_PREFIX]), _unwrap(parts[HEAD_PREFIX])
+        part[rest] = value
+    return _unwrap(backbone), _unwrap(head)
 
 
 def _arrays(state, path):

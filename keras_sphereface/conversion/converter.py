@@ -19,6 +19,7 @@ PARITY_IMAGES = 4
 PARITY_SEED = 2109
 # Ten times what float32 in another order of summation gives in the deepest network; a wrong axis gives about 1.
 PARITY_TOLERANCE = 1e-3
+CHANNEL_ORDERS = ("RGB", "BGR")
 
 
 def convert(
@@ -29,23 +30,29 @@ def convert(
     image_std: float | None = None,
     include_head: bool = True,
     head_layout: str | None = None,
+    channel_order: str | None = None,
 ) -> keras.Model:
     """Converts a PyTorch checkpoint to a Keras model and compares the two.
 
-    Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, and
-    MobileFaceNet in the naming of its usual PyTorch implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`,
-    `linear1`). The file is read with `weights_only`: nothing in it is run. Needs the extra `convert` (PyTorch).
+    Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, the IR and
+    IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, and MobileFaceNet in the naming of its usual PyTorch
+    implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`, `linear1`). The file is read with `weights_only`:
+    nothing in it is run. Needs the extra `convert` (PyTorch).
 
     Args:
-        path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers.
+        path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a
+            `.safetensors` file of one.
         architecture: One of `architectures()`, e.g. `"iresnet100"`. Channels and embedding length are read off the
-            tensors' shapes; `"sfnet"` and `"iresnet"` also count the residual units.
+            tensors' shapes; `"sfnet"`, `"iresnet"` and `"ir"` also count the residual units.
         input_shape: `(height, width, 3)`. Defaults to `None`: `(112, 112, 3)`; for MobileFaceNet what its kernel says.
         image_mean: Preprocessing, `(image - image_mean) / image_std` of RGB images 0..255. Defaults to `None`: 127.5.
         image_std: See `image_mean`. Defaults to `None`: 127.5, for MobileFaceNet 128.
         include_head: Whether to read the head's class weights, where the file has them. Defaults to `True`.
         head_layout: `"features_first"` or `"classes_first"`, needed only where a head has as many classes as
             dimensions. Defaults to `None`.
+        channel_order: `"RGB"` or `"BGR"`: what the checkpoint's network was trained on, which the file does not tell. The
+            model takes RGB in either case. Defaults to `None`: `"RGB"`, but for the IR networks, which must be told:
+            AdaFace's take BGR, CVLface's what `color_space` in their configuration says.
 
     Returns:
         The backbone, a `keras.Model` in float32 from RGB images 0..255 to raw embeddings. Its attribute
@@ -54,8 +61,8 @@ def convert(
     Raises:
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
             of another shape or not finite; it names them.
-        ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, or `include_head` is
-            neither true nor false.
+        ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, `include_head` is
+            neither true nor false, or `channel_order` is none of these, or not given for an IR network.
         TypeError: If `path` is no path.
         MissingDependencyError: If PyTorch is not installed.
 
@@ -71,6 +78,7 @@ def convert(
     for argument, value in {"image_mean": image_mean, "image_std": image_std}.items():
         if value is not None:
             finite_number(argument, value)
+    channel_order = _channel_order(channel_order, known)
     content = checkpoint.read(path, include_head)
     tensors = table.canonical_names(known, content.backbone, path)
     arguments = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
@@ -79,11 +87,13 @@ def convert(
         return table.build(known, tensors, path, **arguments)
 
     # The sizes are those of some tensors; whether the others have them too is known before there is memory for all.
-    without_weights(lambda: mapping.check(build(), tensors, path))
+    without_weights(lambda: _check(build(), known, tensors, path))
     backbone = build()
-    mapping.assign(backbone, tensors, path)
+    mapping.assign(backbone, tensors, path, table.module_names(known, backbone, tensors))
+    if channel_order == "BGR":
+        mapping.turn_channels(backbone)
     weights = head_weights(content.head, backbone.embedding_dim, path, head_layout)
-    report = _report(backbone, architecture, known, content, tensors, weights)
+    report = _report(backbone, architecture, known, content, tensors, weights, channel_order)
     if not report.max_relative_difference <= PARITY_TOLERANCE:
         raise errors.FileFormatError(
             f"{path}: the converted model differs from PyTorch's by {report.max_relative_difference:.1e} (relative), "
@@ -93,13 +103,32 @@ def convert(
     return backbone
 
 
-def _report(backbone, name, architecture, content, tensors, weights):
+def _channel_order(given, architecture):
+    """The order that the network was trained on, or `ValueError`: a wrong one costs accuracy without a word."""
+    if given in CHANNEL_ORDERS:
+        return given
+    if given is not None:
+        raise ValueError(f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: channel_order={given!r}")
+    if architecture.family == "ir":
+        raise ValueError(
+            f"`channel_order` must be given for IR networks, one of {CHANNEL_ORDERS}: files do not tell it, and both are "
+            "about. AdaFace's own are trained on BGR, CVLface's on what `color_space` in their configuration says"
+        )
+    return "RGB"
+
+
+def _check(backbone, architecture, tensors, path):
+    mapping.check(backbone, tensors, path, table.module_names(architecture, backbone, tensors))
+
+
+def _report(backbone, name, architecture, content, tensors, weights, channel_order):
     config = backbone.get_config()
     images = _parity_images(backbone.input_shape[1:])
+    as_trained = images[..., ::-1] if channel_order == "BGR" else images
     original = torch_reference.embeddings(
         architecture.family,
         tensors,
-        (images - config["image_mean"]) / config["image_std"],
+        (as_trained - config["image_mean"]) / config["image_std"],
         units=config.get("units"),
         block_order=config.get("block_order"),
     )
@@ -109,13 +138,14 @@ def _report(backbone, name, architecture, content, tensors, weights):
     difference = float(np.abs(converted - original).max())
     counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
     height, width = backbone.input_shape[1:3]
+    turned = ", the first layer turned from BGR" if channel_order == "BGR" else ""
     return ConversionReport(
         checkpoint=content.path,
         sha256=content.sha256,
         architecture=name,
         backbone={"class_name": type(backbone).__name__, **_plain(config)},
         parameters=backbone.count_params(),
-        preprocessing=f"(RGB - {config['image_mean']:g}) / {config['image_std']:g}, {height}x{width}",
+        preprocessing=f"(RGB - {config['image_mean']:g}) / {config['image_std']:g}, {height}x{width}{turned}",
         images=len(images),
         max_difference=difference,
         max_relative_difference=difference / max(float(np.abs(original).max()), np.finfo(np.float32).tiny),

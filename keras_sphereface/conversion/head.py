@@ -7,8 +7,10 @@ from keras_sphereface.conversion.checkpoint import listing
 from keras_sphereface.hints import Path
 
 LAYOUTS = ("features_first", "classes_first")
-_KERNELS = {"w": None, "weight": "classes_first"}  # OpenSphere's name (either layout), InsightFace's
+# OpenSphere's name (either layout), InsightFace's, AdaFace's
+_KERNELS = {"w": None, "weight": "classes_first", "kernel": "features_first"}
 _BIASES = ("b", "bias")
+_STATISTICS = ("t", "batch_mean", "batch_std")  # AdaFace's, of its embeddings' lengths while it was trained
 
 
 def head_weights(
@@ -33,6 +35,8 @@ def head_weights(
         raise ValueError(f"`head_layout` must be None or one of {LAYOUTS}. Received: head_layout={layout!r}")
     if not tensors:
         return {}
+    if "kernel" in tensors:
+        tensors = {name: value for name, value in tensors.items() if name not in _STATISTICS}
     kernels = [name for name in _KERNELS if name in tensors]
     biases = [name for name in _BIASES if name in tensors]
     unknown = tensors.keys() - {*_KERNELS, *_BIASES}

@@ -29,11 +29,12 @@ def torch_name(layer_name: str) -> str:
     return layer_name.replace("_", ".").replace("dw.conv1", "dw_conv1")
 
 
-def slots(backbone: keras.Model) -> dict[str, Slot]:
+def slots(backbone: keras.Model, module_name: Callable[[str], str] = torch_name) -> dict[str, Slot]:
     """All variables of a backbone.
 
     Args:
         backbone: An `SFNet`, `IResNet` or `MobileFaceNet`.
+        module_name: Function from a layer's name to its module's in PyTorch. Defaults to `torch_name`.
 
     Returns:
         Dictionary of tensor names to `Slot`s.
@@ -41,7 +42,7 @@ def slots(backbone: keras.Model) -> dict[str, Slot]:
     found = {}
     for layer in backbone.layers:
         for suffix, slot in _layer_slots(layer, backbone):
-            found[f"{torch_name(layer.name)}.{suffix}"] = slot
+            found[f"{module_name(layer.name)}.{suffix}"] = slot
     return found
 
 
@@ -91,13 +92,19 @@ def _dense_slot(layer, backbone):
     return Slot(layer.kernel, (*shape, 1, 1) if layer.name == EMBEDDING_CONV else shape, to_keras)
 
 
-def check(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> dict[str, Slot]:
+def check(
+    backbone: keras.Model,
+    tensors: dict[str, np.ndarray],
+    source: Path,
+    module_name: Callable[[str], str] = torch_name,
+) -> dict[str, Slot]:
     """Compares the tensors with a backbone's variables, by names and shapes.
 
     Args:
         backbone: The backbone.
         tensors: Tensor names to arrays; the counters of batch normalizations that the backbone has are passed over.
         source: Where they come from, for error messages.
+        module_name: As in `slots`.
 
     Returns:
         The backbone's `slots`.
@@ -105,7 +112,7 @@ def check(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -
     Raises:
         FileFormatError: If tensors are missing, unknown, or of another shape; it names them.
     """
-    expected = slots(backbone)
+    expected = slots(backbone, module_name)
     counters = {name.removesuffix(".running_var") + COUNTER for name in expected if name.endswith(".running_var")}
     tensors = {name: value for name, value in tensors.items() if name not in counters}
     wrong_shapes = [
@@ -127,7 +134,18 @@ def check(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -
     return expected
 
 
-def assign(backbone: keras.Model, tensors: dict[str, np.ndarray], source: Path) -> None:
+def assign(
+    backbone: keras.Model,
+    tensors: dict[str, np.ndarray],
+    source: Path,
+    module_name: Callable[[str], str] = torch_name,
+) -> None:
     """Fills a backbone's variables, all of them or, on any disagreement, none; arguments and errors as of `check`."""
-    for name, slot in check(backbone, tensors, source).items():
+    for name, slot in check(backbone, tensors, source, module_name).items():
         slot.variable.assign(slot.to_keras(tensors[name]))
+
+
+def turn_channels(backbone: keras.Model) -> None:
+    """Makes a backbone take RGB where it took BGR, or the other way: its first convolution's weights change places."""
+    first = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    first.kernel.assign(keras.ops.flip(first.kernel, axis=2))

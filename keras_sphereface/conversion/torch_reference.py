@@ -23,7 +23,7 @@ def embeddings(
     """Computes a reference network's embeddings.
 
     Args:
-        family: `"sfnet"`, `"iresnet"` or `"mobilefacenet"`.
+        family: `"sfnet"`, `"iresnet"`, `"ir"` or `"mobilefacenet"`.
         tensors: Tensor names to NumPy arrays.
         images: `(n, height, width, 3)` float array, already normalized.
         units: Residual units of the stages (`sfnet`, `iresnet`).
@@ -40,6 +40,8 @@ def embeddings(
             return _sfnet(t, x, units, block_order).numpy()
         if family == "iresnet":
             return _iresnet(t, x, units).numpy()
+        if family == "ir":
+            return _ir(t, x).numpy()
         return _mobilefacenet(t, x).numpy()
 
 
@@ -64,9 +66,9 @@ def _prelu(t, x, name):
     return _functions().prelu(x, t[f"{name}.weight"])
 
 
-def _linear(t, x):
-    x = _functions().linear(x.flatten(1), t["fc.weight"], t["fc.bias"])
-    return _norm(t, x, "features")
+def _linear(t, x, name="fc", norm="features"):
+    x = _functions().linear(x.flatten(1), t[f"{name}.weight"], t[f"{name}.bias"])
+    return _norm(t, x, norm)
 
 
 def _sfnet(t, x, units, block_order):
@@ -92,6 +94,36 @@ def _iresnet(t, x, units):
                 x = _norm(t, _conv(t, x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
             x = x + y
     return _linear(t, _norm(t, x, "bn2"))
+
+
+def _ir(t, x):
+    """By the modules' own numbers: a unit with a convolution beside it begins a stage, as the first one does."""
+    x = _prelu(t, _norm(t, _conv(t, x, "input_layer.0"), "input_layer.1"), "input_layer.2")
+    number = 0
+    while f"body.{number}.res_layer.0.weight" in t:
+        name = f"body.{number}"
+        projects = f"{name}.shortcut_layer.0.weight" in t
+        stride = 2 if projects or number == 0 else 1
+        y = _ir_residual(t, x, f"{name}.res_layer", stride)
+        if projects:
+            x = _norm(t, _conv(t, x, f"{name}.shortcut_layer.0", stride), f"{name}.shortcut_layer.1")
+        else:
+            x = _functions().max_pool2d(x, 1, stride)
+        x, number = x + y, number + 1
+    return _linear(t, _norm(t, x, "output_layer.0"), "output_layer.3", "output_layer.4")
+
+
+def _ir_residual(t, x, name, stride):
+    x = _conv(t, _norm(t, x, f"{name}.0"), f"{name}.1")
+    number = 2
+    if f"{name}.2.running_var" in t:
+        x, number = _norm(t, x, f"{name}.2"), 3
+    x = _prelu(t, x, f"{name}.{number}")
+    x = _norm(t, _conv(t, x, f"{name}.{number + 1}", stride), f"{name}.{number + 2}")
+    for se in (f"{name}.{number + 3}", f"{name}.se_block"):
+        if f"{se}.fc1.weight" in t:
+            x = x * _conv(t, _conv(t, x.mean((2, 3), keepdim=True), f"{se}.fc1").relu(), f"{se}.fc2").sigmoid()
+    return x
 
 
 def _mobilefacenet(t, x):

@@ -21,6 +21,9 @@ SMALL = {
     "sfnet_relu_add": lambda **k: backbones.SFNet(**SMALL_SFNET, block_order="relu_add", dropout=0.5, **k),
     "sfnet_bn": lambda **k: backbones.SFNet(**SMALL_SFNET, batch_norm=True, **k),
     "iresnet": lambda **k: backbones.IResNet((1, 2, 1, 1), (4, 8, 8, 8), embedding_dim=6, dropout=0.5, **k),
+    "iresnet_se": lambda **k: backbones.IResNet(
+        (1, 2, 1, 1), (4, 8, 8, 8), 6, shortcut="subsample", inner_norm=False, se_reduction=2, **k
+    ),
     "mobilefacenet": lambda **k: backbones.MobileFaceNet(
         embedding_dim=6, width=0.25, bottlenecks=((2, 32, 2, 2), (4, 32, 1, 2), (2, 64, 2, 2)), **k
     ),
@@ -217,9 +220,10 @@ def test_deep_plain_network_starts_with_units_near_the_identity():
         assert 1e-3 < np.abs(numpy(backbones.SFNet64(**kwargs)(images))).max() < 10
 
 
-def test_deep_iresnet_of_initial_weights_infers_about_what_it_trains_on():
+@pytest.mark.parametrize("options", [{}, {"shortcut": "subsample", "inner_norm": False, "se_reduction": 4}])
+def test_deep_iresnet_of_initial_weights_infers_about_what_it_trains_on(options):
     keras.utils.set_random_seed(0)
-    backbone = backbones.IResNet((2, 10, 30, 2), (8, 8, 16, 16), embedding_dim=64, input_shape=TINY)
+    backbone = backbones.IResNet((2, 10, 30, 2), (8, 8, 16, 16), embedding_dim=64, input_shape=TINY, **options)
     images = np.random.default_rng(0).integers(0, 256, (16, *TINY)).astype("float32")
     inferred, trained = numpy(backbone(images, training=False)), numpy(backbone(images, training=True))
     assert 0.5 < trained.std() < 2.0
@@ -350,6 +354,11 @@ def test_unknown_name_lists_the_known_ones():
         (lambda: backbones.SFNet(3), "`units`.*four stages.*units=3"),
         (lambda: backbones.SFNet4(channels=(8.0, 8, 8, 8)), r"`channels`.*channels=\(8.0"),
         (lambda: backbones.IResNet18(channels=(8, 8, 0, 8)), r"`channels`.*at least 1"),
+        (lambda: backbones.IResNet18(shortcut="identity"), r"`shortcut` must be one of .*shortcut='identity'"),
+        (
+            lambda: backbones.IResNet18(se_reduction=0),
+            "`se_reduction` must be an integer of at least 1.*se_reduction=0",
+        ),
         (lambda: backbones.PatchSFNet((-1, 0, 0)), r"`units`.*three stages.*units=\(-1"),
         (lambda: backbones.PatchSFNet(hidden=(0, 8, 8)), r"`hidden`.*hidden=\(0"),
         (lambda: backbones.PatchSFNet(input_shape=(3, 4, 3)), r"at least \(4, 4, 3\).*Received: \(3, 4, 3\)"),
