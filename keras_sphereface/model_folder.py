@@ -116,8 +116,8 @@ def read_checksums(path: Path) -> dict[str, str]:
         version, checksums = preset["format"], dict(preset["sha256"].items())
     except (KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(f"{path}: not a preset description ({error!r}). Publish the model again") from error
-    if not isinstance(version, int) or version > PRESET_FORMAT:
-        raise FileFormatError(f"{path}: format {version!r}, expected at most {PRESET_FORMAT}. Update keras_sphereface")
+    if not isinstance(version, int) or not 1 <= version <= PRESET_FORMAT:
+        raise FileFormatError(f"{path}: format {version!r}, expected 1 to {PRESET_FORMAT}. Update keras_sphereface")
     unknown = sorted(set(checksums) - set(KERAS_FILES))
     missing = sorted(set(KERAS_FILES) - set(checksums))
     if unknown or missing:

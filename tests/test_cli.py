@@ -464,6 +464,24 @@ def test_no_crop_takes_a_photos_place(run, monkeypatch, tmp_path, rng):
     assert elsewhere.read_bytes() == data["a_0.png"]
 
 
+def test_crops_inside_the_folder_of_photos_are_no_photos(run, monkeypatch, tmp_path):
+    from keras_sphereface import faces
+
+    face = faces.Face(np.array([20.0, 20, 100, 100]), ksf.data.alignment.ARCFACE_112X112, 1.0)
+    monkeypatch.setattr(faces.FaceAligner, "faces", lambda self, image, name: [face])
+    monkeypatch.setattr(faces.aligner, "get", lambda detector: detector)
+    photos, crops = tmp_path / "photos", tmp_path / "photos" / "crops"
+    photos.mkdir()
+    shutil.copy(A, photos / "a.png")
+    words = ["detect", str(photos), "--output", str(crops)]
+    for passed_over in ("", f"passed over: 1 images under {crops}, crops of earlier runs\n"):
+        code, _, err = run(*words)
+        assert (code, err) == (0, passed_over)
+        assert [path.name for path in crops.iterdir()] == ["a_0.png"]
+    (photos / "a.png").unlink()
+    assert "no photos beside those under --output" in run(*words)[2]
+
+
 def test_detect_names_the_crops_that_an_earlier_run_left(run, monkeypatch, tmp_path):
     from keras_sphereface import faces
 

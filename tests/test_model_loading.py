@@ -552,6 +552,15 @@ def test_a_description_of_any_size_is_not_read(tmp_path):
             read(tmp_path)
 
 
+@pytest.mark.parametrize("version", [0, 2, "1"])
+def test_a_description_of_another_format_is_not_read(version, tmp_path):
+    model_folder.write(backbone(), tmp_path)
+    path = tmp_path / "preset.json"
+    path.write_text(path.read_text().replace('"format": 1', f'"format": {json.dumps(version)}'))
+    with pytest.raises(FileFormatError, match=rf"format {version!r}, expected 1 to 1\. Update"):
+        load_pretrained(tmp_path)
+
+
 def test_a_full_disk_is_no_broken_file(tmp_path, monkeypatch):
     backbone().save(tmp_path / "m.keras")
 

@@ -6,8 +6,9 @@
 
 Prints each face's box (left, top, right, bottom), confidence and five points in pixels. --output writes aligned PNG
 crops, as networks take them: 112x112 (ArcFace's template) or 112x96 (SphereFace's), in folders as the photos are, and
-none in a photo's place. Crops that an earlier run left beside them are named on stderr and stay. Exit code 3: at least
-one photo has no face; 1: at least one could not be read, and is named on stderr.
+none in a photo's place. Where --output lies inside a folder of photos, the images under it are crops and no photos.
+Crops that an earlier run left beside them are named on stderr and stay. Exit code 3: at least one photo has no face;
+1: at least one could not be read, and is named on stderr.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int | None:
     if tuple(args.size) not in TEMPLATES:
         known = " or ".join(" ".join(map(str, size)) for size in TEMPLATES)
         raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
-    photos, found, failed, older = options.list_photos(args.photos), [], {}, []
+    photos, found, failed, older = _without_crops(options.list_photos(args.photos), args), [], {}, []
     if args.output:  # before the work, and not as if each photo were to blame
         args.output.mkdir(parents=True, exist_ok=True)
         check_output(args.output / "crop_0.png")
@@ -73,6 +74,21 @@ def run(args: argparse.Namespace) -> int | None:
     if failed:
         return ERROR
     return None if all(one["faces"] for one in found) else NO
+
+
+def _without_crops(photos, args):
+    """Without what earlier runs wrote, where the output lies inside one of the folders."""
+    output = args.output and pathlib.Path(os.path.realpath(args.output))
+    if not output or not any(pathlib.Path(os.path.realpath(path)) in output.parents for path in args.photos):
+        return photos
+    kept = [photo for photo in photos if output not in pathlib.Path(os.path.realpath(photo)).parents]
+    if len(kept) < len(photos):
+        print(
+            f"passed over: {len(photos) - len(kept)} images under {args.output}, crops of earlier runs", file=sys.stderr
+        )
+    if not kept:
+        raise ValueError(f"There are no photos beside those under --output. Received: --output {args.output}")
+    return kept
 
 
 def _stems(paths, photos, output=None):

@@ -11,10 +11,10 @@ from tqdm import tqdm
 
 from keras_sphereface.evaluation.identification import FPIRS, RANKS, check_limits, identification
 from keras_sphereface.evaluation.mates import check_ranks
-from keras_sphereface.evaluation.report import VerificationReport, check_details, percent, signature
+from keras_sphereface.evaluation.report import RATE_WIDTH, VerificationReport, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 from keras_sphereface.evaluation.templates import template_embeddings
-from keras_sphereface.evaluation.verification import check_choices, verification
+from keras_sphereface.evaluation.verification import NO_ACCURACY, check_choices, verification
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -60,7 +60,10 @@ class IJBReport(Result):
     @property
     def notes(self) -> list[str]:
         """What a reader has to know about the 1:1 numbers."""
-        return [] if self.verification is None else [f"1:1: {note}" for note in self.verification.notes]
+        if self.verification is None:
+            return []
+        # The protocol has neither folds nor a threshold, and nobody quotes its accuracy.
+        return [f"1:1: {note}" for note in self.verification.notes if note != NO_ACCURACY]
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
@@ -237,4 +240,4 @@ def _mean(values):
 
 def _with_parts(mean, parts, k):
     each = ", ".join(f"{name} {percent(rates[k])}" for name, rates in parts.items())
-    return f"{percent(mean)}  ({each})" if mean is not None else "too few probes"
+    return f"{percent(mean, RATE_WIDTH)}  ({each})" if mean is not None else "too few probes"

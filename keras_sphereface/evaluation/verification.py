@@ -15,6 +15,7 @@ from keras_sphereface.evaluation.report import VerificationReport, check_details
 FARS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 REPLICATES = 1000
 NUM_HARDEST = 12
+NO_ACCURACY = "no accuracy: it needs folds, or a threshold chosen elsewhere"  # a report's note
 
 
 def verification(
@@ -151,7 +152,7 @@ def _notes(report, folds, threshold, identities):
         return [f"there are no {missing} pairs: accuracy, EER, AUC and TAR at FAR are not defined"]
     notes = []
     if threshold is None and folds is None:
-        notes.append("no accuracy: it needs folds, or a threshold chosen elsewhere")
+        notes.append(NO_ACCURACY)
     elif folds is not None and (one_kind := _of_one_kind(report.mated, folds)):
         notes.append(
             f"{one_kind} of {len(report.accuracy_folds)} folds have pairs of one kind only: the accuracy depends on how the "
