@@ -25,7 +25,7 @@ COMMANDS = {
     "detect": "find faces in photos, and cut out aligned crops",
     "demo": "open a page in the browser: two photos in, the answer out",
     "train": "train a model on a folder of people, RecordIO or TFRecord",
-    "convert": "turn another project's PyTorch checkpoint into a Keras model",
+    "convert": "turn another project's PyTorch checkpoint or ONNX file into a Keras model",
     "evaluate": "measure a model on face pairs or an IJB protocol",
     "export": "write a model as SavedModel, ONNX or LiteRT, checked after writing",
     "pack": "pack a folder of images (one folder per person) into MXNet RecordIO or TFRecord",

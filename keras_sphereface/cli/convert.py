@@ -1,7 +1,8 @@
-"""Turn another project's PyTorch checkpoint into a Keras model, and report how closely the two agree.
+"""Turn another project's checkpoint, of PyTorch or in ONNX, into a Keras model, and report how closely the two agree.
 
 Example:
     keras-sphereface convert backbone.pth --architecture iresnet100 --output model.keras
+    keras-sphereface convert w600k_r50.onnx --architecture iresnet50 --output model.keras
     keras-sphereface convert adaface_ir50_ms1mv2.ckpt --architecture ir_50 --channel-order BGR --output model.keras
 """
 
@@ -19,7 +20,8 @@ HEAD_SUFFIX = ".npz"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
-        "checkpoint", help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run), or .safetensors"
+        "checkpoint",
+        help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run), .safetensors, or an IResNet's .onnx",
     )
     parser.add_argument(
         "--architecture",

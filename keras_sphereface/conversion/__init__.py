@@ -1,4 +1,4 @@
-"""Other people's PyTorch checkpoints to Keras models, each conversion checked against PyTorch.
+"""Other people's PyTorch checkpoints and ONNX files to Keras models, each conversion checked against the original.
 
 The package is called `conversion`, so that `keras_sphereface.convert` is always the function.
 """

@@ -66,6 +66,7 @@ class Checkpoint:
         backbone: Tensor names to arrays, prefixes of wrappers removed.
         head: The same of the head; empty if the file has none.
         ignored: Names of the entries that are no part of a network.
+        arguments: Arguments of the backbone that the file tells otherwise than by its tensors.
     """
 
     path: str
@@ -73,6 +74,7 @@ class Checkpoint:
     backbone: dict
     head: dict
     ignored: tuple
+    arguments: dict = dataclasses.field(default_factory=dict)
 
 
 def read(path: Path, include_head: bool = True) -> Checkpoint:

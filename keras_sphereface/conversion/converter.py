@@ -1,4 +1,4 @@
-"""`convert`: a PyTorch checkpoint in, a Keras model with a parity report out."""
+"""`convert`: a PyTorch checkpoint or an ONNX file in, a Keras model with a parity report out."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras import ops
 from keras_sphereface import errors
 from keras_sphereface.arguments import finite_number
 from keras_sphereface.conversion import architecture as table
-from keras_sphereface.conversion import checkpoint, mapping, torch_reference
+from keras_sphereface.conversion import checkpoint, mapping, onnx_graph, torch_reference
 from keras_sphereface.conversion.head import head_weights
 from keras_sphereface.conversion.report import ConversionReport
 from keras_sphereface.model_size import without_weights
@@ -32,16 +32,17 @@ def convert(
     head_layout: str | None = None,
     channel_order: str | None = None,
 ) -> keras.Model:
-    """Converts a PyTorch checkpoint to a Keras model and compares the two.
+    """Converts somebody else's checkpoint, of PyTorch or in ONNX, to a Keras model and compares the two.
 
     Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, the IR and
     IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, and MobileFaceNet in the naming of its usual PyTorch
     implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`, `linear1`). The file is read with `weights_only`:
-    nothing in it is run. Needs the extra `convert` (PyTorch).
+    nothing in it is run. Needs the extra `convert` (PyTorch); for an IResNet in ONNX, as InsightFace releases its models,
+    the extra `export` instead.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a
-            `.safetensors` file of one.
+            `.safetensors` file of one; or an `.onnx` file of an IResNet.
         architecture: One of `architectures()`, e.g. `"iresnet100"`. Channels and embedding length are read off the
             tensors' shapes; `"sfnet"`, `"iresnet"` and `"ir"` also count the residual units.
         input_shape: `(height, width, 3)`. Defaults to `None`: `(112, 112, 3)`; for MobileFaceNet what its kernel says.
@@ -64,7 +65,7 @@ def convert(
         ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, `include_head` is
             neither true nor false, or `channel_order` is none of these, or not given for an IR network.
         TypeError: If `path` is no path.
-        MissingDependencyError: If PyTorch is not installed.
+        MissingDependencyError: If PyTorch is not installed, or for an `.onnx` file ONNX and ONNX Runtime.
 
     Example:
     >>> model = convert("backbone.pth", architecture="iresnet100")  # doctest: +SKIP
@@ -79,12 +80,12 @@ def convert(
         if value is not None:
             finite_number(argument, value)
     channel_order = _channel_order(channel_order, known)
-    content = checkpoint.read(path, include_head)
+    content = _read(path, known, architecture, include_head)
     tensors = table.canonical_names(known, content.backbone, path)
-    arguments = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
+    given = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
 
     def build():
-        return table.build(known, tensors, path, **arguments)
+        return table.build(known, tensors, path, **given, **content.arguments)
 
     # The sizes are those of some tensors; whether the others have them too is known before there is memory for all.
     without_weights(lambda: _check(build(), known, tensors, path))
@@ -96,7 +97,7 @@ def convert(
     report = _report(backbone, architecture, known, content, tensors, weights, channel_order)
     if not report.max_relative_difference <= PARITY_TOLERANCE:
         raise errors.FileFormatError(
-            f"{path}: the converted model differs from PyTorch's by {report.max_relative_difference:.1e} (relative), "
+            f"{path}: the converted model differs from the original by {report.max_relative_difference:.1e} (relative), "
             f"expected at most {PARITY_TOLERANCE}: its weights leave the range in which float32 is exact."
         )
     backbone.conversion_report = report
@@ -117,6 +118,18 @@ def _channel_order(given, architecture):
     return "RGB"
 
 
+def _read(path, architecture, name, include_head):
+    if not _is_onnx(path):
+        return checkpoint.read(path, include_head)
+    if architecture.family != "iresnet":
+        raise ValueError(f"Of .onnx files only IResNets are read. Received: architecture={name!r}, path={str(path)!r}")
+    return onnx_graph.read(path)
+
+
+def _is_onnx(path):
+    return os.fspath(path).lower().endswith(onnx_graph.SUFFIX)
+
+
 def _check(backbone, architecture, tensors, path):
     mapping.check(backbone, tensors, path, table.module_names(architecture, backbone, tensors))
 
@@ -125,15 +138,17 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
     config = backbone.get_config()
     images = _parity_images(backbone.input_shape[1:])
     as_trained = images[..., ::-1] if channel_order == "BGR" else images
-    original = torch_reference.embeddings(
-        architecture.family,
-        tensors,
-        (as_trained - config["image_mean"]) / config["image_std"],
-        units=config.get("units"),
-        block_order=config.get("block_order"),
-    )
+    inputs = (as_trained - config["image_mean"]) / config["image_std"]
+    if _is_onnx(content.path):
+        original, reference = onnx_graph.embeddings(content.path, inputs)
+    else:
+        units, block_order = config.get("units"), config.get("block_order")
+        original = torch_reference.embeddings(architecture.family, tensors, inputs, units, block_order)
+        reference = f"PyTorch {errors.require('torch', 'convert').__version__}"
     if not np.isfinite(original).all():
-        raise errors.FileFormatError(f"{content.path}: PyTorch's own embeddings are not finite: {_cause(tensors)}.")
+        raise errors.FileFormatError(
+            f"{content.path}: the original's own embeddings are not finite: {_cause(tensors)}."
+        )
     converted = ops.convert_to_numpy(backbone(images, training=False))
     difference = float(np.abs(converted - original).max())
     counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
@@ -150,7 +165,7 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
         max_difference=difference,
         max_relative_difference=difference / max(float(np.abs(original).max()), np.finfo(np.float32).tiny),
         min_cosine=_min_cosine(original, converted),
-        reference=f"PyTorch {errors.require('torch', 'convert').__version__}",
+        reference=reference,
         ignored=(*content.ignored, *([f"{counters} counters *{mapping.COUNTER}"] if counters else [])),
         head_weights=weights,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import io
 import json
 import pathlib
@@ -268,6 +269,20 @@ def check_config(folder, content):
     safe_config.check(config, "config.json")
 
 
+@functools.cache
+def onnx_network():
+    from onnx_networks import Network
+
+    return Network().build().SerializeToString()
+
+
+def read_onnx(folder, content):
+    from keras_sphereface.conversion import onnx_graph
+
+    (folder / "m.onnx").write_bytes(content)
+    onnx_graph.read(folder / "m.onnx")
+
+
 PLAIN_LIST = "Ann/Ann_0001.jpg Ann/Ann_0002.jpg 1 0\nAnn/Ann_0001.jpg Bob/Bob_0002.jpg 0 1\n"
 LABEL_FIRST = "1 Ann/Ann_0001.jpg Ann/Ann_0002.jpg\n0 Ann/Ann_0001.jpg Bob/Bob_0002.jpg\n"
 IMAGE_LIST = "Ann/Ann_0001.jpg 1\nAnn/Ann_0002.jpg 1\nAnn/Ann_0001.jpg 0\nBob/Bob_0001.jpg 0\n"
@@ -307,4 +322,5 @@ TARGETS = {
     ".keras, compressed": Target(compressed_keras_file, read_keras, examples=SLOW),
     ".h5": Target(weights, read_weights, examples=SLOW),
     ".h5, checked": Target(lambda: model_files()["model.weights.h5"], check_weights),
+    **({".onnx": Target(onnx_network, read_onnx)} if importlib.util.find_spec("onnx") else {}),
 }
