@@ -87,7 +87,8 @@ def _check_input(path, shape, dtype, is_one_float):
     if not is_one_float or len(shape) != 4 or shape[0] is not None or shape[3] != 3:
         raise ValueError(
             f"{path}: expected one float input (n, height, width, 3), RGB 0..255, of any n, as keras-sphereface export "
-            f"writes it. Received: {shape} of {dtype}. Give a function with your own preprocessing instead"
+            f"writes it. Received: {shape} of {dtype}. Give a function with your own preprocessing instead, or for an "
+            "IResNet in ONNX what keras-sphereface convert makes of it"
         )
 
 
