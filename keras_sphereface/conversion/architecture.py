@@ -20,8 +20,10 @@ _IRESNET_UNITS = {
     "100": (3, 13, 30, 3),
     "200": (6, 26, 60, 6),
 }
-_IR_UNITS = {"18": _IRESNET_UNITS["18"], "34": _IRESNET_UNITS["34"], "50": _IRESNET_UNITS["50"]}
-_IR_UNITS["101"] = _IRESNET_UNITS["100"]
+# The same networks under these projects' names: one counts the convolution at the beginning, too.
+_IR_UNITS = {
+    depth: _IRESNET_UNITS[usual] for depth, usual in {"18": "18", "34": "34", "50": "50", "101": "100"}.items()
+}
 _STAGES = (1, 2, 3, 4)
 # The kernel of MobileFaceNet's global depthwise convolution tells which of the paper's two input sizes it is for.
 _MOBILEFACENET_INPUTS = {(7, 7): (112, 112, 3), (7, 6): (112, 96, 3)}

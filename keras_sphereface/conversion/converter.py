@@ -139,12 +139,7 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
     images = _parity_images(backbone.input_shape[1:])
     as_trained = images[..., ::-1] if channel_order == "BGR" else images
     inputs = (as_trained - config["image_mean"]) / config["image_std"]
-    if _is_onnx(content.path):
-        original, reference = onnx_graph.embeddings(content.path, inputs)
-    else:
-        units, block_order = config.get("units"), config.get("block_order")
-        original = torch_reference.embeddings(architecture.family, tensors, inputs, units, block_order)
-        reference = f"PyTorch {errors.require('torch', 'convert').__version__}"
+    original, reference = _original(content.path, architecture, tensors, inputs, config)
     if not np.isfinite(original).all():
         raise errors.FileFormatError(
             f"{content.path}: the original's own embeddings are not finite: {_cause(tensors)}."
@@ -169,6 +164,17 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
         ignored=(*content.ignored, *([f"{counters} counters *{mapping.COUNTER}"] if counters else [])),
         head_weights=weights,
     )
+
+
+def _original(path, architecture, tensors, inputs, config):
+    """The embeddings by what the file was made for, and its name and version."""
+    if _is_onnx(path):
+        return onnx_graph.embeddings(
+            path, inputs
+        ), f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
+    units, block_order = config.get("units"), config.get("block_order")
+    embeddings = torch_reference.embeddings(architecture.family, tensors, inputs, units, block_order)
+    return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"
 
 
 def _cause(tensors):

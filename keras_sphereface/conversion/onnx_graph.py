@@ -36,7 +36,7 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(str(path), sha256(path), reader.read(), head={}, ignored=(), arguments=reader.arguments)
 
 
-def embeddings(path: Path, images: np.ndarray) -> tuple[np.ndarray, str]:
+def embeddings(path: Path, images: np.ndarray) -> np.ndarray:
     """Runs the file itself.
 
     Args:
@@ -44,21 +44,23 @@ def embeddings(path: Path, images: np.ndarray) -> tuple[np.ndarray, str]:
         images: `(n, height, width, 3)` float array, already normalized.
 
     Returns:
-        `(n, embedding_dim)` NumPy array, and what computed it.
+        `(n, embedding_dim)` NumPy array.
 
     Raises:
         FileFormatError: If ONNX Runtime refuses the file, or images of this size.
+        MissingDependencyError: If ONNX Runtime is not installed: extra `[export]`.
     """
     from keras_sphereface.export.onnx_file import open_session
 
-    onnxruntime = errors.require("onnxruntime", "export")
+    errors.require("onnxruntime", "export")
     images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), "float32")
     try:
         session = open_session(path)
         source = session.get_inputs()[0].name
         # One by one: a file may have been exported for one image.
-        results = [session.run(None, {source: images[index : index + 1]})[0] for index in range(len(images))]
-        return np.concatenate(results), f"ONNX Runtime {onnxruntime.__version__}"
+        return np.concatenate(
+            [session.run(None, {source: images[index : index + 1]})[0] for index in range(len(images))]
+        )
     except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
         raise errors.FileFormatError(
             f"{path}: ONNX Runtime does not run it ({errors.one_line(error)}). Get the file again."
@@ -92,6 +94,9 @@ class _Reader:
             for attribute in node.attribute
             if attribute.name == "value"
         }
+        for name, tensor in self.initializers.items():  # before ONNX Runtime looks for the other file
+            if tensor.data_location:
+                raise self._error(f"the weights {name!r} are in another file")
         self.start = next((value.name for value in graph.input if value.name not in self.initializers), None)
         aliases = {node.output[0]: node.input[0] for node in nodes if node.op_type in _PASSED_OVER and node.input}
         self.consumers = collections.defaultdict(list)
@@ -201,11 +206,8 @@ class _Reader:
         name = inputs[place] if len(inputs) > place else ""
         if name not in self.initializers:
             raise self._error(f"the {node.op_type} of {node.output[0]!r} has no weights in its place {place}")
-        tensor = self.initializers[name]
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise self._error(f"the weights {name!r} are in another file")
         try:
-            array = onnx.numpy_helper.to_array(tensor).astype("float32")
+            array = onnx.numpy_helper.to_array(self.initializers[name]).astype("float32")
         except Exception as error:  # of a damaged tensor, each of its kinds another
             raise self._error(f"the weights {name!r} are damaged ({errors.one_line(error)})") from error
         if not np.isfinite(array).all():
