@@ -121,6 +121,7 @@ def test_adaface(path):
     state = {f"model.{name}": value for name, value in module.state_dict().items()}
     kernel = torch.randn(DIM, DIM)
     head = {"kernel": kernel, **{name: torch.ones(1) for name in ("t", "batch_mean", "batch_std")}}
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
     monitor = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
     content = {
         "epoch": 25,
@@ -128,8 +129,8 @@ def test_adaface(path):
         "pytorch-lightning_version": "1.4.4",
         "state_dict": {**state, **{f"head.{name}": value for name, value in head.items()}},
         "callbacks": {monitor: {"monitor": "val_acc", "best_model_score": torch.tensor(0.97)}},
-        "optimizer_states": [{"state": {0: {"momentum_buffer": torch.zeros(2)}}}],
-        "lr_schedulers": [{"milestones": [12, 20, 24]}],
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [torch.optim.lr_scheduler.MultiStepLR(optimizer, [12, 20, 24]).state_dict()],
         "hparams_name": "kwargs",
         "hyper_parameters": {"arch": "ir_50", "head": "adaface", "m": 0.4},
     }
