@@ -1,17 +1,13 @@
-"""Reads PyTorch checkpoint files into named NumPy arrays: backbone tensors, head tensors, nothing executed."""
+"""Takes the known trainers' checkpoints apart: backbone tensors and head tensors as named NumPy arrays."""
 
 import collections.abc
 import dataclasses
-import os
-import pickle
-import re
-import textwrap
-import zipfile
-from collections.abc import Iterable
 
 import numpy as np
 
 from keras_sphereface import errors
+from keras_sphereface.conversion import torch_file
+from keras_sphereface.conversion.tensors import listing
 from keras_sphereface.files import sha256
 from keras_sphereface.hints import Path
 
@@ -38,22 +34,8 @@ NESTING_ENTRY = "model"  # OpenSphere's second version: {"model": {"backbone": .
 BACKBONE_PREFIXES, HEAD_PREFIX = ("backbone", "model"), "head"
 # Left by DistributedDataParallel, torch.compile, and CVLface, whose safetensors files have both.
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-# Classes by which Lightning's older versions call its callbacks' states: the file is read with an empty class in the place
-# of each.
-_STAND_INS = (
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
-)
-SAFETENSORS_SUFFIX = ".safetensors"
-_REASON_LENGTH = 200  # characters of PyTorch's own error that are passed on
-# PyTorch stores its archives unpacked, so their entries are no longer than the file; who packs one anew saves little.
-# An archive beyond this is made to fill the memory of whoever opens it.
-_MOST_UNPACKED = 4  # bytes of entries per byte of the file
 # Tied weights have two names, in a file made to fill the memory one storage has thousands.
 _MOST_SHARED = 2  # bytes of tensors per byte of the storages that they are views of
-_ZIP_START = b"PK\x03\x04"
-_LISTED = 10  # names that an error message lists before it only counts
-_LONGEST_NAME = 200  # letters; a file may hold anything as a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +72,7 @@ def read(path: Path, include_head: bool = True) -> Checkpoint:
     Raises:
         FileFormatError: If the file is no checkpoint, holds pickled code, or has entries that are not known.
     """
-    payload = _load(path)
+    payload = torch_file.load(path)
     backbone, head, ignored = _split(payload, path, include_head)
     return Checkpoint(
         path=str(path),
@@ -99,81 +81,6 @@ def read(path: Path, include_head: bool = True) -> Checkpoint:
         head=_arrays(head, path),
         ignored=tuple(ignored),
     )
-
-
-def listing(names: Iterable[str]) -> str:
-    """Joins names for an error message, the first ten and the number of the others."""
-    names = sorted(names)
-    rest = len(names) - _LISTED
-    return ", ".join(map(_short, names[:_LISTED])) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _short(name):
-    text = errors.one_line(name) if name.strip() else repr(name)
-    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
-
-
-def _load(path):
-    torch = errors.require("torch", "convert")
-    with open(path, "rb"):  # a missing or unreadable file is the operating system's error, not a format's
-        pass
-    if str(path).lower().endswith(SAFETENSORS_SUFFIX):
-        return _load_safetensors(path)
-    try:
-        _check_archive(path)
-        with torch.serialization.safe_globals([_stand_in(name) for name in _STAND_INS]):
-            return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # whatever the reader stumbles over, the file is at fault
-        raise errors.FileFormatError(
-            f"{path}: no PyTorch checkpoint of plain tensors ({_reason(error)}). Expected a state dict; a file that "
-            "holds pickled objects is not opened, because they could run code: save `module.state_dict()` instead."
-        ) from error
-
-
-def _stand_in(name):
-    """An empty class of this full name."""
-    module, _, name = name.rpartition(".")
-    return type(name, (), {"__module__": module})
-
-
-def _load_safetensors(path):
-    reader = errors.require("safetensors.torch", "convert")
-    safetensors = errors.require("safetensors", "convert")
-    try:
-        return reader.load_file(path)
-    except (safetensors.SafetensorError, ValueError, RuntimeError) as error:
-        raise errors.FileFormatError(
-            f"{path}: no safetensors file ({errors.one_line(error)}). Get it again."
-        ) from error
-
-
-def _check_archive(path):
-    """Refuses, before anything is unpacked, an archive far larger in memory than on disk, and PyTorch's other kind."""
-    with open(path, "rb") as file:
-        if file.read(len(_ZIP_START)) != _ZIP_START:  # by which PyTorch tells its formats apart, too
-            return
-    with zipfile.ZipFile(path) as archive:
-        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
-    unpacked, packed = sum(sizes.values()), os.path.getsize(path)
-    if unpacked > _MOST_UNPACKED * packed:
-        raise ValueError(f"its {packed:,} bytes would unpack to {unpacked:,}, PyTorch's own files are not packed")
-    if any(name.endswith("/constants.pkl") for name in sizes):  # PyTorch would warn, and open it another way
-        raise ValueError("it is a TorchScript archive, which holds code")
-    if not any(name.endswith("/data.pkl") for name in sizes):  # a .keras or .npz file, whose names PyTorch complains of
-        raise ValueError(f"it is a ZIP archive of something else, with {listing(sizes)}")
-
-
-def _reason(error):
-    """One line on why PyTorch refused. Its own text on forbidden objects is long and advises to allow them."""
-    if isinstance(error, pickle.UnpicklingError):
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        return f"it refers to {name.group(1)}" if name else "its pickle is damaged or holds more than tensors"
-    text = str(error).strip()
-    if "weights_only" in text:  # advice to load it unsafely
-        old = "legacy .tar" in text
-        return "it is a legacy .tar archive, of PyTorch 0.1" if old else "PyTorch does not open it as plain tensors"
-    lines = text.splitlines() or [type(error).__name__]
-    return textwrap.shorten(lines[0], _REASON_LENGTH, placeholder=" ...")
 
 
 def _split(payload, path, include_head):

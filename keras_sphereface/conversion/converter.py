@@ -13,6 +13,7 @@ from keras_sphereface.conversion import architecture as table
 from keras_sphereface.conversion import checkpoint, mapping, onnx_graph, torch_reference
 from keras_sphereface.conversion.head import head_weights
 from keras_sphereface.conversion.report import ConversionReport
+from keras_sphereface.conversion.tensors import listing
 from keras_sphereface.model_size import without_weights
 
 PARITY_IMAGES = 4
@@ -181,7 +182,7 @@ def _cause(tensors):
     """Why a network whose weights are finite gives NaN or infinity."""
     negative = [name for name, value in tensors.items() if name.endswith(".running_var") and (value < 0).any()]
     if negative:
-        return f"variances below zero in {checkpoint.listing(negative)}. The file is damaged, get it again"
+        return f"variances below zero in {listing(negative)}. The file is damaged, get it again"
     return "its weights overflow float32. Look at the training, or at image_mean and image_std"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_sphereface import errors
-from keras_sphereface.conversion.checkpoint import listing
+from keras_sphereface.conversion.tensors import listing
 from keras_sphereface.hints import Path
 
 LAYOUTS = ("features_first", "classes_first")

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers
 
 from keras_sphereface import errors
-from keras_sphereface.conversion.checkpoint import listing
+from keras_sphereface.conversion.tensors import listing
 from keras_sphereface.hints import Path
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's batch normalization, without a meaning for the network's output

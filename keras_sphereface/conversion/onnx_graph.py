@@ -6,8 +6,8 @@ import numpy as np
 
 from keras_sphereface import errors
 from keras_sphereface.backbones.blocks import BATCH_NORM_EPSILON
-from keras_sphereface.conversion.checkpoint import Checkpoint, listing
-from keras_sphereface.conversion.tensors import check_units
+from keras_sphereface.conversion.checkpoint import Checkpoint
+from keras_sphereface.conversion.tensors import check_units, listing
 from keras_sphereface.files import sha256
 from keras_sphereface.hints import Path
 

@@ -1,4 +1,6 @@
-"""What is read off a checkpoint's tensors before there is a network."""
+"""What is read off a checkpoint's tensors before there is a network, and how errors name them."""
+
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -7,6 +9,8 @@ from keras_sphereface.hints import Path
 
 # IResNet-200 has 98. Names cost a file next to nothing, a network of 160 units takes Keras beyond Python's stack.
 MOST_UNITS = 120
+_LISTED = 10  # names that an error message lists before it only counts
+_LONGEST_NAME = 200  # letters; a file may hold anything as a name
 
 
 def shape_of(tensors: dict[str, np.ndarray], name: str, rank: int, path: Path) -> tuple[int, ...]:
@@ -39,3 +43,15 @@ def check_units(count: int, path: Path) -> None:
             f"{path}: the tensors' names are those of {count} residual units, expected at most {MOST_UNITS}. "
             "Do not use this file."
         )
+
+
+def listing(names: Iterable[str]) -> str:
+    """Joins names for an error message, the first ten and the number of the others."""
+    names = sorted(names)
+    rest = len(names) - _LISTED
+    return ", ".join(map(_short, names[:_LISTED])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _short(name):
+    text = errors.one_line(name) if name.strip() else repr(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
