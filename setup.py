@@ -10,10 +10,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_sphereface/version.p
 
 EXTRAS = {
     "plots": ["matplotlib>=3.8", "scikit-learn>=1.5"],
-    "convert": [
-        "torch>=2.6",
-        "safetensors>=0.4",
-    ],  # before 2.6 `weights_only` could be made to run code (CVE-2025-32434)
+    # Before 2.6 PyTorch's `weights_only` could be made to run code (CVE-2025-32434).
+    "convert": ["torch>=2.6", "safetensors>=0.4"],
     "export": ["onnx>=1.16", "onnxruntime>=1.18"],
     "faces": ["mtcnn>=1.0", "pillow-heif>=0.18"],
     "demo": ["gradio>=5"],

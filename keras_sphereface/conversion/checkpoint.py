@@ -181,9 +181,10 @@ def _split_prefixes(state):
     """Splits the state dict of a module that holds `backbone` and `head`; any other is a backbone's as it is."""
     state = _unwrap(state)
     backbone, head = {}, {}
+    parts = {**dict.fromkeys(BACKBONE_PREFIXES, backbone), HEAD_PREFIX: head}
     for name, value in state.items():
         prefix, _, rest = name.partition(".")
-        part = backbone if prefix in BACKBONE_PREFIXES else head if prefix == HEAD_PREFIX else None
+        part = parts.get(prefix)
         if part is None or not rest or rest in part:
             return state, {}
         part[rest] = value

@@ -170,9 +170,8 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
 def _original(path, architecture, tensors, inputs, config):
     """The embeddings by what the file was made for, and its name and version."""
     if _is_onnx(path):
-        return onnx_graph.embeddings(
-            path, inputs
-        ), f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
+        embeddings = onnx_graph.embeddings(path, inputs)
+        return embeddings, f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
     units, block_order = config.get("units"), config.get("block_order")
     embeddings = torch_reference.embeddings(architecture.family, tensors, inputs, units, block_order)
     return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"

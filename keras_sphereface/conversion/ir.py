@@ -4,6 +4,8 @@ They are IResNets whose modules stand in sequences, so that a name is a number: 
 convolution of the eighth unit.
 """
 
+import itertools
+
 import numpy as np
 
 from keras_sphereface import errors
@@ -49,16 +51,15 @@ def arguments(tensors: dict[str, np.ndarray], path: Path) -> dict:
     Raises:
         FileFormatError: If the names are not those of four stages.
     """
-    starts = _stage_starts(tensors, path)
-    ends = [*starts[1:], _count_units(tensors)]
+    bounds = _stage_bounds(tensors, path)
     se_name = _se_name(tensors)
     se_reduction = None
     if se_name:
         outputs, inputs, *_ = shape_of(tensors, f"body.0.res_layer.{se_name}.fc1.weight", 4, path)
         se_reduction = max(1, inputs // outputs)
     return {
-        "units": tuple(end - start for start, end in zip(starts, ends)),
-        "channels": tuple(shape_of(tensors, f"body.{start}.res_layer.1.weight", 4, path)[0] for start in starts),
+        "units": tuple(end - start for start, end in itertools.pairwise(bounds)),
+        "channels": tuple(shape_of(tensors, f"body.{start}.res_layer.1.weight", 4, path)[0] for start in bounds[:-1]),
         "embedding_dim": shape_of(tensors, f"{_ENDS['fc']}.weight", 2, path)[0],
         "shortcut": "subsample",
         "inner_norm": "body.0.res_layer.2.running_var" in tensors,
@@ -95,16 +96,11 @@ def _se_name(tensors):
     return next((name for name in _SE_NAMES if f"body.0.res_layer.{name}.fc1.weight" in tensors), None)
 
 
-def _count_units(tensors):
+def _stage_bounds(tensors, path):
+    """Numbers of the units that begin a stage, the first and those with a convolution beside them, and of all units."""
     count = 0
     while f"body.{count}.res_layer.0.weight" in tensors:
         count += 1
-    return count
-
-
-def _stage_starts(tensors, path):
-    """Numbers of the units that begin a stage: the first, and those with a convolution beside them."""
-    count = _count_units(tensors)
     check_units(count, path)
     starts = [n for n in range(count) if n == 0 or f"body.{n}.shortcut_layer.0.weight" in tensors]
     if len(starts) != _STAGES:
@@ -112,4 +108,4 @@ def _stage_starts(tensors, path):
             f"{path}: the tensors' names are those of {count} units `body.<number>.res_layer` in {len(starts)} stages, "
             f"expected {_STAGES} stages. Does the file hold this architecture?"
         )
-    return starts
+    return [*starts, count]

@@ -98,14 +98,16 @@ class _Reader:
             if tensor.data_location:
                 raise self._error(f"the weights {name!r} are in another file")
         self.start = next((value.name for value in graph.input if value.name not in self.initializers), None)
-        aliases = {node.output[0]: node.input[0] for node in nodes if node.op_type in _PASSED_OVER and node.input}
         self.consumers = collections.defaultdict(list)
-        self.inputs = {}
-        for node in nodes:
-            if node.output[0] not in aliases:
-                self.inputs[node.output[0]] = [_follow(aliases, name) for name in node.input]
-                for name in self.inputs[node.output[0]]:
-                    self.consumers[name].append(node)
+        self.inputs, behind = {}, {}
+        for node in nodes:  # each stands after those that it takes from
+            inputs = [behind.get(name, name) for name in node.input]
+            if node.op_type in _PASSED_OVER and inputs:
+                behind[node.output[0]] = inputs[0]
+                continue
+            self.inputs[node.output[0]] = inputs
+            for name in inputs:
+                self.consumers[name].append(node)
 
     def read(self):
         """Returns the tensors by name."""
@@ -172,9 +174,7 @@ class _Reader:
         epsilon = next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), BATCH_NORM_EPSILON)
         for place, part in enumerate(("weight", "bias", "running_mean", "running_var"), start=1):
             self.tensors[f"{name}.{part}"] = self._weight(node, place)
-        self.tensors[f"{name}.running_var"] = self.tensors[f"{name}.running_var"] + np.float32(
-            epsilon - BATCH_NORM_EPSILON
-        )
+        self.tensors[f"{name}.running_var"] += np.float32(epsilon - BATCH_NORM_EPSILON)
         return node.output[0]
 
     def _prelu(self, x, name):
@@ -219,12 +219,3 @@ class _Reader:
             f"{self.path}: {errors.one_line(problem)}. Of ONNX files only an IResNet is read, with its weights inside, as "
             "InsightFace releases it"
         )
-
-
-def _follow(aliases, name):
-    """The tensor behind nodes that only pass it on."""
-    for _ in range(len(aliases)):  # a broken file may go round in a circle
-        if name not in aliases:
-            break
-        name = aliases[name]
-    return name
