@@ -1,4 +1,4 @@
-"""IResNets in ONNX as PyTorch's exporters write them, made of seeded tensors by ONNX's own helper."""
+"""Networks in ONNX as PyTorch's exporters write them, made of seeded tensors by ONNX's own helper."""
 
 import numpy as np
 import onnx
@@ -7,42 +7,12 @@ UNITS, CHANNELS, DIM = (1, 2, 1, 1), (4, 6, 8, 10), 5
 SMALL = {"input_shape": (32, 32, 3)}  # 2 x 2 before the embedding
 
 
-class Network:
-    """Builds the graph of an IResNet.
+class Builder:
+    """Nodes and seeded weights of a graph."""
 
-    Args:
-        folded: Whether a normalization is folded into the convolution, or the matrix, before it. Defaults to `True`.
-        subsample: Whether the first stage's first unit has no convolution beside it; its channels stay as many. Defaults
-            to `False`.
-        epsilon: Of the normalizations. Defaults to PyTorch's 1e-5.
-        transposed: Whether the embedding's matrix is stored as in PyTorch. Defaults to `True`.
-        unsqueezed: Whether slopes are given their two further axes by a node. Defaults to `False`.
-    """
-
-    def __init__(self, folded=True, subsample=False, epsilon=1e-5, transposed=True, unsqueezed=False):
-        self.folded, self.subsample, self.epsilon = folded, subsample, epsilon
-        self.transposed, self.unsqueezed = transposed, unsqueezed
+    def __init__(self):
         self.random = np.random.RandomState(2109)
         self.nodes, self.weights = [], []
-
-    def build(self):
-        """Returns the `ModelProto`."""
-        channels = (CHANNELS[0], *CHANNELS)
-        x = self.prelu(self.conv_norm("images", 3, channels[0], 3, 1), channels[0])
-        for before, after, count in zip(channels, channels[1:], UNITS):
-            for index in range(count):
-                x = self.unit(x, before if index == 0 else after, after, 2 if index == 0 else 1)
-        x = self.node("Flatten", self.norm(x, channels[-1]))
-        self.linear(x, channels[-1] * 4)
-        value = onnx.helper.make_tensor_value_info
-        graph = onnx.helper.make_graph(
-            self.nodes,
-            "iresnet",
-            [value("images", onnx.TensorProto.FLOAT, [1, 3, 32, 32])],
-            [value(self.nodes[-1].output[0], onnx.TensorProto.FLOAT, [1, DIM])],
-            self.weights,
-        )
-        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
 
     def weight(self, array):
         name = f"w{len(self.weights)}"
@@ -58,6 +28,47 @@ class Network:
     def node(self, operator, *inputs, **attributes):
         self.nodes.append(onnx.helper.make_node(operator, inputs, [f"x{len(self.nodes)}"], **attributes))
         return self.nodes[-1].output[0]
+
+    def model(self, size=(1, 3, 32, 32), dim=DIM, opset=17):
+        """Returns the `ModelProto` whose embeddings are the last node's value."""
+        value = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            self.nodes,
+            "network",
+            [value("images", onnx.TensorProto.FLOAT, size)],
+            [value(self.nodes[-1].output[0], onnx.TensorProto.FLOAT, [size[0], dim])],
+            self.weights,
+        )
+        return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+
+
+class Network(Builder):
+    """Builds the graph of an IResNet.
+
+    Args:
+        folded: Whether a normalization is folded into the convolution, or the matrix, before it. Defaults to `True`.
+        subsample: Whether the first stage's first unit has no convolution beside it; its channels stay as many. Defaults
+            to `False`.
+        epsilon: Of the normalizations. Defaults to PyTorch's 1e-5.
+        transposed: Whether the embedding's matrix is stored as in PyTorch. Defaults to `True`.
+        unsqueezed: Whether slopes are given their two further axes by a node. Defaults to `False`.
+    """
+
+    def __init__(self, folded=True, subsample=False, epsilon=1e-5, transposed=True, unsqueezed=False):
+        super().__init__()
+        self.folded, self.subsample, self.epsilon = folded, subsample, epsilon
+        self.transposed, self.unsqueezed = transposed, unsqueezed
+
+    def build(self):
+        """Returns the `ModelProto`."""
+        channels = (CHANNELS[0], *CHANNELS)
+        x = self.prelu(self.conv_norm("images", 3, channels[0], 3, 1), channels[0])
+        for before, after, count in zip(channels, channels[1:], UNITS):
+            for index in range(count):
+                x = self.unit(x, before if index == 0 else after, after, 2 if index == 0 else 1)
+        x = self.node("Flatten", self.norm(x, channels[-1]))
+        self.linear(x, channels[-1] * 4)
+        return self.model()
 
     def conv_norm(self, x, before, after, size, stride):
         kernel, attributes = self.normal(after, before, size, size), {"strides": [stride] * 2, "pads": [size // 2] * 4}

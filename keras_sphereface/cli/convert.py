@@ -1,8 +1,9 @@
 """Turn another project's checkpoint, of PyTorch or in ONNX, into a Keras model, and report how closely the two agree.
 
 Example:
-    keras-sphereface convert backbone.pth --architecture iresnet100 --output model.keras
-    keras-sphereface convert w600k_r50.onnx --architecture iresnet50 --output model.keras
+    keras-sphereface convert backbone.pth --output model.keras
+    keras-sphereface convert w600k_r50.onnx --output model.keras
+    keras-sphereface convert sfnet20.pth --architecture sfnet20 --output model.keras
     keras-sphereface convert adaface_ir50_ms1mv2.ckpt --architecture ir_50 --channel-order BGR --output model.keras
 """
 
@@ -21,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument(
         "checkpoint",
-        help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run), .safetensors, or an IResNet's .onnx",
+        help="PyTorch checkpoint: .pth, .pt or .ckpt (pickled code is never run), .safetensors, or a network in ONNX: .onnx",
     )
     parser.add_argument(
         "--architecture",
-        required=True,
-        help="e.g. sfnet20, sfnet64_deprecated, iresnet100, ir_50 (AdaFace, CVLface), ir_se_50, mobilefacenet",
+        help="e.g. sfnet20, sfnet64_deprecated, iresnet100, ir_50 (AdaFace, CVLface), ir_se_50, mobilefacenet; default: "
+        "as the file tells, which an sfnet's does not",
     )
     parser.add_argument("--output", required=True, help=f"the Keras model to write, a name ending in {MODEL_SUFFIX}")
     parser.add_argument("--report", help="also write the report to this JSON file")
@@ -34,8 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input-shape", type=int, nargs=3, metavar=("HEIGHT", "WIDTH", "3"), help="default: 112 112 3, or the file's"
     )
-    parser.add_argument("--image-mean", type=float, help="subtracted from RGB 0..255; default: the architecture's")
-    parser.add_argument("--image-std", type=float, help="then divided by; default: the architecture's")
+    parser.add_argument(
+        "--image-mean",
+        type=float,
+        nargs="+",
+        metavar="NUMBER",
+        help="subtracted from RGB 0..255; an .onnx may have three, of red, green and blue; default: the architecture's",
+    )
+    parser.add_argument(
+        "--image-std", type=float, nargs="+", metavar="NUMBER", help="then divided by; default: the architecture's"
+    )
     parser.add_argument(
         "--channel-order",
         choices=["RGB", "BGR"],
@@ -58,8 +67,8 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint,
         args.architecture,
         input_shape=args.input_shape,
-        image_mean=args.image_mean,
-        image_std=args.image_std,
+        image_mean=_one_or_three("--image-mean", args.image_mean),
+        image_std=_one_or_three("--image-std", args.image_std),
         include_head=not args.no_head,
         head_layout=args.head_layout,
         channel_order=args.channel_order,
@@ -77,6 +86,15 @@ def run(args: argparse.Namespace) -> None:
     written = [path for path in (args.output, args.head, args.report) if path]
     text = "\n".join([str(report), *(f"wrote {path}" for path in written)])
     options.show(args, {**report.to_dict(), "written": written}, text)
+
+
+def _one_or_three(option, numbers):
+    """A number alone, three as a list."""
+    if numbers is not None and len(numbers) not in (1, 3):
+        raise UsageError(
+            f"{option} takes one number, or one for each of red, green and blue. Received: {len(numbers)} numbers"
+        )
+    return numbers[0] if numbers and len(numbers) == 1 else numbers
 
 
 def _check_paths(args):

@@ -9,7 +9,7 @@ from keras_sphereface import errors
 from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet
 from keras_sphereface.backbones.base import FaceBackbone
 from keras_sphereface.conversion import ir, mapping
-from keras_sphereface.conversion.tensors import check_units, shape_of
+from keras_sphereface.conversion.tensors import check_units, listing, shape_of
 from keras_sphereface.hints import Path
 
 _SFNET_UNITS = {"4": (0, 0, 0, 0), "10": (0, 1, 2, 0), "20": (1, 2, 4, 1), "36": (2, 4, 8, 2), "64": (3, 8, 16, 3)}
@@ -34,7 +34,7 @@ class Architecture:
     """What a name stands for.
 
     Attributes:
-        family: `"sfnet"`, `"iresnet"`, `"ir"` or `"mobilefacenet"`.
+        family: `"sfnet"`, `"iresnet"`, `"ir"`, `"mobilefacenet"`, or `"onnx"`: whatever network an ONNX file has.
         units: Residual units of the stages, or `None` to count them in the file.
         block_order: Of an SFNet.
         batch_norm: Of an SFNet; `None` to see whether the file has it.
@@ -60,10 +60,20 @@ def _table():
     for name, squeeze in (("ir", False), ("ir_se", True)):
         table |= {f"{name}_{depth}": Architecture("ir", units, squeeze=squeeze) for depth, units in _IR_UNITS.items()}
     table["mobilefacenet"] = Architecture("mobilefacenet")
+    table["onnx"] = Architecture("onnx")
     return table
 
 
 _TABLE = _table()
+# The first that a checkpoint has tells what it holds.
+_TELLING_NAMES = {
+    "body.0.res_layer.0.weight": "ir",
+    "dw_conv1.conv.weight": "mobilefacenet",
+    "layer1.0.prelu.weight": "iresnet",
+    "layer1.0.bn1.weight": "sfnet_bn",  # only the later order has normalization
+    "layer1.0.conv.weight": "sfnet_deprecated",
+    "layer1.0.conv1.weight": "sfnet",
+}
 
 
 def architectures() -> tuple[str, ...]:
@@ -72,7 +82,7 @@ def architectures() -> tuple[str, ...]:
     A name with a number fixes the depth. `sfnet`, `iresnet` and `ir` count the residual units in the file. `_bn` demands
     batch normalization; `_deprecated` is OpenSphere's name for SphereFace's own block order. `ir_50` and `ir_se_50` are
     the names of InsightFace_Pytorch, face.evoLVe, AdaFace and CVLface; `ir` sees whether the file has the squeeze and
-    excitation of `_se`.
+    excitation of `_se`. `onnx` is any network in an ONNX file.
     """
     return tuple(_TABLE)
 
@@ -85,6 +95,33 @@ def get(name: str) -> Architecture:
             f"{errors.did_you_mean(name, _TABLE)}"
         )
     return _TABLE[name]
+
+
+def recognize(tensors: dict[str, np.ndarray], path: Path) -> str:
+    """Tells the architecture, without a depth, by a PyTorch checkpoint's names.
+
+    Args:
+        tensors: Tensor names to arrays.
+        path: The file, for error messages.
+
+    Returns:
+        One of `architectures()`.
+
+    Raises:
+        FileFormatError: If the names are those of none, or of an SFNet that could have either block order.
+    """
+    found = next((family for name, family in _TELLING_NAMES.items() if name in tensors), None)
+    if found is None:
+        raise errors.FileFormatError(
+            f"{path}: its tensors' names are those of no known architecture, the first are {listing(list(tensors)[:3])}. "
+            "Convert an ONNX export of the network, which may have any names"
+        )
+    if found == "sfnet":
+        raise errors.FileFormatError(
+            f"{path}: it holds an SFNet, and its blocks' order, which its tensors do not tell, costs accuracy if it is "
+            "another. Name the architecture: 'sfnet', or 'sfnet_deprecated' for SphereFace's own order"
+        )
+    return found
 
 
 def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """`convert`: a PyTorch checkpoint or an ONNX file in, a Keras model with a parity report out."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -9,8 +10,10 @@ from keras import ops
 
 from keras_sphereface import errors
 from keras_sphereface.arguments import finite_number
+from keras_sphereface.backbones.base import IMAGE_CENTER
 from keras_sphereface.conversion import architecture as table
-from keras_sphereface.conversion import checkpoint, mapping, onnx_graph, torch_reference
+from keras_sphereface.conversion import checkpoint, mapping, onnx_file, onnx_iresnet, onnx_network, torch_reference
+from keras_sphereface.conversion.checkpoint import Checkpoint
 from keras_sphereface.conversion.head import head_weights
 from keras_sphereface.conversion.report import ConversionReport
 from keras_sphereface.conversion.tensors import listing
@@ -20,15 +23,17 @@ PARITY_IMAGES = 4
 PARITY_SEED = 2109
 # Ten times what float32 in another order of summation gives in the deepest network; a wrong axis gives about 1.
 PARITY_TOLERANCE = 1e-3
+PREPROCESSING = ("image_mean", "image_std")
 CHANNEL_ORDERS = ("RGB", "BGR")
+ANY_ONNX = "onnx"  # the name and the family of networks that are none of the package's
 
 
 def convert(
     path: str | os.PathLike,
-    architecture: str,
+    architecture: str | None = None,
     input_shape: Sequence[int] | None = None,
-    image_mean: float | None = None,
-    image_std: float | None = None,
+    image_mean: float | Sequence[float] | None = None,
+    image_std: float | Sequence[float] | None = None,
     include_head: bool = True,
     head_layout: str | None = None,
     channel_order: str | None = None,
@@ -38,16 +43,19 @@ def convert(
     Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, the IR and
     IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, and MobileFaceNet in the naming of its usual PyTorch
     implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`, `linear1`). The file is read with `weights_only`:
-    nothing in it is run. Needs the extra `convert` (PyTorch); for an IResNet in ONNX, as InsightFace releases its models,
-    the extra `export` instead.
+    nothing in it is run. Needs the extra `convert` (PyTorch). Of ONNX files, which need the extra `export` instead, an
+    IResNet is known wherever it comes from, and any other convolutional network becomes Keras's own layers.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a
-            `.safetensors` file of one; or an `.onnx` file of an IResNet.
+            `.safetensors` file of one; or an `.onnx` file.
         architecture: One of `architectures()`, e.g. `"iresnet100"`. Channels and embedding length are read off the
-            tensors' shapes; `"sfnet"`, `"iresnet"` and `"ir"` also count the residual units.
-        input_shape: `(height, width, 3)`. Defaults to `None`: `(112, 112, 3)`; for MobileFaceNet what its kernel says.
-        image_mean: Preprocessing, `(image - image_mean) / image_std` of RGB images 0..255. Defaults to `None`: 127.5.
+            tensors' shapes; `"sfnet"`, `"iresnet"` and `"ir"` also count the residual units. Defaults to `None`: as the
+            file's names, or its graph, tell; an SFNet without normalization must be told.
+        input_shape: `(height, width, 3)`. Defaults to `None`: `(112, 112, 3)`; for MobileFaceNet what its kernel says,
+            for `"onnx"` what the file says.
+        image_mean: Preprocessing, `(image - image_mean) / image_std` of RGB images 0..255. For `"onnx"` it may be three
+            numbers, of red, green and blue. Defaults to `None`: 127.5.
         image_std: See `image_mean`. Defaults to `None`: 127.5, for MobileFaceNet 128.
         include_head: Whether to read the head's class weights, where the file has them. Defaults to `True`.
         head_layout: `"features_first"` or `"classes_first"`, needed only where a head has as many classes as
@@ -57,45 +65,60 @@ def convert(
             AdaFace's take BGR, CVLface's what `color_space` in their configuration says.
 
     Returns:
-        The backbone, a `keras.Model` in float32 from RGB images 0..255 to raw embeddings. Its attribute
-        `conversion_report` is a `ConversionReport`: print it. The class weights are in `conversion_report.head_weights`.
+        A `keras.Model` in float32 from RGB images 0..255 to raw embeddings, the architecture's backbone or, of `"onnx"`, a
+        functional model. Its attribute `conversion_report` is a `ConversionReport`: print it. The class weights are in
+        `conversion_report.head_weights`.
 
     Raises:
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
-            of another shape or not finite; it names them.
+            of another shape or not finite; it names them. If an ONNX file has an operator that is not known; it names it.
         ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, `include_head` is
             neither true nor false, or `channel_order` is none of these, or not given for an IR network.
         TypeError: If `path` is no path.
         MissingDependencyError: If PyTorch is not installed, or for an `.onnx` file ONNX and ONNX Runtime.
 
     Example:
-    >>> model = convert("backbone.pth", architecture="iresnet100")  # doctest: +SKIP
+    >>> model = convert("backbone.pth")  # doctest: +SKIP
     >>> print(model.conversion_report)  # doctest: +SKIP
     """
-    known = table.get(architecture)
+    if architecture is not None:
+        table.get(architecture)
     if not isinstance(path, (str, os.PathLike)):  # an integer would open a file descriptor
         raise TypeError(f"`path` must be the path of a file. Received: path={path!r}")
     if not isinstance(include_head, (bool, np.bool_)):
         raise ValueError(f"`include_head` must be True or False. Received: include_head={include_head!r}")
-    for argument, value in {"image_mean": image_mean, "image_std": image_std}.items():
-        if value is not None:
-            finite_number(argument, value)
-    channel_order = _channel_order(channel_order, known)
-    content = _read(path, known, architecture, include_head)
-    tensors = table.canonical_names(known, content.backbone, path)
-    given = {"input_shape": input_shape, "image_mean": image_mean, "image_std": image_std, "name": architecture}
+    given = dict(zip(PREPROCESSING, map(_numbers, PREPROCESSING, (image_mean, image_std))), input_shape=input_shape)
+    given = {name: value for name, value in given.items() if value is not None}
+    if channel_order is not None and channel_order not in CHANNEL_ORDERS:
+        raise ValueError(f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: channel_order={channel_order!r}")
+    further = (given, include_head, head_layout, channel_order)
+    if architecture is not None or not _is_onnx(path):
+        return _convert(path, architecture, *further)
+    if not any(
+        isinstance(given.get(name), list) for name in PREPROCESSING
+    ):  # an IResNet has one number for all channels
+        try:
+            return _convert(path, "iresnet", *further)
+        except errors.FileFormatError:
+            pass
+    return _convert(path, ANY_ONNX, *further)
 
-    def build():
-        return table.build(known, tensors, path, **given, **content.arguments)
 
-    # The sizes are those of some tensors; whether the others have them too is known before there is memory for all.
-    without_weights(lambda: _check(build(), known, tensors, path))
-    backbone = build()
-    mapping.assign(backbone, tensors, path, table.module_names(known, backbone, tensors))
+def _convert(path, architecture, given, include_head, head_layout, channel_order):
+    """`convert` with checked arguments."""
+    architecture, content, file = _read(path, architecture, include_head)
+    channel_order = channel_order or _usual_order(table.get(architecture))
+    if architecture == ANY_ONNX:
+        backbone = onnx_network.build(file, **given, name=architecture)
+        config = {"image_mean": IMAGE_CENTER, "image_std": IMAGE_CENTER, **given}
+        config["embedding_dim"] = backbone.output_shape[-1]
+    else:
+        backbone = _backbone(architecture, content, given)
+        config = backbone.get_config()
     if channel_order == "BGR":
         mapping.turn_channels(backbone)
-    weights = head_weights(content.head, backbone.embedding_dim, path, head_layout)
-    report = _report(backbone, architecture, known, content, tensors, weights, channel_order)
+    weights = head_weights(content.head, config["embedding_dim"], path, head_layout)
+    report = _report(backbone, config, architecture, content, file, weights, channel_order)
     if not report.max_relative_difference <= PARITY_TOLERANCE:
         raise errors.FileFormatError(
             f"{path}: the converted model differs from the original by {report.max_relative_difference:.1e} (relative), "
@@ -105,12 +128,15 @@ def convert(
     return backbone
 
 
-def _channel_order(given, architecture):
-    """The order that the network was trained on, or `ValueError`: a wrong one costs accuracy without a word."""
-    if given in CHANNEL_ORDERS:
-        return given
-    if given is not None:
-        raise ValueError(f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: channel_order={given!r}")
+def _numbers(argument, value):
+    """A finite number, or three, or `ValueError`."""
+    if isinstance(value, (list, tuple, np.ndarray)) and len(value) == 3:
+        return [finite_number(argument, one) for one in value]
+    return value if value is None else finite_number(argument, value)
+
+
+def _usual_order(architecture):
+    """The order that nobody needs to be told, or `ValueError`: a wrong one costs accuracy without a word."""
     if architecture.family == "ir":
         raise ValueError(
             f"`channel_order` must be given for IR networks, one of {CHANNEL_ORDERS}: files do not tell it, and both are "
@@ -119,44 +145,81 @@ def _channel_order(given, architecture):
     return "RGB"
 
 
-def _read(path, architecture, name, include_head):
+def _read(path, architecture, include_head):
+    """The architecture's name, a `Checkpoint` by its names, and the opened file if it is an ONNX one."""
+    family = architecture and table.get(architecture).family
     if not _is_onnx(path):
-        return checkpoint.read(path, include_head)
-    if architecture.family != "iresnet":
-        raise ValueError(f"Of .onnx files only IResNets are read. Received: architecture={name!r}, path={str(path)!r}")
-    return onnx_graph.read(path)
+        if family == ANY_ONNX:
+            raise ValueError(f"{ANY_ONNX!r} is for .onnx files. Received: path={str(path)!r}")
+        content = checkpoint.read(path, include_head)
+        architecture = architecture or table.recognize(content.backbone, path)
+        tensors = table.canonical_names(table.get(architecture), content.backbone, path)
+        return architecture, dataclasses.replace(content, backbone=tensors), None
+    if family not in ("iresnet", ANY_ONNX):
+        raise ValueError(
+            f"Of .onnx files IResNets are read, and any network as {ANY_ONNX!r}. "
+            f"Received: architecture={architecture!r}, path={str(path)!r}"
+        )
+    file = onnx_file.OnnxFile(path)
+    if family == ANY_ONNX:
+        return architecture, Checkpoint(file.path, file.sha256, backbone={}, head={}, ignored=()), file
+    return architecture, onnx_iresnet.read(file), file
 
 
 def _is_onnx(path):
-    return os.fspath(path).lower().endswith(onnx_graph.SUFFIX)
+    return os.fspath(path).lower().endswith(onnx_file.SUFFIX)
 
 
-def _check(backbone, architecture, tensors, path):
-    mapping.check(backbone, tensors, path, table.module_names(architecture, backbone, tensors))
+def _backbone(name, content, given):
+    """The backbone of an architecture, filled with a checkpoint's tensors."""
+    for argument in PREPROCESSING:
+        if isinstance(given.get(argument), list):
+            raise ValueError(
+                f"`{argument}` must be one finite number for {name!r}, three are for {ANY_ONNX!r}. "
+                f"Received: {argument}={given[argument]}"
+            )
+    known, arguments = table.get(name), {**content.arguments, **given, "name": name}
+    tensors, path = content.backbone, content.path
+
+    def build():
+        return table.build(known, tensors, path, **arguments)
+
+    def module_names(backbone):
+        return table.module_names(known, backbone, tensors)
+
+    def check():
+        backbone = build()
+        mapping.check(backbone, tensors, path, module_names(backbone))
+
+    # The sizes are those of some tensors; whether the others have them too is known before there is memory for all.
+    without_weights(check)
+    backbone = build()
+    mapping.assign(backbone, tensors, path, module_names(backbone))
+    return backbone
 
 
-def _report(backbone, name, architecture, content, tensors, weights, channel_order):
-    config = backbone.get_config()
+def _report(backbone, config, name, content, file, weights, channel_order):
     images = _parity_images(backbone.input_shape[1:])
-    as_trained = images[..., ::-1] if channel_order == "BGR" else images
-    inputs = (as_trained - config["image_mean"]) / config["image_std"]
-    original, reference = _original(content.path, architecture, tensors, inputs, config)
+    inputs = (images - np.float64(config["image_mean"])) / np.float64(config["image_std"])
+    as_trained = inputs[..., ::-1] if channel_order == "BGR" else inputs
+    original, reference = _original(content, file, name, as_trained, config)
     if not np.isfinite(original).all():
         raise errors.FileFormatError(
-            f"{content.path}: the original's own embeddings are not finite: {_cause(tensors)}."
+            f"{content.path}: the original's own embeddings are not finite: {_cause(content.backbone)}."
         )
     converted = ops.convert_to_numpy(backbone(images, training=False))
     difference = float(np.abs(converted - original).max())
-    counters = sum(key.endswith(mapping.COUNTER) for key in tensors)
+    counters = sum(key.endswith(mapping.COUNTER) for key in content.backbone)
     height, width = backbone.input_shape[1:3]
     turned = ", the first layer turned from BGR" if channel_order == "BGR" else ""
+    mean, std = (_shown(config[key]) for key in PREPROCESSING)
     return ConversionReport(
         checkpoint=content.path,
         sha256=content.sha256,
         architecture=name,
         backbone={"class_name": type(backbone).__name__, **_plain(config)},
         parameters=backbone.count_params(),
-        preprocessing=f"(RGB - {config['image_mean']:g}) / {config['image_std']:g}, {height}x{width}{turned}",
+        preprocessing=f"(RGB - {mean}) / {std}, {height}x{width}{turned}",
         images=len(images),
         max_difference=difference,
         max_relative_difference=difference / max(float(np.abs(original).max()), np.finfo(np.float32).tiny),
@@ -167,13 +230,17 @@ def _report(backbone, name, architecture, content, tensors, weights, channel_ord
     )
 
 
-def _original(path, architecture, tensors, inputs, config):
+def _shown(numbers):
+    """One number, or those of red, green and blue."""
+    return f"({', '.join(f'{one:g}' for one in numbers)})" if isinstance(numbers, list) else f"{numbers:g}"
+
+
+def _original(content, file, name, inputs, config):
     """The embeddings by what the file was made for, and its name and version."""
-    if _is_onnx(path):
-        embeddings = onnx_graph.embeddings(path, inputs)
-        return embeddings, f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
+    if file is not None:
+        return file.run(inputs), f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
     units, block_order = config.get("units"), config.get("block_order")
-    embeddings = torch_reference.embeddings(architecture.family, tensors, inputs, units, block_order)
+    embeddings = torch_reference.embeddings(table.get(name).family, content.backbone, inputs, units, block_order)
     return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"
 
 

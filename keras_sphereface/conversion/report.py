@@ -14,7 +14,7 @@ class ConversionReport:
     Attributes:
         checkpoint: The converted file.
         sha256: Of the file.
-        architecture: The name given by the user.
+        architecture: The name given by the user, or found.
         backbone: The backbone's class and its constructor arguments (sizes read off the file).
         parameters: Number of the model's parameters, batch normalization's statistics included.
         preprocessing: What the model does to RGB images of 0..255. It is the architecture's or the user's:

@@ -75,6 +75,35 @@ def test_recorded_networks_of_the_authors(shared, name, architecture):
     assert model.conversion_report.max_relative_difference < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("backbone", "found"),
+    [
+        (backbones.IResNet((1, 2, 1, 1), channels=(4, 4, 4, 4), embedding_dim=4), "iresnet"),
+        (sfnet(batch_norm=True), "sfnet_bn"),
+        (backbones.MobileFaceNet(embedding_dim=4), "mobilefacenet"),
+    ],
+)
+def test_names_tell_the_architecture(backbone, found, path):
+    model = convert(save(path, tensors_of(backbone)))
+    assert model.conversion_report.architecture == model.name == found
+    named = convert(path, found)
+    images = backbone_cases.images((112, 112, 3))
+    np.testing.assert_array_equal(embed(model, images), embed(named, images))
+
+
+def test_an_architecture_that_names_do_not_tell(state, path):
+    with pytest.raises(
+        errors.FileFormatError, match=r"an SFNet, and its blocks' order.*'sfnet', or 'sfnet_deprecated'"
+    ):
+        convert(save(path, state))
+    first_names = {name.replace(".0.conv1.", ".0.conv."): value for name, value in state.items()}
+    assert convert(save(path, first_names)).get_config()["block_order"] == "relu_add"
+    with pytest.raises(
+        errors.FileFormatError, match=r"of no known architecture, the first are a, b, c\. Convert an ONNX export"
+    ):
+        convert(save(path, {name: torch.ones(3) for name in "abcd"}))
+
+
 def test_recorded_mobilefacenet(shared):
     recording = np.load(shared / "reference" / "mobilefacenet_xiaoccer_io.npz")
     model = convert(shared / "weights" / "mobilefacenet_xiaoccer_068.ckpt", architecture="mobilefacenet")
@@ -193,7 +222,9 @@ def test_preprocessing_and_input_shape(path):
     model = convert(file, architecture="sfnet", input_shape=(112, 96, 3), image_mean=100.0, image_std=50.0)
     assert model.input_shape == (None, 112, 96, 3)
     assert "(RGB - 100) / 50, 112x96" in str(model.conversion_report)
-    with pytest.raises(ValueError, match=r"`image_mean` must be a finite number. Received: image_mean=\[123"):
+    with pytest.raises(
+        ValueError, match=r"`image_mean` must be one finite number for 'sfnet', .* Received: image_mean=\[123"
+    ):
         convert(file, architecture="sfnet", image_mean=[123.7, 116.3, 103.5])
 
 

@@ -136,7 +136,7 @@ def test_adaface(path):
     }
     with as_module(monitor):
         save(path, content)
-    model = convert(path, "ir", channel_order="BGR")
+    model = convert(path, channel_order="BGR")  # the names tell that it is an IR
     check(model, module, flip=True)
     report = model.conversion_report
     np.testing.assert_array_equal(report.head_weights["kernel"], kernel.numpy())

@@ -122,14 +122,17 @@ def name_one_output_twice(graph):
         (Network().build().SerializeToString()[:-100], r"no ONNX file \("),
         (changed(lambda graph: put_before(graph, "Sub")), "expected one Conv behind 'images', found Sub"),
         (changed(lambda graph: graph.node.pop()), "expected one Gemm behind 'x[0-9]+', found nothing"),
-        (changed(put_elsewhere), "the weights 'w0' are in another file"),
+        (changed(put_elsewhere), "the weights 'w0' are in '', expected the name of a file beside it"),
         (changed(damage), r"the weights 'w[0-9]+' are damaged"),
         (changed(make_nan), r"the weights 'w[0-9]+' have values that are not finite"),
         (changed(add_something_else), "adds something else than unit layer1.0 and what passes by"),
         (changed(go_in_circles), "expected one Conv behind"),
         (changed(name_one_output_twice), "adds something else than unit layer2.0"),
         (changed(lambda graph: graph.node[0].ClearField("output")), "expected one Conv behind 'images', found nothing"),
-        (changed(lambda graph: graph.ClearField("input")), "expected one Conv behind None"),
+        (
+            changed(lambda graph: graph.ClearField("input")),
+            "first input should be \\(images, 3, height, width\\). Received: None",
+        ),
     ],
 )
 def test_files_that_hold_something_else(content, message, path):
@@ -148,10 +151,12 @@ def test_a_hundred_units_too_many_build_no_network(path, monkeypatch):
 def test_another_size_or_depth_is_named(path):
     save(path, Network().build())
     with pytest.raises(errors.FileFormatError, match=r"for 112x112 images; .*fc\.weight"):
-        convert(path, "iresnet")
+        convert(path, "iresnet", input_shape=(112, 112, 3))
     with pytest.raises(errors.FileFormatError, match=r"does not fit iresnet50 .*missing tensors: layer1\.1"):
         convert(path, "iresnet50", **SMALL)
-    with pytest.raises(ValueError, match=r"only IResNets are read. Received: architecture='sfnet20'"):
+    with pytest.raises(
+        ValueError, match=r"IResNets are read, and any network as 'onnx'. Received: architecture='sfnet20'"
+    ):
         convert(path, "sfnet20")
     with pytest.raises(FileNotFoundError):
         convert(path.with_name("absent.onnx"), "iresnet")

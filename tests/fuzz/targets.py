@@ -277,10 +277,19 @@ def onnx_network():
 
 
 def read_onnx(folder, content):
-    from keras_sphereface.conversion import onnx_graph
+    from keras_sphereface.conversion import onnx_iresnet
+    from keras_sphereface.conversion.onnx_file import OnnxFile
 
     (folder / "m.onnx").write_bytes(content)
-    onnx_graph.read(folder / "m.onnx")
+    onnx_iresnet.read(OnnxFile(folder / "m.onnx"))
+
+
+def build_of_onnx(folder, content):
+    from keras_sphereface.conversion import onnx_network
+    from keras_sphereface.conversion.onnx_file import OnnxFile
+
+    (folder / "m.onnx").write_bytes(content)
+    onnx_network.build(OnnxFile(folder / "m.onnx"))
 
 
 PLAIN_LIST = "Ann/Ann_0001.jpg Ann/Ann_0002.jpg 1 0\nAnn/Ann_0001.jpg Bob/Bob_0002.jpg 0 1\n"
@@ -322,5 +331,12 @@ TARGETS = {
     ".keras, compressed": Target(compressed_keras_file, read_keras, examples=SLOW),
     ".h5": Target(weights, read_weights, examples=SLOW),
     ".h5, checked": Target(lambda: model_files()["model.weights.h5"], check_weights),
-    **({".onnx": Target(onnx_network, read_onnx)} if importlib.util.find_spec("onnx") else {}),
+    **(
+        {
+            ".onnx": Target(onnx_network, read_onnx),
+            ".onnx to layers": Target(onnx_network, build_of_onnx, examples=SLOW),
+        }
+        if importlib.util.find_spec("onnx")
+        else {}
+    ),
 }

@@ -1,0 +1,204 @@
+"""ONNX files of networks: the nodes between images and embeddings, the weights as arrays, and the file itself run."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from keras_sphereface import errors
+from keras_sphereface.export.onnx_file import open_session
+from keras_sphereface.export.onnx_graph import NHWC_TO_NCHW
+from keras_sphereface.files import sha256
+from keras_sphereface.hints import Path
+
+SUFFIX = ".onnx"
+CHANNELS = 3
+# Of weights per byte that is stored: 16-bit weights become 32-bit ones, exporters store equal ones once, and a file may be
+# read twice. Without a limit, one weight named by all layers would fill the memory.
+_MOST_COPIES = 8
+_SLACK = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One operator.
+
+    Attributes:
+        operator: Its type, e.g. `"Conv"`.
+        inputs: Names of the values that it takes; an optional one that is left away has the name `""`.
+        output: Name of its first value.
+        attributes: Names to Python values; a tensor is an `onnx.TensorProto`.
+    """
+
+    operator: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: dict
+
+
+class OnnxFile:
+    """An opened file.
+
+    Args:
+        path: An `.onnx` file.
+
+    Attributes:
+        path: The file.
+        sha256: Of the file.
+        nodes: `Node`s without the constants, each behind those that it takes from.
+        images: Name of the first input that is no weight; `None` without one.
+        image_size: `(height, width)` of it, with `None` for one that is not fixed.
+        is_channels_last: Whether its channels are the last axis.
+        embeddings: Name of the first output; `None` without one.
+
+    Raises:
+        FileFormatError: If the file is none, keeps its weights elsewhere, or does not take images.
+        MissingDependencyError: If ONNX is not installed: extra `[export]`.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.sha256 = str(path), sha256(path)
+        graph = _graph(path)
+        nodes = [self._node(node) for node in graph.node if node.output]
+        constants = {node.output: _constant(node) for node in nodes if node.operator == "Constant"}
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._tensors |= {name: tensor for name, tensor in constants.items() if tensor is not None}
+        self._outside = {
+            name: self._place(name, tensor) for name, tensor in self._tensors.items() if tensor.data_location
+        }
+        self.nodes = tuple(node for node in nodes if node.output not in self._tensors)
+        images = next((value for value in graph.input if value.name not in self._tensors), None)
+        self.images = None if images is None else images.name
+        sizes = () if images is None else _shape(images)
+        self.is_channels_last = len(sizes) == 4 and sizes[3] == CHANNELS and sizes[1] != CHANNELS
+        if len(sizes) != 4 or not (self.is_channels_last or sizes[1] in (CHANNELS, None)):
+            raise self.error(
+                f"its first input should be (images, 3, height, width). Received: {self.images!r}, {sizes}"
+            )
+        self.image_size = sizes[1:3] if self.is_channels_last else sizes[2:]
+        self.embeddings = graph.output[0].name if graph.output else None
+        self._bytes_left = _SLACK + _MOST_COPIES * sum(map(os.path.getsize, {path, *self._files()}))
+
+    def has_weight(self, name: str) -> bool:
+        """Whether a value is stored in the file."""
+        return name in self._tensors
+
+    def weight(self, name: str) -> np.ndarray:
+        """A stored value as an array, floating numbers as float32.
+
+        Raises:
+            FileFormatError: If it is damaged or not finite, or if weights are asked for more often than any network does.
+        """
+        onnx = errors.require("onnx", "export")
+        tensor = self._tensors[name]
+        try:
+            if name in self._outside:
+                tensor = _inside(tensor, *self._outside[name])
+            array = onnx.numpy_helper.to_array(tensor)
+            array = array if array.dtype.kind in "iu" else array.astype("float32")
+        except Exception as error:  # of a damaged tensor, each of its kinds another
+            raise self.error(f"the weights {name!r} are damaged ({errors.one_line(error)}). Get it again") from error
+        if not np.isfinite(array).all():
+            raise self.error(f"the weights {name!r} have values that are not finite (NaN or infinity). Get it again")
+        return self.count(array)
+
+    def count(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array that was made of the weights; `FileFormatError` if there are many times as many as are stored."""
+        self._bytes_left -= array.nbytes
+        if self._bytes_left < 0:
+            raise self.error("its layers have many times the weights that are stored. Do not use this file")
+        return array
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Runs the file itself.
+
+        Args:
+            images: `(n, height, width, 3)` float array, already normalized.
+
+        Returns:
+            `(n, embedding_dim)` NumPy array.
+
+        Raises:
+            FileFormatError: If ONNX Runtime refuses the file, or images of this size.
+            MissingDependencyError: If ONNX Runtime is not installed: extra `[export]`.
+        """
+        errors.require("onnxruntime", "export")
+        images = np.ascontiguousarray(images if self.is_channels_last else images.transpose(NHWC_TO_NCHW), "float32")
+        try:
+            session = open_session(self.path)
+            # One by one: a file may have been exported for one image.
+            runs = [session.run([self.embeddings], {self.images: images[i : i + 1]})[0] for i in range(len(images))]
+        except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
+            raise self.error(f"ONNX Runtime does not run it ({errors.one_line(error)}). Get it again") from error
+        return np.concatenate(runs)
+
+    def error(self, problem: str) -> errors.FileFormatError:
+        """The error that names the file and a problem."""
+        return errors.FileFormatError(f"{self.path}: {errors.one_line(problem)}.")
+
+    def _place(self, name, tensor):
+        """Where PyTorch's newer exporter puts weights: `(path, offset, length)` in a file beside this one, nowhere else."""
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        path = pathlib.Path(self.path).parent / location
+        if not location or pathlib.PurePath(location).name != location or "\\" in location or path.is_symlink():
+            raise self.error(f"the weights {name!r} are in {location!r}, expected the name of a file beside it")
+        if not path.is_file():
+            raise self.error(f"the weights {name!r} are in {location!r}, which should be beside it and is not there")
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries["length"])
+        except (KeyError, ValueError):
+            offset, length = -1, 0
+        if not 0 <= offset <= offset + length <= os.path.getsize(path):
+            raise self.error(f"the weights {name!r} are not in {location!r}, which is too short. Get both again")
+        return path, offset, length
+
+    def _files(self):
+        return {path for path, *_ in self._outside.values()}
+
+    def _node(self, node):
+        onnx = errors.require("onnx", "export")
+        try:
+            attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        except Exception as error:  # ONNX's own, of an attribute of no known type
+            raise self.error(f"{node.op_type} has an unreadable attribute. Get it again") from error
+        # A text that is no Unicode comes as bytes.
+        return Node(str(node.op_type), tuple(node.input), node.output[0], attributes)
+
+
+def _graph(path):
+    onnx = errors.require("onnx", "export")
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:  # protobuf has classes of its own, which differ between its implementations
+        raise errors.FileFormatError(f"{path}: no ONNX file ({errors.one_line(error)}). Get it again.") from error
+    if not model.graph.node:
+        raise errors.FileFormatError(f"{path}: no ONNX file, it has no graph. Get it again.")
+    return model.graph
+
+
+def _constant(node):
+    """The tensor that a node without inputs stands for; `None` if it is no numbers."""
+    value = next(iter(node.attributes.values()), None)
+    if hasattr(value, "data_location"):
+        return value
+    onnx = errors.require("onnx", "export")
+    array = np.asarray(value)
+    return onnx.numpy_helper.from_array(array) if array.dtype.kind in "if" else None
+
+
+def _inside(tensor, path, offset, length):
+    """A tensor with its numbers, which are in another file."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        numbers = file.read(length)
+    onnx = errors.require("onnx", "export")
+    return onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=numbers)
+
+
+def _shape(value):
+    sizes = value.type.tensor_type.shape.dim
+    return tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes)

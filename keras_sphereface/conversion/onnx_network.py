@@ -1,0 +1,181 @@
+"""Any convolutional network in an ONNX file, as a functional Keras model of Keras's own layers."""
+
+import collections
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_sphereface import errors
+from keras_sphereface.backbones import base
+from keras_sphereface.conversion import onnx_folding, onnx_operators
+from keras_sphereface.conversion.onnx_file import Node, OnnxFile
+from keras_sphereface.hints import Tensor
+
+# IResNet-200 has 686. Names cost a file next to nothing, and Keras follows a network by recursion, one layer deep each.
+MOST_LAYERS = 900
+_MOST_NUMBERS = 2**24  # in one image's feature map: 64 channels of 512x512
+_LARGEST_IMAGE = 1024
+
+
+def build(
+    file: OnnxFile,
+    input_shape: Sequence[int] | None = None,
+    image_mean: float | Sequence[float] = base.IMAGE_CENTER,
+    image_std: float | Sequence[float] = base.IMAGE_CENTER,
+    name: str = "onnx",
+) -> keras.Model:
+    """Builds the network from the first input, the images, to the first output, the embeddings.
+
+    Args:
+        file: The opened file.
+        input_shape: `(height, width, 3)`. Defaults to `None`: the file's; `(112, 112, 3)` if it leaves the size open.
+        image_mean: Subtracted from RGB images 0..255: one number, or one for each channel. Defaults to `127.5`.
+        image_std: Then divided by. Defaults to `127.5`.
+        name: Name of the model. Defaults to `"onnx"`.
+
+    Returns:
+        A functional `keras.Model` from images to raw embeddings, in float32.
+
+    Raises:
+        FileFormatError: If the file has another input or output, or an operator that is not known; it names it.
+    """
+    images = base.image_input(_input_shape(file, input_shape))
+    mean, std = np.float64(image_mean), np.float64(image_std)
+    graph = Graph(file)
+    graph.tensors[file.images] = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
+    for node in _needed(file):
+        graph.add(node)
+    embeddings = graph.tensors.get(file.embeddings)
+    if not keras.backend.is_keras_tensor(embeddings) or len(embeddings.shape) != 2:
+        found = getattr(embeddings, "shape", "no tensor of the images")
+        raise file.error(f"its first output {file.embeddings!r} should be (images, embedding length), found {found}")
+    return keras.Model(images, embeddings, name=name)
+
+
+def _input_shape(file, given):
+    """The size of the images, which the file may leave open."""
+    given = None if given is None else base.check_input_shape(given)
+    wanted = given or base.DEFAULT_INPUT_SHAPE
+    height, width = (own or other for own, other in zip(file.image_size, wanted))
+    if not 0 < min(height, width) <= max(height, width) <= _LARGEST_IMAGE:
+        raise file.error(f"it takes images of {height}x{width}, expected 1x1 to {_LARGEST_IMAGE}x{_LARGEST_IMAGE}")
+    if given not in (None, (height, width, 3)):
+        raise file.error(f"it takes images of {height}x{width}, but `input_shape` is {given}")
+    return height, width, 3
+
+
+def _needed(file):
+    """The nodes that the embeddings are computed by, in order."""
+    needed, kept = {file.embeddings}, []
+    for node in reversed(file.nodes):
+        if node.output in needed:
+            needed.update(node.inputs)
+            kept.append(node)
+    if len(kept) > MOST_LAYERS:
+        raise file.error(f"it has {len(kept)} operators, expected at most {MOST_LAYERS}")
+    return kept[::-1]
+
+
+class Graph:
+    """The values of a graph that have become Keras tensors, channels last, or arrays.
+
+    Args:
+        file: The opened file.
+
+    Attributes:
+        tensors: Names to Keras tensors.
+        arrays: Names to what was computed of weights and sizes alone.
+        not_negative: Names of tensors without negative numbers.
+        norms: Names to the tensors whose vectors' lengths they are.
+        channels_last: Names of maps that have their channels last in ONNX, too.
+    """
+
+    def __init__(self, file: OnnxFile):
+        self.file, self.tensors, self.arrays = file, {}, {}
+        self.not_negative, self.norms = set(), {}
+        self.channels_last = {file.images} if file.is_channels_last else set()
+        self._numbers = collections.Counter()
+
+    def add(self, node: Node) -> None:
+        """Computes a node's first value."""
+        try:
+            if onnx_folding.is_known(self, node):
+                self.arrays[node.output] = self.file.count(onnx_folding.fold(self, node))
+                return
+            layer = onnx_operators.OPERATORS.get(node.operator)
+            if layer is None:
+                known = ", ".join(sorted(onnx_operators.OPERATORS))
+                raise self.error(node, f"no known operator. Known: {known}")
+            value = layer(self, node)
+        except errors.FileFormatError:
+            raise
+        except Exception as error:  # Keras and NumPy have no class of their own for what does not fit
+            raise self.error(node, errors.one_line(error)) from error
+        if value is None:
+            return
+        if math.prod(value.shape[1:]) > _MOST_NUMBERS:
+            raise self.error(node, f"{value.shape[1:]} of one image are more numbers than any face network has")
+        self.tensors[node.output] = value
+
+    def layer(self, kind: type, *arguments, **options) -> layers.Layer:
+        """A new layer in float32, with a name that is the same in every process."""
+        self._numbers[kind] += 1
+        name = f"{kind.__name__.lower()}_{self._numbers[kind]}"
+        return kind(*arguments, dtype="float32", name=name, **options)
+
+    def tensor(self, node: Node, place: int = 0, rank: int | None = None, any_order: bool = False) -> Tensor:
+        """A node's input that is computed of the images.
+
+        Args:
+            node: The node.
+            place: Of the input. Defaults to 0.
+            rank: 4 for feature maps, 2 for vectors. Defaults to `None`, either.
+            any_order: Whether it may have its channels last in ONNX. Defaults to `False`.
+        """
+        name = _input(node, place)
+        value = self.tensors.get(name)
+        if value is None or (rank and len(value.shape) != rank):
+            wanted = {4: "feature maps", 2: "vectors", None: "computed of the images"}[rank]
+            raise self.error(node, f"its input {place} is not {wanted}")
+        if name in self.channels_last and not any_order:
+            raise self.error(node, f"its input {place} has the channels last")
+        return value
+
+    def has_array(self, node: Node, place: int) -> bool:
+        """Whether a node's input is a weight, or computed of weights and sizes alone."""
+        name = _input(node, place)
+        return name in self.arrays or self.file.has_weight(name)
+
+    def array(self, node: Node, place: int, rank: int | None = None) -> np.ndarray:
+        """A node's input as an array, of `rank` axes."""
+        name = _input(node, place)
+        if not self.has_array(node, place):
+            raise self.error(node, f"its input {place} is no weight")
+        array = self.arrays[name] if name in self.arrays else self.file.weight(name)
+        if rank is not None and array.ndim != rank:
+            raise self.error(node, f"its weight {name!r} has the shape {array.shape}, expected {rank} axes")
+        return array
+
+    def sizes(self, node: Node, attribute: str, default: Sequence[int], least: int = 1) -> tuple[int, ...]:
+        """An attribute of a node that is as many integers as `default`."""
+        values = node.attributes.get(attribute, default)
+        values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+        if len(values) != len(default) or not all(isinstance(one, int) and least <= one < 2**15 for one in values):
+            raise self.error(node, f"its {attribute} are {values}, expected {len(default)} integers from {least} on")
+        return values
+
+    def require(self, node: Node, condition: bool, expected: str) -> None:
+        """Raises `FileFormatError` that names a node and what was expected of it, unless the condition holds."""
+        if not condition:
+            raise self.error(node, f"expected {expected}")
+
+    def error(self, node: Node, problem: str) -> errors.FileFormatError:
+        """The error that names a node and a problem."""
+        return self.file.error(f"{node.operator} of {node.output!r}: {problem}")
+
+
+def _input(node, place):
+    return node.inputs[place] if len(node.inputs) > place else ""

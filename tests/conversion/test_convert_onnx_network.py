@@ -1,0 +1,477 @@
+"""Conversion of any convolutional network in ONNX, beside ONNX Runtime on the file itself."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from PIL import Image
+
+from keras_sphereface import cli, errors
+from keras_sphereface import export as exports
+from keras_sphereface.conversion import convert
+
+onnx = pytest.importorskip("onnx", reason="needs the extra [export]")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
+
+from onnx_networks import DIM, Builder, Network  # noqa: E402
+
+NCHW_TO_NHWC = [0, 2, 3, 1]
+
+
+def numbers(builder, *values):
+    """A weight of integers: sizes, axes."""
+    return builder.weight(np.array(values, "int64"))
+
+
+def conv(builder, x, before, after, size=3, groups=1, **attributes):
+    return builder.node(
+        "Conv", x, builder.weight(builder.normal(after, before // groups, size, size)), group=groups, **attributes
+    )
+
+
+def norm(builder, x, size):
+    values = (
+        builder.uniform(size),
+        builder.normal(size, 9)[:, 0],
+        builder.normal(size, 9)[:, 0],
+        builder.uniform(size),
+    )
+    return builder.node("BatchNormalization", x, *map(builder.weight, values))
+
+
+def gemm(builder, x, inputs, transposed=True, bias=True):
+    matrix = builder.normal(DIM, inputs)
+    offset = [builder.weight(builder.normal(DIM, 9)[:, 0])] if bias else []
+    return builder.node(
+        "Gemm", x, builder.weight(matrix if transposed else matrix.T.copy()), *offset, transB=int(transposed)
+    )
+
+
+def pooled(builder, x, channels):
+    """The vectors of a map's means, and of them the embeddings."""
+    return gemm(builder, builder.node("Flatten", builder.node("GlobalAveragePool", x)), channels)
+
+
+# Each function makes embeddings of `x`, 3 channels of 32 x 32.
+
+
+def mobilefacenet(b, x):
+    """InsightFace's: a stem of grouped convolutions, inverted bottlenecks, a depthwise convolution over all."""
+
+    def unit(x, before, after, size=1, groups=1, act=True, **attributes):
+        x = norm(b, conv(b, x, before, after, size, groups, **attributes), after)
+        return b.node("PRelu", x, b.weight(b.uniform(after)[:, None, None] / 2)) if act else x
+
+    x = unit(x, 3, 8, 3, strides=[2, 2], pads=[1] * 4)
+    x = unit(x, 8, 8, 3, groups=4, pads=[1] * 4)
+    y = unit(unit(x, 8, 16), 16, 16, 3, groups=16, strides=[2, 2], pads=[1] * 4)
+    x = unit(y, 16, 8, act=False)
+    y = unit(unit(x, 8, 16), 16, 16, 3, groups=16, pads=[1] * 4)
+    x = b.node("Add", x, unit(y, 16, 8, act=False))
+    x = unit(unit(x, 8, 12), 12, 12, 8, groups=12, act=False)
+    return norm(b, gemm(b, b.node("Flatten", x), 12, bias=False), DIM)
+
+
+def squeezed(b, x):
+    """Squeeze and excitation by linear layers, whose vectors become maps again."""
+    x = b.node("Relu", conv(b, x, 3, 6))
+    y = b.node("Squeeze", b.node("GlobalAveragePool", x), numbers(b, 2, 3))
+    y = b.node("Sigmoid", b.node("MatMul", y, b.weight(b.normal(6, 6))))
+    x = b.node("Mul", x, b.node("Unsqueeze", y, numbers(b, -2, -1)))
+    return pooled(b, x, 6)
+
+
+def unsqueezed_twice(b, x):
+    y = b.node("Flatten", b.node("GlobalAveragePool", x))
+    y = b.node("Unsqueeze", b.node("Unsqueeze", y, numbers(b, -1)), numbers(b, -1))
+    return pooled(
+        b, b.node("Add", b.node("Mul", x, y), b.node("Reshape", b.node("Flatten", y), numbers(b, 0, -1, 1, 1))), 3
+    )
+
+
+def squeezed_twice(b, x):
+    y = b.node("Squeeze", b.node("Squeeze", b.node("GlobalMaxPool", x), numbers(b, 3)), numbers(b, 2))
+    return gemm(b, y, 3)
+
+
+def pools(b, x):
+    x = b.node("Relu", conv(b, x, 3, 4, 7, strides=[2, 2], pads=[3] * 4))
+    x = b.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    x = b.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = b.node("MaxPool", conv(b, x, 4, 4, 1), kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)
+    return gemm(b, b.node("ReduceMean", x, axes=[-1, 2], keepdims=0), 4)
+
+
+def pads(b, x):
+    x = b.node("Pad", x, numbers(b, 0, 0, 2, 0, 0, 0, 1, 3))
+    x = conv(b, x, 3, 4, 3, pads=[0, 1, 2, 1])
+    x = conv(b, x, 4, 4, 3, auto_pad="SAME_UPPER", strides=[2, 2])
+    return pooled(b, conv(b, x, 4, 8, 3, groups=4, dilations=[2, 2], pads=[2] * 4), 8)
+
+
+def strided(b, x):
+    x = conv(b, x, 3, 4, 1, strides=[2, 2])
+    return pooled(b, conv(b, x, 4, 4, 2, strides=[1, 3]), 4)
+
+
+def activations(b, x):
+    maps = [
+        b.node("Clip", x, b.weight(np.float32(0)), b.weight(np.float32(0.5))),
+        b.node("Clip", x, b.weight(np.float32(0)), b.weight(np.float32(3.4e38))),
+        b.node("LeakyRelu", x, alpha=0.2),
+        b.node("PRelu", x, b.weight(np.float32([0.3]))),
+        b.node("Tanh", x),
+        b.node("HardSwish", x),
+        b.node("HardSigmoid", x, alpha=1 / 6),
+    ]
+    return pooled(b, b.node("Concat", *maps, axis=1), 3 * len(maps))
+
+
+def arithmetic(b, x):
+    """Preprocessing inside the file, by one number or one for each channel."""
+    x = b.node("Div", b.node("Sub", x, b.weight(b.uniform(3)[:, None, None])), b.weight(np.float32(0.3)))
+    x = b.node("Sub", b.weight(np.float32([[[[0.1]]]])), b.node("Mul", b.weight(b.uniform(3).reshape(1, 3, 1, 1)), x))
+    y = b.node("Add", b.node("MatMul", b.node("Flatten", x), b.weight(b.normal(3072, DIM))), b.weight(b.uniform(DIM)))
+    return b.node("Sub", y, gemm(b, b.node("Flatten", x), 3072))
+
+
+def viewed(b, x):
+    """`x.view(x.size(0), -1)` as PyTorch's older exporter writes it; the order is channels, rows, columns."""
+    x = b.node("Identity", conv(b, x, 3, 4, strides=[4, 4]))
+    size = b.node("Gather", b.node("Shape", x), numbers(b, 0), axis=0)
+    rest = b.node("Slice", b.node("Cast", numbers(b, 5, -1), to=7), numbers(b, 1), numbers(b, 2))
+    return gemm(b, b.node("Reshape", x, b.node("Concat", size, rest, axis=0)), 4 * 64, transposed=False)
+
+
+def reshaped_for_one(b, x):
+    return gemm(b, b.node("Reshape", b.node("Dropout", x), numbers(b, 1, 3072)), 3072)
+
+
+def prelu_of_vectors(b, x):
+    return b.node("PRelu", gemm(b, b.node("Flatten", x, axis=-3), 3072), b.weight(b.uniform(DIM)))
+
+
+def unit_length(b, x):
+    return b.node("LpNormalization", gemm(b, b.node("Flatten", x), 3072), axis=1)
+
+
+def normalized(b, x):
+    """`torch.nn.functional.normalize`."""
+    x = gemm(b, b.node("Flatten", x), 3072)
+    length = b.node("ReduceL2", x, axes=[1], keepdims=1)
+    length = b.node("Clip", length, b.weight(np.float32(1e-12)))
+    return b.node("Div", x, b.node("Expand", length, b.node("Shape", x)))
+
+
+def transposed(b, x):
+    """Weights that are put right by nodes, and channels that are moved last before they are flattened."""
+    kernel = b.node("Transpose", b.weight(b.normal(3, 3, 3, 4)), perm=[3, 2, 0, 1])
+    x = b.node("Transpose", b.node("Conv", x, kernel, strides=[4, 4]), perm=NCHW_TO_NHWC)
+    matrix = b.node("Reshape", b.weight(b.normal(4, 64, DIM)), numbers(b, -1, DIM))
+    return b.node(
+        "MatMul",
+        b.node("Reshape", x, numbers(b, -1, 256)),
+        b.node("Squeeze", b.node("Unsqueeze", matrix, numbers(b, 0)), numbers(b, 0)),
+    )
+
+
+def two_outputs_and_what_nobody_takes(b, x):
+    b.node("Erf", x)
+    return gemm(b, b.node("Flatten", x), 3072)
+
+
+NETWORKS = [
+    mobilefacenet,
+    squeezed,
+    unsqueezed_twice,
+    squeezed_twice,
+    pools,
+    pads,
+    strided,
+    activations,
+    arithmetic,
+    viewed,
+    reshaped_for_one,
+    prelu_of_vectors,
+    unit_length,
+    normalized,
+    transposed,
+    two_outputs_and_what_nobody_takes,
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.onnx"
+
+
+def save(path, network, size=(1, 3, 32, 32)):
+    builder = Builder()
+    network(builder, "images")
+    path.write_bytes(builder.model(size).SerializeToString())
+    return path
+
+
+def pictures(count=3):
+    return np.random.RandomState(3).randint(0, 256, (count, 32, 32, 3)).astype("uint8")
+
+
+def by_onnx_runtime(path, inputs):
+    session = onnxruntime.InferenceSession(str(path))
+    inputs = inputs.astype("float32").transpose(0, 3, 1, 2)
+    return np.concatenate([session.run(None, {"images": one[None]})[0] for one in inputs])
+
+
+def by_keras(model, images):
+    return ops.convert_to_numpy(model(images, training=False))
+
+
+def close(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
+def test_gives_what_onnx_runtime_gives(network, path, tmp_path):
+    model = convert(save(path, network))
+    expected = by_onnx_runtime(path, (pictures() - 127.5) / 127.5)
+    assert close(by_keras(model, pictures()), expected)
+    report = model.conversion_report
+    assert (report.architecture, report.backbone["embedding_dim"]) == ("onnx", DIM)
+    assert report.reference == f"ONNX Runtime {onnxruntime.__version__}"
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(by_keras(again, pictures()), by_keras(model, pictures()))
+
+
+def test_the_layers_are_kerass_own_with_names_of_their_own_kind(path):
+    model = convert(save(path, mobilefacenet))
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    assert [layer.name for layer in model.layers[:5]] == [
+        "images",
+        "rescaling_1",
+        "zeropadding2d_1",
+        "conv2d_1",
+        "batchnormalization_1",
+    ]
+    assert [layer.groups for layer in model.layers if isinstance(layer, keras.layers.Conv2D)][:2] == [1, 4]
+    assert sum(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in model.layers) == 3
+
+
+def test_is_float32_under_another_policy(path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = convert(save(path, mobilefacenet))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in model.layers[1:]} == {"float32"}  # behind the input
+
+
+def test_is_trained_on(path):
+    model = convert(save(path, mobilefacenet))
+    before = model.get_layer("conv2d_2").get_weights()[0]
+    trained = keras.Model(model.input, keras.layers.Dense(2)(model.output))
+    trained.compile("sgd", "mse", jit_compile=False)
+    trained.fit(pictures(), np.ones((3, 2)), verbose=0)
+    assert np.abs(model.get_layer("conv2d_2").get_weights()[0] - before).max() > 0
+
+
+def test_preprocessing_for_each_channel(path):
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    model = convert(save(path, pads), image_mean=mean, image_std=std)
+    expected = by_onnx_runtime(path, (pictures() - np.array(mean)) / np.array(std))
+    assert close(by_keras(model, pictures()), expected)
+    assert "(RGB - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), 32x32" in str(model.conversion_report)
+    with pytest.raises(ValueError, match=r"`image_mean` must be a finite number. Received: image_mean=\[1, 2\]"):
+        convert(path, image_mean=[1, 2])
+
+
+def test_a_network_trained_on_bgr(path):
+    model = convert(save(path, pads), channel_order="BGR", image_mean=[1.0, 2.0, 3.0])
+    as_trained = ((pictures() - np.array([1.0, 2.0, 3.0])) / 127.5)[..., ::-1]
+    assert close(by_keras(model, pictures()), by_onnx_runtime(path, as_trained))
+
+
+def test_size_of_the_images(path):
+    def network(b, x):
+        return pooled(b, conv(b, x, 3, 4, pads=[1] * 4), 4)
+
+    assert convert(save(path, network)).input_shape == (None, 32, 32, 3)
+    with pytest.raises(errors.FileFormatError, match=r"takes images of 32x32, but `input_shape` is \(48, 40, 3\)"):
+        convert(path, input_shape=(48, 40, 3))
+    assert convert(save(path, network, ["n", 3, "h", "w"])).input_shape == (None, 112, 112, 3)
+    assert convert(path, input_shape=(48, 40, 3)).input_shape == (None, 48, 40, 3)
+    with pytest.raises(errors.FileFormatError, match=r"images of 5000x32, expected 1x1 to 1024x1024"):
+        convert(save(path, network, [1, 3, 5000, 32]))
+    with pytest.raises(
+        errors.FileFormatError, match=r"should be \(images, 3, height, width\). Received: 'images', \(1, 4,"
+    ):
+        convert(save(path, network, [1, 4, 32, 32]))
+
+
+def test_an_iresnet_of_which_the_architecture_is_not_named(path):
+    path.write_bytes(Network().build().SerializeToString())
+    model = convert(path)
+    assert (model.conversion_report.architecture, model.input_shape) == ("iresnet", (None, 32, 32, 3))
+    as_layers = convert(path, "onnx")
+    assert as_layers.conversion_report.architecture == "onnx"
+    assert close(by_keras(as_layers, pictures()), by_keras(model, pictures()))
+
+
+def test_the_packages_own_export_comes_back(path):
+    """Its images have their channels last, and preprocessing and unit length are in it."""
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 128, -1)(images)
+    x = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, strides=2)(x))
+    x = keras.layers.UnitNormalization()(keras.layers.Dense(DIM)(keras.layers.Flatten()(x)))
+    original = keras.Model(images, x)
+    exports.export(original, path, format="onnx")
+    model = convert(path, image_mean=0, image_std=1)
+    assert close(by_keras(model, pictures()), by_keras(original, pictures()))
+
+
+def weights_elsewhere(path, **changes):
+    """A file as PyTorch's newer exporter writes it."""
+    builder = Builder()
+    mobilefacenet(builder, "images")
+    onnx.save(builder.model(), path, save_as_external_data=True, location="network.onnx.data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        entry.value = changes.get(entry.key, entry.value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_in_a_file_beside_it(path):
+    model = convert(weights_elsewhere(path))
+    assert close(by_keras(model, pictures()), by_onnx_runtime(path, (pictures() - 127.5) / 127.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"location": "/etc/passwd"}, "in '/etc/passwd', expected the name of a file beside it"),
+        ({"location": "../network.onnx.data"}, "in '../network.onnx.data', expected the name"),
+        ({"location": ".."}, "in '..', which should be beside it and is not there"),
+        ({"location": ""}, "in '', expected the name"),
+        ({"location": "link"}, "in 'link', expected the name"),
+        ({"location": "absent"}, "in 'absent', which should be beside it and is not there"),
+        ({"length": "9999999"}, "are not in 'network.onnx.data', which is too short"),
+        ({"offset": "-4"}, "which is too short"),
+        ({"length": "many"}, "which is too short"),
+        ({"length": "4"}, "the weights 'w0' are damaged"),
+    ],
+)
+def test_weights_that_are_not_beside_it(changes, message, path):
+    (path.parent / "link").symlink_to("/etc/passwd")
+    with pytest.raises(errors.FileFormatError, match=message):
+        convert(weights_elsewhere(path, **changes))
+
+
+def named_by_all_layers(b, x):
+    """One matrix of 1 MB, of which a hundred layers would make 100 MB."""
+    x = gemm(b, b.node("Flatten", x), 3072)
+    x = b.node("MatMul", x, b.weight(b.normal(DIM, 512)))
+    matrix = b.weight(b.normal(512, 512))
+    for _ in range(100):
+        x = b.node("MatMul", x, matrix)
+
+
+def joined_again_and_again(b, x):
+    """A weight of some numbers, of which forty nodes would make a billion."""
+    matrix = b.weight(b.normal(8, 8))
+    for _ in range(40):
+        matrix = b.node("Concat", matrix, matrix, axis=0)
+    b.node("MatMul", b.node("Flatten", x), matrix)
+
+
+def padded_without_end(b, x):
+    for _ in range(12):
+        x = b.node("Pad", x, numbers(b, 0, 0, 32, 32, 0, 0, 32, 32))
+        x = b.node("Concat", *[x] * 16, axis=1)
+    pooled(b, x, 3)
+
+
+def too_many(b, x):
+    for _ in range(901):
+        x = b.node("Relu", x)
+    pooled(b, x, 3)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda b, x: b.node("Softmax", x), r"Softmax of 'x0': no known operator. Known: Add, AveragePool, "),
+        (
+            lambda b, x: b.node("Relu", x),
+            r"its first output 'x0' should be \(images, embedding length\), found \(None, 32, 32, 3\)",
+        ),
+        (lambda b, x: b.node("Shape", x), r"found no tensor of the images"),
+        (lambda b, x: conv(b, x, 4, 4), r"Conv of 'x0': expected a kernel for 3 channels"),
+        (lambda b, x: conv(b, x, 3, 4, 33), r"Conv of 'x0': "),
+        (lambda b, x: conv(b, x, 3, 4, strides=[0, 1]), r"its strides are \(0, 1\), expected 2 integers from 1 on"),
+        (lambda b, x: conv(b, x, 3, 4, strides=[1]), r"its strides are \(1,\), expected 2 integers"),
+        (lambda b, x: conv(b, x, 3, 4, pads=[0, 0, 99, 0]), r"expected padding within a map's size"),
+        (lambda b, x: conv(b, x, 3, 4, auto_pad="SAME_LOWER"), r"expected explicit padding"),
+        (lambda b, x: conv(b, x, 3, 3, groups=3, strides=[1, 2]), r"expected the same stride in both directions"),
+        (lambda b, x: b.node("Conv", x, x), r"Conv of 'x0': its input 1 is no weight"),
+        (lambda b, x: b.node("Conv", x), r"Conv of 'x0': its input 1 is no weight"),
+        (lambda b, x: b.node("Conv", x, numbers(b, 3)), r"its weight 'w0' has the shape \(1,\), expected 4 axes"),
+        (lambda b, x: norm(b, x, 4), r"expected 3 numbers of each kind"),
+        (lambda b, x: b.node("PRelu", x, b.weight(np.ones(3, "float32"))), r"expected one number, or 3 for channels"),
+        (lambda b, x: b.node("Clip", x, b.weight(np.float32(-1))), r"expected a lower bound of 0"),
+        (lambda b, x: b.node("HardSigmoid", x), r"expected the numbers \(0.16\d+, 0.5\), not \(0.2\d*, 0.5\)"),
+        (lambda b, x: b.node("Div", x, b.weight(np.float32(0))), r"expected no division by zero"),
+        (lambda b, x: b.node("Div", x, x), r"Div of 'x0': its input 1 is no weight"),
+        (lambda b, x: b.node("Add", x, b.node("Flatten", x)), r"expected two tensors of as many axes"),
+        (lambda b, x: b.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), r"expected no padding"),
+        (lambda b, x: b.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4), r"expected no padding"),
+        (lambda b, x: b.node("MaxPool", x, kernel_shape=[2, 2], ceil_mode=1), r"expected sizes rounded down"),
+        (lambda b, x: b.node("ReduceMean", x, axes=[1]), r"expected the mean over rows and columns"),
+        (lambda b, x: b.node("ReduceL2", x, axes=[1]), r"its input 0 is not vectors"),
+        (lambda b, x: b.node("Flatten", x, axis=2), r"expected one vector per image"),
+        (lambda b, x: b.node("Reshape", x, numbers(b, 3, 1024)), r"expected one vector of 3072 numbers per image"),
+        (lambda b, x: b.node("Reshape", x, x), r"Reshape of 'x0': its input 1 is no weight"),
+        (lambda b, x: b.node("Squeeze", x, numbers(b, 2)), r"expected rows and columns of one pixel"),
+        (lambda b, x: b.node("Transpose", x, perm=[0, 3, 2, 1]), r"expected channels moved first or last"),
+        (lambda b, x: b.node("Relu", b.node("Transpose", x, perm=NCHW_TO_NHWC)), r"its input 0 has the channels last"),
+        (lambda b, x: b.node("Concat", x, x, axis=2), r"expected channels"),
+        (lambda b, x: gemm(b, b.node("Flatten", x), 9), r"expected a matrix for 3072 numbers"),
+        (lambda b, x: b.node("Gemm", b.node("Flatten", x), b.weight(b.normal(3072, 5)), alpha=2.0), r"a plain product"),
+        (lambda b, x: b.node("Expand", x, b.node("Shape", x)), r"expected the vectors' lengths"),
+        (lambda b, x: b.node("Pad", x, numbers(b, 0, 1, 0, 0, 0, 0, 0, 0)), r"expected zeros around rows and columns"),
+        (named_by_all_layers, "its layers have many times the weights that are stored"),
+        (joined_again_and_again, "its layers have many times the weights that are stored"),
+        (padded_without_end, "are more numbers than any face network has"),
+        (too_many, "it has 904 operators, expected at most 900"),
+    ],
+)
+def test_networks_that_are_not_read(network, message, path):
+    with pytest.raises(errors.FileFormatError, match=message) as error:
+        convert(save(path, network), "onnx")
+    assert "\n" not in str(error.value)
+
+
+def test_is_for_onnx_files(tmp_path):
+    with pytest.raises(ValueError, match=r"'onnx' is for .onnx files. Received: path='.*m.pth'"):
+        convert(tmp_path / "m.pth", "onnx")
+
+
+def test_command_line(path, tmp_path, capsys):
+    save(path, mobilefacenet)
+    words = ["convert", str(path), "--image-mean", "123.675", "116.28", "103.53", "--image-std", "57"]
+    assert cli.main([*words, "--output", str(tmp_path / "model.keras")]) == 0
+    assert "-> onnx (Functional), " in capsys.readouterr().out
+    assert cli.main(["convert", str(path), "--image-mean", "1", "2", "--output", str(tmp_path / "model.keras")]) == 2
+    assert "--image-mean takes one number, or one for each of red, green and blue" in capsys.readouterr().err
+
+
+def test_a_published_mobilefacenet_on_faces(shared):
+    """A file that somebody else made; its accuracy on all of LFW is in docs/convert.md."""
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    file = shared / "weights" / "mobilefacenet_foamliu.onnx"
+    faces = sorted((shared / "data" / "lfw_112x112").rglob("*.jpg"))[:8]
+    faces = np.stack([np.asarray(Image.open(face)) for face in faces])
+    found = by_keras(convert(file, image_mean=mean, image_std=std), faces)
+    session = onnxruntime.InferenceSession(str(file))
+    inputs = ((faces - mean) / std).astype("float32").transpose(0, 3, 1, 2)
+    assert close(found, np.concatenate([session.run(None, {"input0": one[None]})[0] for one in inputs]))
