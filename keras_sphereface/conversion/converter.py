@@ -122,7 +122,7 @@ def _convert(path, architecture, given, include_head, head_layout, channel_order
     if not report.max_relative_difference <= PARITY_TOLERANCE:
         raise errors.FileFormatError(
             f"{path}: the converted model differs from the original by {report.max_relative_difference:.1e} (relative), "
-            f"expected at most {PARITY_TOLERANCE}: its weights leave the range in which float32 is exact."
+            f"expected at most {PARITY_TOLERANCE}: {_why_different(architecture, channel_order)}."
         )
     backbone.conversion_report = report
     return backbone
@@ -242,6 +242,15 @@ def _original(content, file, name, inputs, config):
     units, block_order = config.get("units"), config.get("block_order")
     embeddings = torch_reference.embeddings(table.get(name).family, content.backbone, inputs, units, block_order)
     return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"
+
+
+def _why_different(architecture, channel_order):
+    """What is left to cause a difference."""
+    if (architecture, channel_order) == (ANY_ONNX, "BGR"):
+        return (
+            "its first convolution, which was turned from BGR, is not what takes the images. Leave `channel_order` away"
+        )
+    return "its weights leave the range in which float32 is exact"
 
 
 def _cause(tensors):

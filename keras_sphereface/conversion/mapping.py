@@ -146,6 +146,14 @@ def assign(
 
 
 def turn_channels(backbone: keras.Model) -> None:
-    """Makes a backbone take RGB where it took BGR, or the other way: its first convolution's weights change places."""
-    first = next(layer for layer in backbone.layers if isinstance(layer, layers.Conv2D))
+    """Makes a backbone take RGB where it took BGR, or the other way: its first convolution's weights change places.
+
+    Raises:
+        ValueError: If it has no convolution.
+    """
+    first = next((layer for layer in backbone.layers if isinstance(layer, layers.Conv2D)), None)
+    if first is None:
+        raise ValueError(
+            "`channel_order`: a network without a convolution is not turned. Leave it away, and turn the images"
+        )
     first.kernel.assign(keras.ops.flip(first.kernel, axis=2))

@@ -36,6 +36,10 @@ class Node:
     output: str
     attributes: dict
 
+    def input(self, place: int) -> str:
+        """The name of an input; `""` for one that is left away."""
+        return self.inputs[place] if len(self.inputs) > place else ""
+
 
 class OnnxFile:
     """An opened file.

@@ -41,9 +41,12 @@ def build(
 
     Raises:
         FileFormatError: If the file has another input or output, or an operator that is not known; it names it.
+        ValueError: If `image_std` is not positive.
     """
-    images = base.image_input(_input_shape(file, input_shape))
     mean, std = np.float64(image_mean), np.float64(image_std)
+    if not (std > 0).all():
+        raise ValueError(f"`image_std` must be positive. Received: image_std={image_std}")
+    images = base.image_input(_input_shape(file, input_shape))
     graph = Graph(file)
     graph.tensors[file.images] = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
     for node in _needed(file):
@@ -126,6 +129,12 @@ class Graph:
         name = f"{kind.__name__.lower()}_{self._numbers[kind]}"
         return kind(*arguments, dtype="float32", name=name, **options)
 
+    def call(self, layer: layers.Layer, x: Tensor, *weights: np.ndarray) -> Tensor:
+        """Calls a new layer and gives it its weights."""
+        result = layer(x)
+        layer.set_weights(weights)
+        return result
+
     def tensor(self, node: Node, place: int = 0, rank: int | None = None, any_order: bool = False) -> Tensor:
         """A node's input that is computed of the images.
 
@@ -135,7 +144,7 @@ class Graph:
             rank: 4 for feature maps, 2 for vectors. Defaults to `None`, either.
             any_order: Whether it may have its channels last in ONNX. Defaults to `False`.
         """
-        name = _input(node, place)
+        name = node.input(place)
         value = self.tensors.get(name)
         if value is None or (rank and len(value.shape) != rank):
             wanted = {4: "feature maps", 2: "vectors", None: "computed of the images"}[rank]
@@ -146,18 +155,22 @@ class Graph:
 
     def has_array(self, node: Node, place: int) -> bool:
         """Whether a node's input is a weight, or computed of weights and sizes alone."""
-        name = _input(node, place)
+        name = node.input(place)
         return name in self.arrays or self.file.has_weight(name)
 
     def array(self, node: Node, place: int, rank: int | None = None) -> np.ndarray:
         """A node's input as an array, of `rank` axes."""
-        name = _input(node, place)
+        name = node.input(place)
         if not self.has_array(node, place):
             raise self.error(node, f"its input {place} is no weight")
         array = self.arrays[name] if name in self.arrays else self.file.weight(name)
         if rank is not None and array.ndim != rank:
             raise self.error(node, f"its weight {name!r} has the shape {array.shape}, expected {rank} axes")
         return array
+
+    def bias(self, node: Node) -> list[np.ndarray]:
+        """The offsets that a node may have in its third place, in a list."""
+        return [self.array(node, 2).reshape(-1)] if node.input(2) else []
 
     def sizes(self, node: Node, attribute: str, default: Sequence[int], least: int = 1) -> tuple[int, ...]:
         """An attribute of a node that is as many integers as `default`."""
@@ -175,7 +188,3 @@ class Graph:
     def error(self, node: Node, problem: str) -> errors.FileFormatError:
         """The error that names a node and a problem."""
         return self.file.error(f"{node.operator} of {node.output!r}: {problem}")
-
-
-def _input(node, place):
-    return node.inputs[place] if len(node.inputs) > place else ""

@@ -3,83 +3,18 @@
 ONNX has (images, channels, rows, columns), the Keras tensors have (images, rows, columns, channels).
 """
 
-import functools
 import math
 
 import numpy as np
 from keras import layers
 
+from keras_sphereface.conversion import onnx_windows
 from keras_sphereface.conversion.onnx_folding import axes_of, axes_to_come
+from keras_sphereface.conversion.onnx_windows import MAPS
 from keras_sphereface.export.onnx_graph import NCHW_TO_NHWC, NHWC_TO_NCHW
 
-_MAPS, _VECTORS = 4, 2  # axes
+_VECTORS = 2  # axes
 _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
-
-
-def _with_weights(layer, x, *weights):
-    """Calls a new layer and gives it its weights."""
-    result = layer(x)
-    layer.set_weights(weights)
-    return result
-
-
-def _conv(graph, node):
-    x, kernel = graph.tensor(node, rank=_MAPS), graph.array(node, 1, rank=4)
-    bias = _bias(graph, node)
-    groups, (outputs, inputs, *window) = *graph.sizes(node, "group", (1,)), kernel.shape
-    channels = x.shape[-1]
-    graph.require(node, min(kernel.shape) > 0 and inputs * groups == channels, f"a kernel for {channels} channels")
-    strides, dilations = graph.sizes(node, "strides", (1, 1)), graph.sizes(node, "dilations", (1, 1))
-    x, padding = _pad(graph, node, x, [(size - 1) * rate + 1 for size, rate in zip(window, dilations)], strides)
-    if tuple(window) == (1, 1) and strides == (2, 2):
-        x, strides = graph.layer(layers.MaxPooling2D, 1, strides=2)(x), (1, 1)  # see `blocks.pick_every_second`
-    options = {"strides": strides, "padding": padding, "dilation_rate": dilations, "use_bias": bool(bias)}
-    if groups == channels > 1:
-        graph.require(node, strides[0] == strides[1], "the same stride in both directions")
-        layer = graph.layer(layers.DepthwiseConv2D, window, depth_multiplier=outputs // channels, **options)
-        return _with_weights(layer, x, kernel.reshape(channels, -1, *window).transpose(2, 3, 0, 1), *bias)
-    layer = graph.layer(layers.Conv2D, outputs, window, groups=groups, **options)
-    return _with_weights(layer, x, kernel.transpose(2, 3, 1, 0), *bias)
-
-
-def _bias(graph, node):
-    """The offsets that a node may have in its third place."""
-    return [graph.array(node, 2).reshape(-1)] if len(node.inputs) > 2 and node.inputs[2] else []
-
-
-def _pad(graph, node, x, reach, strides):
-    """Zeros around a map, by a layer unless Keras's "same" adds as many.
-
-    Returns:
-        `(x, padding)`
-    """
-    automatic = node.attributes.get("auto_pad", b"NOTSET")
-    if automatic == b"SAME_UPPER":
-        return x, "same"
-    graph.require(node, automatic in (b"NOTSET", b"VALID"), "explicit padding")
-    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
-    if strides == (1, 1) and all(
-        before == after == (size - 1) / 2 for before, after, size in ((top, bottom, reach[0]), (left, right, reach[1]))
-    ):
-        return x, "same" if max(reach) > 1 else "valid"
-    return _zeros_around(graph, node, x, top, bottom, left, right), "valid"
-
-
-def _zeros_around(graph, node, x, top, bottom, left, right):
-    graph.require(
-        node, max(top, bottom) <= x.shape[1] and max(left, right) <= x.shape[2], "padding within a map's size"
-    )
-    return graph.layer(layers.ZeroPadding2D, ((top, bottom), (left, right)))(x) if top or bottom or left or right else x
-
-
-def _padding(graph, node):
-    x = graph.tensor(node, rank=_MAPS)
-    sizes = graph.array(node, 1).tolist() if graph.has_array(node, 1) else list(graph.sizes(node, "pads", (0,) * 8, 0))
-    value = graph.array(node, 2) if graph.has_array(node, 2) else np.float32(node.attributes.get("value", 0))
-    plain = node.attributes.get("mode", b"constant") == b"constant" and not value.any()
-    plain = plain and len(sizes) == 8 and min(sizes) >= 0 and not any(sizes[i] for i in (0, 1, 4, 5))
-    graph.require(node, plain and not graph.has_array(node, 3), "zeros around rows and columns")
-    return _zeros_around(graph, node, x, sizes[2], sizes[6], sizes[3], sizes[7])
 
 
 def _batch_norm(graph, node):
@@ -87,7 +22,7 @@ def _batch_norm(graph, node):
     weights = [graph.array(node, place, rank=1) for place in range(1, 5)]
     graph.require(node, {len(weight) for weight in weights} == {x.shape[-1]}, f"{x.shape[-1]} numbers of each kind")
     graph.require(node, not node.attributes.get("training_mode"), "inference")
-    return _with_weights(
+    return graph.call(
         graph.layer(layers.BatchNormalization, momentum=0.9, epsilon=node.attributes.get("epsilon", 1e-5)), x, *weights
     )
 
@@ -96,7 +31,7 @@ def _prelu(graph, node):
     x = graph.tensor(node)
     slopes = _per_channel(graph, node, graph.array(node, 1), x)
     shared = list(range(1, len(x.shape) - (slopes.size > 1)))
-    return _with_weights(
+    return graph.call(
         graph.layer(layers.PReLU, shared_axes=shared or None), x, slopes.reshape([1] * (len(x.shape) - 2) + [-1])
     )
 
@@ -104,7 +39,7 @@ def _prelu(graph, node):
 def _per_channel(graph, node, array, x):
     """A constant beside a tensor as one number, or as one for each channel."""
     channels, rank = x.shape[-1], len(x.shape)
-    by_place = array.shape[-3:] == (channels, 1, 1) if rank == _MAPS else array.shape[-1:] == (channels,)
+    by_place = array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,)
     graph.require(
         node, array.size == 1 or (array.size == channels and by_place), f"one number, or {channels} for channels"
     )
@@ -121,7 +56,7 @@ def _leaky_relu(graph, node):
 
 
 def _clip(graph, node):
-    if _input_of(node) in graph.norms:
+    if node.input(0) in graph.norms:
         return _same_length(graph, node)
     lowest, highest = (_bound(graph, node, place, name) for place, name in ((1, "min"), (2, "max")))
     graph.require(node, lowest == 0, "a lower bound of 0")
@@ -166,9 +101,9 @@ def _sub(graph, node):
 
 def _div(graph, node):
     x = graph.tensor(node)
-    divisor = node.inputs[1] if len(node.inputs) > 1 else ""
+    divisor = node.input(1)
     if divisor in graph.norms:
-        graph.require(node, graph.norms[divisor] == _input_of(node), "vectors and their own lengths")
+        graph.require(node, graph.norms[divisor] == node.input(0), "vectors and their own lengths")
         return graph.layer(layers.UnitNormalization, axis=-1)(x)
     constant = _per_channel(graph, node, graph.array(node, 1), x)
     graph.require(node, constant.all(), "no division by zero")
@@ -191,29 +126,6 @@ def _rescale(graph, x, scale, offset):
     return graph.layer(layers.Rescaling, *plain)(x)
 
 
-def _pool(layer, graph, node):
-    x = graph.tensor(node, rank=_MAPS)
-    window = graph.sizes(node, "kernel_shape", (1, 1))
-    strides = graph.sizes(node, "strides", (1, 1))
-    graph.require(node, not node.attributes.get("ceil_mode"), "sizes rounded down")
-    graph.require(node, graph.sizes(node, "dilations", (1, 1)) == (1, 1), "no dilation")
-    padded, padding = _pad(graph, node, x, window, strides)
-    if padded is not x or padding == "same":  # Keras's own padding counts neither way: it is of no number
-        by_zeros = padding == "valid" and layer is layers.MaxPooling2D and _input_of(node) in graph.not_negative
-        graph.require(node, by_zeros or (padding == "same" and layer is layers.MaxPooling2D), "no padding")
-    return graph.layer(layer, window, strides=strides, padding=padding)(padded)
-
-
-def _global_pool(layer, graph, node):
-    return graph.layer(layer, keepdims=True)(graph.tensor(node, rank=_MAPS))
-
-
-def _mean(graph, node):
-    x = graph.tensor(node, rank=_MAPS)
-    graph.require(node, axes_of(graph, node, 4) == (2, 3), "the mean over rows and columns")
-    return graph.layer(layers.GlobalAveragePooling2D, keepdims=bool(node.attributes.get("keepdims", 1)))(x)
-
-
 def _flatten(graph, node):
     x = graph.tensor(node, any_order=True)
     graph.require(node, node.attributes.get("axis", 1) in (1, 1 - len(x.shape)), "one vector per image")
@@ -224,7 +136,7 @@ def _as_vectors(graph, node, x):
     """Flattens in the order that ONNX has the numbers in."""
     if len(x.shape) == _VECTORS:
         return x
-    in_order = set(x.shape[1:-1]) == {1} or _input_of(node) in graph.channels_last
+    in_order = set(x.shape[1:-1]) == {1} or node.input(0) in graph.channels_last
     return graph.layer(layers.Flatten)(x if in_order else graph.layer(layers.Permute, (3, 1, 2))(x))
 
 
@@ -239,8 +151,8 @@ def _reshape(graph, node):
 
 
 def _transpose(graph, node):
-    x, perm = graph.tensor(node, rank=_MAPS, any_order=True), tuple(node.attributes.get("perm", ()))
-    to_last, is_last = perm == NCHW_TO_NHWC, _input_of(node) in graph.channels_last
+    x, perm = graph.tensor(node, rank=MAPS, any_order=True), tuple(node.attributes.get("perm", ()))
+    to_last, is_last = perm == NCHW_TO_NHWC, node.input(0) in graph.channels_last
     graph.require(node, perm in (NCHW_TO_NHWC, NHWC_TO_NCHW) and to_last != is_last, "channels moved first or last")
     if to_last:
         graph.channels_last.add(node.output)
@@ -261,7 +173,7 @@ def _with_pixel_axes(graph, node, x, axes, sign):
     """A vector with fewer or more axes of one row and column."""
     rank = len(x.shape) + sign * len(axes)
     is_pixel = set(x.shape[1:-1]) <= {1} and set(axes) <= {2, 3} and len(set(axes)) == len(axes)
-    graph.require(node, is_pixel and _VECTORS <= rank <= _MAPS, "rows and columns of one pixel")
+    graph.require(node, is_pixel and _VECTORS <= rank <= MAPS, "rows and columns of one pixel")
     return graph.layer(layers.Reshape, (*[1] * (rank - _VECTORS), x.shape[-1]))(x)
 
 
@@ -288,8 +200,8 @@ def _matmul(graph, node):
 def _dense(graph, node, matrix):
     x = graph.tensor(node, rank=_VECTORS)
     graph.require(node, len(matrix) == x.shape[-1] and matrix.size > 0, f"a matrix for {x.shape[-1]} numbers")
-    bias = _bias(graph, node)
-    return _with_weights(graph.layer(layers.Dense, matrix.shape[1], use_bias=bool(bias)), x, matrix, *bias)
+    bias = graph.bias(node)
+    return graph.call(graph.layer(layers.Dense, matrix.shape[1], use_bias=bool(bias)), x, matrix, *bias)
 
 
 def _length(graph, node):
@@ -297,13 +209,13 @@ def _length(graph, node):
     x = graph.tensor(node, rank=_VECTORS)
     axes = axes_of(graph, node, len(x.shape))
     graph.require(node, axes == (1,) and node.attributes.get("keepdims", 1), "the vectors' lengths")
-    graph.norms[node.output] = _input_of(node)
+    graph.norms[node.output] = node.input(0)
 
 
 def _same_length(graph, node):
     """A length that is kept from being zero, or repeated along its vector."""
-    graph.require(node, _input_of(node) in graph.norms, "the vectors' lengths")
-    graph.norms[node.output] = graph.norms[_input_of(node)]
+    graph.require(node, node.input(0) in graph.norms, "the vectors' lengths")
+    graph.norms[node.output] = graph.norms[node.input(0)]
 
 
 def _unit_length(graph, node):
@@ -313,18 +225,12 @@ def _unit_length(graph, node):
 
 
 def _same(graph, node):
-    if _input_of(node) in graph.not_negative:
+    if node.input(0) in graph.not_negative:
         graph.not_negative.add(node.output)
     return graph.tensor(node)
 
 
-def _input_of(node):
-    return node.inputs[0] if node.inputs else ""
-
-
-OPERATORS = {
-    "Conv": _conv,
-    "Pad": _padding,
+OPERATORS = onnx_windows.OPERATORS | {
     "BatchNormalization": _batch_norm,
     "PRelu": _prelu,
     "Relu": _relu,
@@ -338,11 +244,6 @@ OPERATORS = {
     "Sub": _sub,
     "Mul": _mul,
     "Div": _div,
-    "MaxPool": functools.partial(_pool, layers.MaxPooling2D),
-    "AveragePool": functools.partial(_pool, layers.AveragePooling2D),
-    "GlobalMaxPool": functools.partial(_global_pool, layers.GlobalMaxPooling2D),
-    "GlobalAveragePool": functools.partial(_global_pool, layers.GlobalAveragePooling2D),
-    "ReduceMean": _mean,
     "ReduceL2": _length,
     "Expand": _same_length,
     "Max": _same_length,

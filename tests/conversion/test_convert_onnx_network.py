@@ -9,6 +9,7 @@ from PIL import Image
 from keras_sphereface import cli, errors
 from keras_sphereface import export as exports
 from keras_sphereface.conversion import convert
+from keras_sphereface.conversion.onnx_network import MOST_LAYERS
 
 onnx = pytest.importorskip("onnx", reason="needs the extra [export]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
@@ -283,12 +284,39 @@ def test_preprocessing_for_each_channel(path):
     assert "(RGB - (123.675, 116.28, 103.53)) / (58.395, 57.12, 57.375), 32x32" in str(model.conversion_report)
     with pytest.raises(ValueError, match=r"`image_mean` must be a finite number. Received: image_mean=\[1, 2\]"):
         convert(path, image_mean=[1, 2])
+    with pytest.raises(ValueError, match=r"`image_std` must be positive. Received: image_std=\[1.0, 0.0, 1.0\]"):
+        convert(path, image_std=[1, 0, 1])
 
 
 def test_a_network_trained_on_bgr(path):
     model = convert(save(path, pads), channel_order="BGR", image_mean=[1.0, 2.0, 3.0])
     as_trained = ((pictures() - np.array([1.0, 2.0, 3.0])) / 127.5)[..., ::-1]
     assert close(by_keras(model, pictures()), by_onnx_runtime(path, as_trained))
+
+
+def test_bgr_of_networks_that_cannot_be_turned(path):
+    save(path, lambda b, x: pooled(b, conv(b, conv(b, x, 3, 3, groups=3), 3, 4), 4))
+    with pytest.raises(
+        errors.FileFormatError, match="its first convolution, which was turned from BGR, is not what takes"
+    ):
+        convert(path, channel_order="BGR")
+    save(path, reshaped_for_one)
+    with pytest.raises(ValueError, match="a network without a convolution is not turned"):
+        convert(path, channel_order="BGR")
+
+
+def test_as_deep_as_it_may_be(path, tmp_path):
+    """Keras follows a network by recursion."""
+
+    def network(b, x):
+        for _ in range(MOST_LAYERS - 3):
+            x = b.node("Relu", x)
+        return pooled(b, x, 3)
+
+    model = convert(save(path, network))
+    assert len(model.layers) == MOST_LAYERS + 2
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
 
 
 def test_size_of_the_images(path):
