@@ -278,8 +278,8 @@ def test_a_wrong_file_is_an_error(tmp_path, monkeypatch):
 
 def test_a_layer_without_counterpart_is_named(tmp_path):
     inputs = keras.Input((8, 8, 3))
-    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.UpSampling2D(name="larger")(inputs)))
-    with pytest.raises(ValueError, match="'larger' of class UpSampling2D"):
+    model = keras.Model(inputs, keras.layers.Flatten()(keras.layers.Softmax(name="shares")(inputs)))
+    with pytest.raises(ValueError, match="'shares' of class Softmax"):
         export.export(model, tmp_path / "m.onnx", "onnx")
 
 
@@ -319,11 +319,20 @@ def test_onnx_of_several_inputs_and_operators(tmp_path):
     gate = keras.layers.GlobalAveragePooling2D()(left) * (1 / 6) + 0.5  # Keras's MobileNetV3 has such operators
     gated = keras.layers.Multiply()([left, keras.layers.Reshape((1, 1, 3))(1.0 - gate)])
     merged = [getattr(keras.layers, name)()([left, gated]) for name in ("Average", "Maximum", "Minimum", "Subtract")]
+    merged.append(keras.ops.minimum(keras.ops.maximum(left[..., :2], left[:, :, :, -2:]), 0.1))
     pooled = keras.layers.GlobalMaxPooling2D()(keras.layers.Concatenate()([*merged, left]))
     report = export.export(
-        keras.Model(inputs, keras.layers.Concatenate()([pooled, gate / 2])), tmp_path / "m.onnx", "onnx"
+        keras.Model(inputs, keras.layers.Concatenate()([pooled[:, 1:9], gate / 2])), tmp_path / "m.onnx", "onnx"
     )
     assert report.smallest_cosine > 0.999999
+    assert report.largest_difference < 1e-5
+
+
+def test_onnx_of_maps_turned_and_enlarged(tmp_path):
+    inputs = keras.Input((6, 8, 3))
+    x = keras.layers.Permute((3, 1, 2))(keras.layers.UpSampling2D((2, 3))(keras.layers.Rescaling(1 / 255)(inputs)))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Permute((2, 1, 3))(x[..., :8]))
+    report = export.export(keras.Model(inputs, keras.layers.Flatten()(x)), tmp_path / "m.onnx", "onnx")
     assert report.largest_difference < 1e-5
 
 
@@ -343,11 +352,14 @@ def test_onnx_of_a_network_of_keras(tmp_path):
         (keras.layers.ReLU(threshold=1.0, name="late"), "'late' .* expected a ReLU with threshold 0"),
         (keras.layers.Activation(keras.activations.mish, name="mish"), "'mish' .* expected an activation of linear"),
         (keras.layers.Add(name="mixed"), "'mixed' .* expected inputs of one rank"),
+        (lambda x: x[:, 1:, :, :], "'get_item.*' .* expected a range of the last axis"),
+        (lambda x: x[..., ::2], "'get_item.*' .* expected a range of the last axis"),
+        (lambda x: keras.ops.expand_dims(x[..., 0], -1), "'get_item.*' .* expected a range of the last axis"),
     ],
 )
 def test_a_layer_of_settings_without_counterpart_is_named(tmp_path, layer, message):
     inputs = keras.Input((8, 8, 3))
-    other = keras.layers.GlobalMaxPooling2D()(inputs) if layer.name == "mixed" else inputs
+    other = keras.layers.GlobalMaxPooling2D()(inputs) if getattr(layer, "name", None) == "mixed" else inputs
     is_merge = isinstance(layer, (keras.layers.Add, keras.layers.Concatenate))
     model = keras.Model(inputs, keras.layers.Flatten()(layer([inputs, other] if is_merge else inputs)))
     with pytest.raises(ValueError, match=message):

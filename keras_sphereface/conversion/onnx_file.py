@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +28,19 @@ class Node:
     Attributes:
         operator: Its type, e.g. `"Conv"`.
         inputs: Names of the values that it takes; an optional one that is left away has the name `""`.
-        output: Name of its first value.
+        outputs: Names of the values that it gives, at least one.
         attributes: Names to Python values; a tensor is an `onnx.TensorProto`.
     """
 
     operator: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attributes: dict
+
+    @property
+    def output(self) -> str:
+        """The name of the first value, which most operators have alone."""
+        return self.outputs[0]
 
     def input(self, place: int) -> str:
         """The name of an input; `""` for one that is left away."""
@@ -94,11 +100,13 @@ class OnnxFile:
         Raises:
             FileFormatError: If it is damaged or not finite, or if weights are asked for more often than any network does.
         """
-        onnx = errors.require("onnx", "export")
         tensor = self._tensors[name]
+        return self.array(_inside(tensor, *self._outside[name]) if name in self._outside else tensor, name)
+
+    def array(self, tensor: Any, name: str) -> np.ndarray:
+        """As `weight`, of an `onnx.TensorProto` that has its numbers inside, by its name for errors."""
+        onnx = errors.require("onnx", "export")
         try:
-            if name in self._outside:
-                tensor = _inside(tensor, *self._outside[name])
             array = onnx.numpy_helper.to_array(tensor)
             array = array if array.dtype.kind in "iu" else array.astype("float32")
         except Exception as error:  # of a damaged tensor, each of its kinds another
@@ -168,7 +176,7 @@ class OnnxFile:
         except Exception as error:  # ONNX's own, of an attribute of no known type
             raise self.error(f"{node.op_type} has an unreadable attribute. Get it again") from error
         # A text that is no Unicode comes as bytes.
-        return Node(str(node.op_type), tuple(node.input), node.output[0], attributes)
+        return Node(str(node.op_type), tuple(node.input), tuple(node.output), attributes)
 
 
 def _graph(path):

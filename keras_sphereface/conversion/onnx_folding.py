@@ -3,6 +3,7 @@
 PyTorch's exporter writes `x.view(x.size(0), -1)` as five nodes, of which one, `Reshape`, computes anything of the images.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from keras_sphereface.conversion.onnx_file import Node
 if TYPE_CHECKING:
     from keras_sphereface.conversion.onnx_network import Graph
 
+_LARGEST = 4096  # numbers that are made of others, which weights are not
 AS_IT_IS = 0  # a size that is not known, of images in a batch; in `Reshape` it means just that
 
 
@@ -57,8 +59,8 @@ def _named_axes(graph, node):
 def _shape(graph, node):
     if graph.has_array(node, 0):
         return np.array(graph.array(node, 0).shape, "int64")
-    sizes = [size or AS_IT_IS for size in graph.tensor(node).shape]
-    in_order = [sizes[0], sizes[-1], *sizes[1:-1]] if len(sizes) == 4 else sizes
+    sizes = [size or AS_IT_IS for size in graph.tensor(node, any_order=True).shape]
+    in_order = sizes if node.input(0) in graph.channels_last else [sizes[0], sizes[-1], *sizes[1:-1]]
     return np.array(in_order, "int64")[node.attributes.get("start", 0) : node.attributes.get("end")]
 
 
@@ -96,6 +98,25 @@ def _transpose(graph, node, array):
     return np.transpose(array, node.attributes.get("perm"))
 
 
+def _constant(graph, node, sizes):
+    value = node.attributes.get("value")
+    graph.require(node, math.prod(sizes.tolist()) <= _LARGEST, f"at most {_LARGEST} numbers")
+    return np.full(sizes.tolist(), 0.0 if value is None else graph.file.array(value, node.output).item())
+
+
+def _arithmetic(function):
+    def fold(graph, node, *pair):
+        graph.require(node, pair[0].size * pair[1].size <= _LARGEST, f"at most {_LARGEST} numbers")
+        with np.errstate(all="ignore"):
+            return function(*pair)
+
+    return fold
+
+
+def _divide(a, b):
+    return a // b if a.dtype.kind == b.dtype.kind == "i" else a / b
+
+
 def _reshape(graph, node, array, sizes):
     return array.reshape([size or own for size, own in zip(sizes.tolist(), (*array.shape, *[1] * sizes.size))])
 
@@ -110,4 +131,9 @@ _FUNCTIONS = {
     "Slice": _slice,
     "Transpose": _transpose,
     "Reshape": _reshape,
+    "ConstantOfShape": _constant,
+    "Add": _arithmetic(np.add),
+    "Sub": _arithmetic(np.subtract),
+    "Mul": _arithmetic(np.multiply),
+    "Div": _arithmetic(_divide),
 }

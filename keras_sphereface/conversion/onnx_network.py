@@ -74,7 +74,7 @@ def _needed(file):
     """The nodes that the embeddings are computed by, in order."""
     needed, kept = {file.embeddings}, []
     for node in reversed(file.nodes):
-        if node.output in needed:
+        if needed.intersection(node.outputs):
             needed.update(node.inputs)
             kept.append(node)
     if len(kept) > MOST_LAYERS:
@@ -93,17 +93,18 @@ class Graph:
         arrays: Names to what was computed of weights and sizes alone.
         not_negative: Names of tensors without negative numbers.
         norms: Names to the tensors whose vectors' lengths they are.
+        maps: Names of vectors to the feature maps that they are.
         channels_last: Names of maps that have their channels last in ONNX, too.
     """
 
     def __init__(self, file: OnnxFile):
         self.file, self.tensors, self.arrays = file, {}, {}
-        self.not_negative, self.norms = set(), {}
+        self.not_negative, self.norms, self.maps = set(), {}, {}
         self.channels_last = {file.images} if file.is_channels_last else set()
         self._numbers = collections.Counter()
 
     def add(self, node: Node) -> None:
-        """Computes a node's first value."""
+        """Computes a node's values: a layer gives one, or a tuple of several, or none of images."""
         try:
             if onnx_folding.is_known(self, node):
                 self.arrays[node.output] = self.file.count(onnx_folding.fold(self, node))
@@ -112,16 +113,18 @@ class Graph:
             if layer is None:
                 known = ", ".join(sorted(onnx_operators.OPERATORS))
                 raise self.error(node, f"no known operator. Known: {known}")
-            value = layer(self, node)
+            values = layer(self, node)
         except errors.FileFormatError:
             raise
         except Exception as error:  # Keras and NumPy have no class of their own for what does not fit
             raise self.error(node, errors.one_line(error)) from error
-        if value is None:
-            return
-        if math.prod(value.shape[1:]) > _MOST_NUMBERS:
-            raise self.error(node, f"{value.shape[1:]} of one image are more numbers than any face network has")
-        self.tensors[node.output] = value
+        values = values if isinstance(values, tuple) else (values,)
+        for name, value in zip(node.outputs, values):
+            if value is None:
+                continue
+            if math.prod(value.shape[1:]) > _MOST_NUMBERS:
+                raise self.error(node, f"{value.shape[1:]} of one image are more numbers than any face network has")
+            self.tensors[name] = value
 
     def layer(self, kind: type, *arguments, **options) -> layers.Layer:
         """A new layer in float32, with a name that is the same in every process."""

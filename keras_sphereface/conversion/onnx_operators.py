@@ -3,6 +3,8 @@
 ONNX has (images, channels, rows, columns), the Keras tensors have (images, rows, columns, channels).
 """
 
+import functools
+import itertools
 import math
 
 import numpy as np
@@ -13,7 +15,8 @@ from keras_sphereface.conversion.onnx_folding import axes_of, axes_to_come
 from keras_sphereface.conversion.onnx_windows import MAPS
 from keras_sphereface.export.onnx_graph import NCHW_TO_NHWC, NHWC_TO_NCHW
 
-_VECTORS = 2  # axes
+_VECTORS, _GROUPED = 2, 5  # axes; with channels in groups (images, groups, channels, rows, columns), the groups first
+_GROUPS_TURNED = (0, 2, 1, 3, 4)  # a channel shuffle
 _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
 
 
@@ -39,7 +42,9 @@ def _prelu(graph, node):
 def _per_channel(graph, node, array, x):
     """A constant beside a tensor as one number, or as one for each channel."""
     channels, rank = x.shape[-1], len(x.shape)
-    by_place = array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,)
+    by_place = (
+        array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,) and rank == _VECTORS
+    )
     graph.require(
         node, array.size == 1 or (array.size == channels and by_place), f"one number, or {channels} for channels"
     )
@@ -71,6 +76,17 @@ def _bound(graph, node, place, name):
 
 def _activation(name):
     return lambda graph, node: graph.layer(layers.Activation, name)(graph.tensor(node))
+
+
+def _elu(graph, node):
+    alpha = node.attributes.get("alpha", 1.0)
+    layer = graph.layer(layers.Activation, "elu") if alpha == 1 else graph.layer(layers.ELU, alpha=alpha)
+    return layer(graph.tensor(node))
+
+
+def _gelu(graph, node):
+    graph.require(node, node.attributes.get("approximate", b"none") == b"none", "the exact one")
+    return graph.layer(layers.Activation, "gelu")(graph.tensor(node))
 
 
 def _sigmoid(graph, node):
@@ -136,22 +152,50 @@ def _as_vectors(graph, node, x):
     """Flattens in the order that ONNX has the numbers in."""
     if len(x.shape) == _VECTORS:
         return x
-    in_order = set(x.shape[1:-1]) == {1} or node.input(0) in graph.channels_last
-    return graph.layer(layers.Flatten)(x if in_order else graph.layer(layers.Permute, (3, 1, 2))(x))
+    if set(x.shape[1:-1]) == {1} or node.input(0) in graph.channels_last:
+        return graph.layer(layers.Flatten)(x)
+    graph.maps[node.output] = x
+    return graph.layer(layers.Flatten)(graph.layer(layers.Permute, (3, 1, 2))(x))
 
 
 def _reshape(graph, node):
     x, sizes = graph.tensor(node, any_order=True), graph.array(node, 1, rank=1).tolist()
     length = math.prod(x.shape[1:])
-    if len(sizes) == 2 and sizes[0] in (-1, 0, 1) and sizes[1] in (length, *[-1] * (sizes[0] != -1)):
+    graph.require(node, len(sizes) > 1 and sizes[0] in (-1, 0, 1), f"sizes of whole images, not {sizes}")
+    rest = _resolved(graph, node, sizes, x, length)
+    if len(rest) == 1:
         return _as_vectors(graph, node, x)
-    to_maps = len(sizes) == 4 and sizes[2:] == [1, 1] and len(x.shape) == _VECTORS and sizes[1] in (length, -1, 0)
-    graph.require(node, to_maps, f"one vector of {length} numbers per image, not {sizes}")
-    return graph.layer(layers.Reshape, (1, 1, length))(x)
+    graph.require(node, node.input(0) not in graph.channels_last, "channels first")
+    channels, *maps = rest
+    of_vectors = set(x.shape[1:-1]) | set(maps) <= {1}  # one pixel in either
+    in_place = len(x.shape) == MAPS and channels == x.shape[-1]  # rows and columns become one axis
+    if of_vectors or in_place:
+        return graph.layer(layers.Reshape, (*maps, channels))(x)
+    if len(x.shape) == MAPS and tuple(rest[2:]) == x.shape[1:3]:  # channels in groups
+        return graph.layer(layers.Reshape, (*rest[2:], *rest[:2]))(x)
+    graph.require(
+        node, len(x.shape) == _GROUPED and tuple(maps) == x.shape[1:3], f"the order of numbers kept, not {sizes}"
+    )
+    return graph.layer(layers.Reshape, (*maps, channels))(x)
+
+
+def _resolved(graph, node, sizes, x, length):
+    """The sizes behind the first, which is of images: 0 is an axis as it is, -1 the rest."""
+    own = (x.shape[-1], *x.shape[1:-1]) if len(x.shape) < _GROUPED else (*x.shape[3:], *x.shape[1:3])
+    rest = [size or (own[place] if place < len(own) else 0) for place, size in enumerate(sizes[1:])]
+    known = math.prod(size for size in rest if size != -1)
+    fits = rest.count(-1) + (sizes[0] == -1) < 2 and known > 0
+    if fits and -1 in rest:
+        rest[rest.index(-1)] = length // known
+    graph.require(node, fits and math.prod(rest) == length, f"{length} numbers per image, not {sizes}")
+    return rest
 
 
 def _transpose(graph, node):
-    x, perm = graph.tensor(node, rank=MAPS, any_order=True), tuple(node.attributes.get("perm", ()))
+    x, perm = graph.tensor(node, any_order=True), tuple(node.attributes.get("perm", ()))
+    if len(x.shape) == _GROUPED and perm == _GROUPS_TURNED:
+        return graph.layer(layers.Permute, (1, 2, 4, 3))(x)
+    graph.require(node, len(x.shape) == MAPS, "feature maps")
     to_last, is_last = perm == NCHW_TO_NHWC, node.input(0) in graph.channels_last
     graph.require(node, perm in (NCHW_TO_NHWC, NHWC_TO_NCHW) and to_last != is_last, "channels moved first or last")
     if to_last:
@@ -184,6 +228,43 @@ def _concat(graph, node):
     return graph.layer(layers.Concatenate, axis=-1)(tensors)
 
 
+def _slice(graph, node):
+    """In an attribute each, or, of late, in an input each: starts, ends, axes, steps."""
+    x, names = graph.tensor(node), ("starts", "ends", "axes", "steps")
+    given = {
+        name: graph.array(node, place).tolist() for place, name in enumerate(names, 1) if graph.has_array(node, place)
+    }
+    starts, ends = ([*given.get(name, node.attributes.get(name, ()))] for name in ("starts", "ends"))
+    axes = given.get("axes", node.attributes.get("axes", list(range(len(starts)))))
+    plain = len(starts) == len(ends) == 1 and list(axes) in ([1], [1 - len(x.shape)]) and given.get("steps", [1]) == [1]
+    graph.require(node, plain, "one range of channels")
+    return _channels(graph, node, x, *slice(starts[0], ends[0]).indices(x.shape[-1])[:2])
+
+
+def _split(graph, node):
+    x, count = graph.tensor(node), len(node.outputs)
+    graph.require(node, node.attributes.get("axis", 0) in (1, 1 - len(x.shape)), "channels")
+    equal = [-(-x.shape[-1] // count)] * (count - 1)
+    sizes = graph.array(node, 1).tolist() if graph.has_array(node, 1) else node.attributes.get("split")
+    sizes = sizes or [*equal, x.shape[-1] - sum(equal)]
+    graph.require(node, len(sizes) == count and sum(sizes) == x.shape[-1], f"{count} parts of {x.shape[-1]} channels")
+    ends = [*itertools.accumulate(sizes)]
+    return tuple(_channels(graph, node, x, end - size, end) for size, end in zip(sizes, ends))
+
+
+def _channels(graph, node, x, start, end):
+    graph.require(node, 0 <= start < end, "at least one channel")
+    return x[..., start:end]
+
+
+def _maximum(graph, node):
+    return _same_length(graph, node) if node.input(0) in graph.norms else _extreme(layers.Maximum, graph, node)
+
+
+def _extreme(layer, graph, node):
+    return graph.layer(layer)([graph.tensor(node, place) for place in range(len(node.inputs))])
+
+
 def _gemm(graph, node):
     plain = node.attributes.get("alpha", 1.0) == node.attributes.get("beta", 1.0) == 1.0 and not node.attributes.get(
         "transA"
@@ -201,6 +282,11 @@ def _dense(graph, node, matrix):
     x = graph.tensor(node, rank=_VECTORS)
     graph.require(node, len(matrix) == x.shape[-1] and matrix.size > 0, f"a matrix for {x.shape[-1]} numbers")
     bias = graph.bias(node)
+    if node.input(0) in graph.maps:  # the matrix takes the numbers in Keras's order, and the map need not be turned
+        x = graph.maps[node.input(0)]
+        height, width, channels = x.shape[1:]
+        matrix = matrix.reshape(channels, height, width, -1).transpose(1, 2, 0, 3).reshape(matrix.shape)
+        x = graph.layer(layers.Flatten)(x)
     return graph.call(graph.layer(layers.Dense, matrix.shape[1], use_bias=bool(bias)), x, matrix, *bias)
 
 
@@ -210,6 +296,16 @@ def _length(graph, node):
     axes = axes_of(graph, node, len(x.shape))
     graph.require(node, axes == (1,) and node.attributes.get("keepdims", 1), "the vectors' lengths")
     graph.norms[node.output] = node.input(0)
+
+
+def _expand(graph, node):
+    """A length along its vector, or a pixel over a map."""
+    if node.input(0) in graph.norms:
+        return _same_length(graph, node)
+    x, sizes = graph.tensor(node, rank=MAPS), graph.array(node, 1, rank=1).tolist()
+    graph.require(node, x.shape[1:3] == (1, 1) and len(sizes) == MAPS, "one pixel, expanded to a map")
+    graph.require(node, sizes[1] in (1, x.shape[-1]) and sizes[0] in (0, 1), "as many channels and images")
+    return graph.layer(layers.UpSampling2D, tuple(sizes[2:]))(x)
 
 
 def _same_length(graph, node):
@@ -227,6 +323,8 @@ def _unit_length(graph, node):
 def _same(graph, node):
     if node.input(0) in graph.not_negative:
         graph.not_negative.add(node.output)
+    if node.input(0) in graph.maps:
+        graph.maps[node.output] = graph.maps[node.input(0)]
     return graph.tensor(node)
 
 
@@ -240,13 +338,19 @@ OPERATORS = onnx_windows.OPERATORS | {
     "Tanh": _activation("tanh"),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _activation("hard_silu"),
+    "Elu": _elu,
+    "Gelu": _gelu,
+    "Mish": _activation("mish"),
+    "Selu": _activation("selu"),
+    "Softplus": _activation("softplus"),
     "Add": _add,
     "Sub": _sub,
     "Mul": _mul,
     "Div": _div,
     "ReduceL2": _length,
-    "Expand": _same_length,
-    "Max": _same_length,
+    "Expand": _expand,
+    "Max": _maximum,
+    "Min": functools.partial(_extreme, layers.Minimum),
     "LpNormalization": _unit_length,
     "Flatten": _flatten,
     "Reshape": _reshape,
@@ -254,6 +358,8 @@ OPERATORS = onnx_windows.OPERATORS | {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Concat": _concat,
+    "Slice": _slice,
+    "Split": _split,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Identity": _same,

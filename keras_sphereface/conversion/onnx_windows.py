@@ -64,17 +64,43 @@ def _padding(graph, node):
     return _zeros_around(graph, node, x, sizes[2], sizes[6], sizes[3], sizes[7])
 
 
-def _pool(layer, graph, node):
-    x = graph.tensor(node, rank=MAPS)
-    window = graph.sizes(node, "kernel_shape", (1, 1))
-    strides = graph.sizes(node, "strides", (1, 1))
-    graph.require(node, not node.attributes.get("ceil_mode"), "sizes rounded down")
-    graph.require(node, graph.sizes(node, "dilations", (1, 1)) == (1, 1), "no dilation")
+def _max_pool(graph, node):
+    x, window, strides = _window(graph, node)
     padded, padding = _pad(graph, node, x, window, strides)
-    if padded is not x or padding == "same":  # Keras's own padding counts neither way: it is of no number
-        by_zeros = padding == "valid" and layer is layers.MaxPooling2D and node.input(0) in graph.not_negative
-        graph.require(node, by_zeros or (padding == "same" and layer is layers.MaxPooling2D), "no padding")
-    return graph.layer(layer, window, strides=strides, padding=padding)(padded)
+    if padded is not x and node.input(0) not in graph.not_negative:  # a zero would be the largest of negative numbers
+        pads = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+        centred = [(size - 1) / 2 for size in window] * 2
+        graph.require(node, list(pads) == centred, "padding by half a window, of numbers below zero")
+        x = graph.layer(layers.MaxPooling2D, window, strides=1, padding="same")(x)
+        return graph.layer(layers.MaxPooling2D, 1, strides=strides)(x)
+    return graph.layer(layers.MaxPooling2D, window, strides=strides, padding=padding)(padded)
+
+
+def _average_pool(graph, node):
+    x, window, strides = _window(graph, node)
+    padded, padding = _pad(graph, node, x, window, strides)
+    if padding == "same" and node.attributes.get("count_include_pad"):  # Keras never counts them
+        top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+        padded, padding = _zeros_around(graph, node, x, top, bottom, left, right), "valid"
+    counts = padded is x or node.attributes.get("count_include_pad")
+    graph.require(node, counts, "padding that counts, or by half a window and stride 1")
+    return graph.layer(layers.AveragePooling2D, window, strides=strides, padding=padding)(padded)
+
+
+def _window(graph, node):
+    """What is pooled, the window and the strides."""
+    x, (window, strides, dilations) = (
+        graph.tensor(node, rank=MAPS),
+        (graph.sizes(node, name, (1, 1)) for name in ("kernel_shape", "strides", "dilations")),
+    )
+    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    rests = [
+        (size - reach) % stride
+        for size, reach, stride in zip((x.shape[1] + top + bottom, x.shape[2] + left + right), window, strides)
+    ]
+    graph.require(node, not (node.attributes.get("ceil_mode") and any(rests)), "sizes rounded down")
+    graph.require(node, dilations == (1, 1), "no dilation")
+    return x, window, strides
 
 
 def _global_pool(layer, graph, node):
@@ -82,16 +108,18 @@ def _global_pool(layer, graph, node):
 
 
 def _mean(graph, node):
-    x = graph.tensor(node, rank=MAPS)
-    graph.require(node, axes_of(graph, node, 4) == (2, 3), "the mean over rows and columns")
-    return graph.layer(layers.GlobalAveragePooling2D, keepdims=bool(node.attributes.get("keepdims", 1)))(x)
+    x = graph.tensor(node)
+    rank, keepdims = len(x.shape), bool(node.attributes.get("keepdims", 1))
+    graph.require(node, rank > 2 and axes_of(graph, node, rank) == (2, 3)[: rank - 2], "the mean over rows and columns")
+    layer = layers.GlobalAveragePooling2D if rank == MAPS else layers.GlobalAveragePooling1D
+    return graph.layer(layer, keepdims=keepdims)(x)
 
 
 OPERATORS = {
     "Conv": _conv,
     "Pad": _padding,
-    "MaxPool": functools.partial(_pool, layers.MaxPooling2D),
-    "AveragePool": functools.partial(_pool, layers.AveragePooling2D),
+    "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
     "GlobalMaxPool": functools.partial(_global_pool, layers.GlobalMaxPooling2D),
     "GlobalAveragePool": functools.partial(_global_pool, layers.GlobalAveragePooling2D),
     "ReduceMean": _mean,

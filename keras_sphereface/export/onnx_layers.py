@@ -18,6 +18,9 @@ def add(graph: Graph, layer: keras.layers.Layer, *args, **kwargs) -> keras.Keras
     """
     result = layer(*args, **kwargs)
     emit = (EMITTERS if isinstance(layer, keras.layers.Layer) else OPERATORS).get(type(layer).__name__)
+    if emit is _get_item:
+        *args, key = args
+        emit = functools.partial(emit, key=key)
     if emit is None:
         raise ValueError(
             f"The layer {layer.name!r} of class {type(layer).__name__} has no ONNX counterpart here. "
@@ -188,6 +191,22 @@ def _concatenate(graph, layer, names, shape):
     return graph.node("Concat", names, axis=1 if len(shape) == 4 else len(shape) - 1)
 
 
+def _get_item(graph, layer, names, shape, key):
+    last = key[-1] if isinstance(key, (tuple, list)) and len(key) > 1 else None
+    others = [one for one in key[:-1] if one is not Ellipsis] if isinstance(last, slice) else [None]
+    in_full = set(map(str, others)) <= {str(slice(None))} and (Ellipsis in key[:-1] or len(key) == len(shape))
+    _require(
+        isinstance(last, slice) and in_full and last.step in (None, 1),
+        layer,
+        "a range of the last axis, x[..., start:end]",
+    )
+    start, end, _ = last.indices(shape[-1])
+    bounds = [
+        graph.weight(np.array([value], "int64")) for value in (start, end, 1 if len(shape) == 4 else len(shape) - 1)
+    ]
+    return graph.node("Slice", [names[0], *bounds])
+
+
 def _reshape(graph, layer, names, shape):
     target = layer.compute_output_shape(shape)[1:]
     if target == tuple(shape[1:]):
@@ -196,6 +215,20 @@ def _reshape(graph, layer, names, shape):
     whole = graph.weight(np.array([0, *target], "int64"))
     result = graph.node("Reshape", [_channels_last(graph, names[0], shape), whole])
     return _channels_first(graph, result, (None, *target))
+
+
+def _permute(graph, layer, names, shape):
+    _require(len(shape) == 4, layer, "feature maps")
+    place = {1: 2, 2: 3, 3: 1}  # of Keras's rows, columns and channels in ONNX
+    rows, columns, channels = (place[axis] for axis in layer.dims)
+    return graph.node("Transpose", names, perm=(0, channels, rows, columns))
+
+
+def _upsampling(graph, layer, names, shape):
+    _require(layer.data_format == "channels_last" and layer.interpolation == "nearest", layer, "nearest, channels_last")
+    scales = graph.weight(np.array([1, 1, *layer.size], "float32"), exact=True)
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return graph.node("Resize", [names[0], "", scales], **how)
 
 
 def _channels_last(graph, name, shape):
@@ -259,6 +292,9 @@ OPERATORS = {  # between tensors, or a tensor and a number
     "Multiply": _elementwise("Mul"),
     "TrueDivide": _elementwise("Div"),
     "Divide": _elementwise("Div"),
+    "Maximum": _elementwise("Max"),
+    "Minimum": _elementwise("Min"),
+    "GetItem": _get_item,
 }
 EMITTERS = {
     "Rescaling": _rescaling,
@@ -283,6 +319,8 @@ EMITTERS = {
     "Concatenate": _concatenate,
     "Flatten": _flatten,
     "Reshape": _reshape,
+    "Permute": _permute,
+    "UpSampling2D": _upsampling,
     "MaxPooling2D": _pooling("MaxPool"),
     "AveragePooling2D": _pooling("AveragePool"),
     "GlobalAveragePooling2D": _global_pooling("GlobalAveragePool"),

@@ -103,6 +103,52 @@ def pools(b, x):
     return gemm(b, b.node("ReduceMean", x, axes=[-1, 2], keepdims=0), 4)
 
 
+def padded_pools(b, x):
+    """Padding of numbers below zero, and padding that counts in a mean or does not."""
+    x = b.node("MaxPool", conv(b, x, 3, 4), kernel_shape=[3, 5], strides=[2, 2], pads=[1, 2, 1, 2])
+    x = b.node("AveragePool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4)
+    x = b.node("AveragePool", x, kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4, count_include_pad=1)
+    x = b.node("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1)
+    return pooled(b, b.node("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1), 4)
+
+
+def shuffled(b, x):
+    """ShuffleNet's."""
+    x = b.node("Reshape", conv(b, x, 3, 8), numbers(b, -1, 2, 4, 30, 30))
+    x = b.node("Reshape", b.node("Transpose", x, perm=[0, 2, 1, 3, 4]), numbers(b, 0, 8, 30, 30))
+    return pooled(b, conv(b, x, 8, 8, groups=2), 8)
+
+
+def expanded(b, x):
+    """Squeeze and excitation by `expand_as`, and a mean of rows and columns in one axis."""
+    y = b.node("Reshape", x, numbers(b, 0, 0, -1))
+    y = gemm(b, b.node("ReduceMean", y, axes=[2], keepdims=0), 3)
+    y = b.node("Gemm", y, b.weight(b.normal(DIM, 3)))
+    y = b.node("Reshape", b.node("Sigmoid", y), numbers(b, 1, 3, 1, 1))
+    return pooled(b, b.node("Mul", x, b.node("Expand", y, b.node("Shape", x))), 3)
+
+
+def sizes_computed(b, x):
+    """`F.pad` and a view as PyTorch's older exporter writes them."""
+    ahead = b.node("ConstantOfShape", numbers(b, 4), value=onnx.numpy_helper.from_array(np.array([0], "int64")))
+    both = b.node("Reshape", b.node("Concat", numbers(b, 1, 2, 3, 0), ahead, axis=0), numbers(b, -1, 2))
+    turned = b.node("Slice", both, numbers(b, -1), numbers(b, -(2**63) + 1), numbers(b, 0), numbers(b, -1))
+    x = b.node(
+        "Pad", x, b.node("Cast", b.node("Reshape", b.node("Transpose", turned, perm=[1, 0]), numbers(b, -1)), to=7)
+    )
+    size = b.node("Slice", b.node("Shape", x), numbers(b, 2), numbers(b, 4))
+    area = b.node("Mul", b.node("Gather", size, b.weight(np.int64(0))), b.node("Gather", size, b.weight(np.int64(1))))
+    length = b.node("Sub", b.node("Add", b.node("Mul", area, numbers(b, 6)), numbers(b, 4)), numbers(b, 4))
+    length = b.node("Concat", numbers(b, -1), b.node("Div", length, numbers(b, 2)), axis=0)
+    return gemm(b, b.node("Reshape", x, length), 3 * 35 * 35)
+
+
+def normalized_before_the_matrix(b, x):
+    """Vectors whose order is ONNX's, where something comes between map and matrix."""
+    x = conv(b, x, 3, 4, strides=[4, 4])
+    return gemm(b, norm(b, b.node("Flatten", x), 256), 256)
+
+
 def pads(b, x):
     x = b.node("Pad", x, numbers(b, 0, 0, 2, 0, 0, 0, 1, 3))
     x = conv(b, x, 3, 4, 3, pads=[0, 1, 2, 1])
@@ -124,6 +170,10 @@ def activations(b, x):
         b.node("Tanh", x),
         b.node("HardSwish", x),
         b.node("HardSigmoid", x, alpha=1 / 6),
+        b.node("Elu", x),
+        b.node("Elu", x, alpha=0.5),
+        b.node("Selu", x),
+        b.node("Softplus", x),
     ]
     return pooled(b, b.node("Concat", *maps, axis=1), 3 * len(maps))
 
@@ -176,6 +226,19 @@ def transposed(b, x):
     )
 
 
+def max_feature_map(b, x):
+    """LightCNN's: the larger of two halves, by `Split` and by `Slice`."""
+    x = conv(b, x, 3, 8)
+    b.nodes.append(onnx.helper.make_node("Split", [x], ["left", "right"], axis=1))
+    x = conv(b, b.node("Max", "left", "right"), 4, 5)
+    low = b.node("Slice", x, numbers(b, 0), numbers(b, 3), numbers(b, 1), numbers(b, 1))
+    high = b.node("Slice", x, numbers(b, -3), numbers(b, 2**63 - 1), numbers(b, -3))
+    b.nodes.append(
+        onnx.helper.make_node("Split", [b.node("Min", low, high, low), numbers(b, 1, 2)], ["one", "two"], axis=-3)
+    )
+    return gemm(b, b.node("Flatten", "two"), 2 * 28 * 28)
+
+
 def two_outputs_and_what_nobody_takes(b, x):
     b.node("Erf", x)
     return gemm(b, b.node("Flatten", x), 3072)
@@ -187,6 +250,11 @@ NETWORKS = [
     unsqueezed_twice,
     squeezed_twice,
     pools,
+    padded_pools,
+    shuffled,
+    expanded,
+    sizes_computed,
+    normalized_before_the_matrix,
     pads,
     strided,
     activations,
@@ -197,6 +265,7 @@ NETWORKS = [
     unit_length,
     normalized,
     transposed,
+    max_feature_map,
     two_outputs_and_what_nobody_takes,
 ]
 
@@ -451,13 +520,22 @@ def too_many(b, x):
         (lambda b, x: b.node("Div", x, b.weight(np.float32(0))), r"expected no division by zero"),
         (lambda b, x: b.node("Div", x, x), r"Div of 'x0': its input 1 is no weight"),
         (lambda b, x: b.node("Add", x, b.node("Flatten", x)), r"expected two tensors of as many axes"),
-        (lambda b, x: b.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), r"expected no padding"),
-        (lambda b, x: b.node("AveragePool", x, kernel_shape=[3, 3], pads=[1] * 4), r"expected no padding"),
-        (lambda b, x: b.node("MaxPool", x, kernel_shape=[2, 2], ceil_mode=1), r"expected sizes rounded down"),
+        (
+            lambda b, x: b.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0]),
+            r"expected padding by half a window",
+        ),
+        (
+            lambda b, x: b.node("AveragePool", x, kernel_shape=[3, 3], pads=[1, 0, 1, 1]),
+            r"expected padding that counts",
+        ),
+        (
+            lambda b, x: b.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+            r"expected sizes rounded down",
+        ),
         (lambda b, x: b.node("ReduceMean", x, axes=[1]), r"expected the mean over rows and columns"),
         (lambda b, x: b.node("ReduceL2", x, axes=[1]), r"its input 0 is not vectors"),
         (lambda b, x: b.node("Flatten", x, axis=2), r"expected one vector per image"),
-        (lambda b, x: b.node("Reshape", x, numbers(b, 3, 1024)), r"expected one vector of 3072 numbers per image"),
+        (lambda b, x: b.node("Reshape", x, numbers(b, 3, 1024)), r"expected sizes of whole images, not \[3, 1024\]"),
         (lambda b, x: b.node("Reshape", x, x), r"Reshape of 'x0': its input 1 is no weight"),
         (lambda b, x: b.node("Squeeze", x, numbers(b, 2)), r"expected rows and columns of one pixel"),
         (lambda b, x: b.node("Transpose", x, perm=[0, 3, 2, 1]), r"expected channels moved first or last"),
@@ -465,8 +543,18 @@ def too_many(b, x):
         (lambda b, x: b.node("Concat", x, x, axis=2), r"expected channels"),
         (lambda b, x: gemm(b, b.node("Flatten", x), 9), r"expected a matrix for 3072 numbers"),
         (lambda b, x: b.node("Gemm", b.node("Flatten", x), b.weight(b.normal(3072, 5)), alpha=2.0), r"a plain product"),
-        (lambda b, x: b.node("Expand", x, b.node("Shape", x)), r"expected the vectors' lengths"),
+        (lambda b, x: b.node("Expand", x, b.node("Shape", x)), r"expected one pixel, expanded to a map"),
+        (lambda b, x: b.node("Reshape", x, numbers(b, 0, 100)), r"expected 3072 numbers per image, not \[0, 100\]"),
+        (lambda b, x: b.node("Reshape", x, numbers(b, 0, 32, 3, 32)), r"expected the order of numbers kept"),
+        (lambda b, x: b.node("Gelu", x, approximate="tanh"), r"expected the exact one"),
         (lambda b, x: b.node("Pad", x, numbers(b, 0, 1, 0, 0, 0, 0, 0, 0)), r"expected zeros around rows and columns"),
+        (lambda b, x: b.node("Slice", x, numbers(b, 0), numbers(b, 3)), r"expected one range of channels"),
+        (
+            lambda b, x: b.node("Slice", x, numbers(b, 3), numbers(b, 9), numbers(b, 1)),
+            r"expected at least one channel",
+        ),
+        (lambda b, x: b.node("Split", x, axis=2), r"expected channels"),
+        (lambda b, x: b.node("Split", x, numbers(b, 1), axis=1), r"expected 1 parts of 3 channels"),
         (named_by_all_layers, "its layers have many times the weights that are stored"),
         (joined_again_and_again, "its layers have many times the weights that are stored"),
         (padded_without_end, "are more numbers than any face network has"),
