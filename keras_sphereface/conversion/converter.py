@@ -207,7 +207,9 @@ def _report(backbone, config, name, content, file, weights, channel_order):
         raise errors.FileFormatError(
             f"{content.path}: the original's own embeddings are not finite: {_cause(content.backbone)}."
         )
-    converted = ops.convert_to_numpy(backbone(images, training=False))
+    together = len(images) if file is None else 1  # a network of any file may have maps of any size
+    parts = [images[start : start + together] for start in range(0, len(images), together)]
+    converted = np.concatenate([ops.convert_to_numpy(backbone(part, training=False)) for part in parts])
     difference = float(np.abs(converted - original).max())
     counters = sum(key.endswith(mapping.COUNTER) for key in content.backbone)
     height, width = backbone.input_shape[1:3]
@@ -238,7 +240,9 @@ def _shown(numbers):
 def _original(content, file, name, inputs, config):
     """The embeddings by what the file was made for, and its name and version."""
     if file is not None:
-        return file.run(inputs), f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
+        onnx_network.check(file, inputs.shape[1:])
+        embeddings = file.run(inputs).reshape(len(inputs), -1)
+        return embeddings, f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
     units, block_order = config.get("units"), config.get("block_order")
     embeddings = torch_reference.embeddings(table.get(name).family, content.backbone, inputs, units, block_order)
     return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"
@@ -254,7 +258,9 @@ def _why_different(architecture, channel_order):
 
 
 def _cause(tensors):
-    """Why a network whose weights are finite gives NaN or infinity."""
+    """Why a network whose weights are finite gives NaN or infinity; of an ONNX file nothing is known."""
+    if not tensors:
+        return "its weights overflow float32, or have variances below zero. Look at image_mean and image_std"
     negative = [name for name, value in tensors.items() if name.endswith(".running_var") and (value < 0).any()]
     if negative:
         return f"variances below zero in {listing(negative)}. The file is damaged, get it again"

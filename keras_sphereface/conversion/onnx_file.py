@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_sphereface import errors
-from keras_sphereface.export.onnx_file import open_session
+from keras_sphereface.export.onnx_file import session_of
 from keras_sphereface.export.onnx_graph import NHWC_TO_NCHW
 from keras_sphereface.files import sha256
 from keras_sphereface.hints import Path
@@ -19,6 +19,11 @@ CHANNELS = 3
 # read twice. Without a limit, one weight named by all layers would fill the memory.
 _MOST_COPIES = 8
 _SLACK = 1 << 20
+MOST_NODES = 900  # IResNet-200 has 688
+_LARGEST_FILE = 2**31  # of protobuf
+_LONGEST_PROBLEM = 1000  # letters; a file may hold anything as a name
+_IR_VERSION = 8  # of 2021: weights need not be inputs, and ONNX Runtime 1.18 reads it
+_DOMAINS = ("", "ai.onnx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +35,14 @@ class Node:
         inputs: Names of the values that it takes; an optional one that is left away has the name `""`.
         outputs: Names of the values that it gives, at least one.
         attributes: Names to Python values; a tensor is an `onnx.TensorProto`.
+        proto: The `onnx.NodeProto`.
     """
 
     operator: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict
+    proto: Any = dataclasses.field(repr=False, compare=False)
 
     @property
     def output(self) -> str:
@@ -56,7 +63,7 @@ class OnnxFile:
     Attributes:
         path: The file.
         sha256: Of the file.
-        nodes: `Node`s without the constants, each behind those that it takes from.
+        nodes: The `Node`s that the embeddings are computed by, without constants, each behind those that it takes from.
         images: Name of the first input that is no weight; `None` without one.
         image_size: `(height, width)` of it, with `None` for one that is not fixed.
         is_channels_last: Whether its channels are the last axis.
@@ -69,7 +76,8 @@ class OnnxFile:
 
     def __init__(self, path: Path):
         self.path, self.sha256 = str(path), sha256(path)
-        graph = _graph(path)
+        model = self._model()
+        graph = model.graph
         nodes = [self._node(node) for node in graph.node if node.output]
         constants = {node.output: _constant(node) for node in nodes if node.operator == "Constant"}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -77,7 +85,6 @@ class OnnxFile:
         self._outside = {
             name: self._place(name, tensor) for name, tensor in self._tensors.items() if tensor.data_location
         }
-        self.nodes = tuple(node for node in nodes if node.output not in self._tensors)
         images = next((value for value in graph.input if value.name not in self._tensors), None)
         self.images = None if images is None else images.name
         sizes = () if images is None else _shape(images)
@@ -88,6 +95,8 @@ class OnnxFile:
             )
         self.image_size = sizes[1:3] if self.is_channels_last else sizes[2:]
         self.embeddings = graph.output[0].name if graph.output else None
+        self.nodes = self._needed([node for node in nodes if node.output not in self._tensors])
+        self._versions = model.opset_import
         self._bytes_left = _SLACK + _MOST_COPIES * sum(map(os.path.getsize, {path, *self._files()}))
 
     def has_weight(self, name: str) -> bool:
@@ -123,13 +132,13 @@ class OnnxFile:
         return array
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Runs the file itself.
+        """Runs the nodes of the embeddings, and no others, in ONNX Runtime.
 
         Args:
             images: `(n, height, width, 3)` float array, already normalized.
 
         Returns:
-            `(n, embedding_dim)` NumPy array.
+            The embeddings as a NumPy array.
 
         Raises:
             FileFormatError: If ONNX Runtime refuses the file, or images of this size.
@@ -138,29 +147,66 @@ class OnnxFile:
         errors.require("onnxruntime", "export")
         images = np.ascontiguousarray(images if self.is_channels_last else images.transpose(NHWC_TO_NCHW), "float32")
         try:
-            session = open_session(self.path)
+            session = session_of(self._of_needed(images[:1].shape).SerializeToString())
             # One by one: a file may have been exported for one image.
-            runs = [session.run([self.embeddings], {self.images: images[i : i + 1]})[0] for i in range(len(images))]
+            runs = [session.run(None, {self.images: images[i : i + 1]})[0] for i in range(len(images))]
         except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
             raise self.error(f"ONNX Runtime does not run it ({errors.one_line(error)}). Get it again") from error
         return np.concatenate(runs)
 
+    def _of_needed(self, shape):
+        """A `ModelProto` without what the embeddings do not need, weights of other files inside."""
+        onnx = errors.require("onnx", "export")
+        names = {name for node in self.nodes for name in node.inputs if name in self._tensors}
+        weights = []
+        for name in names:
+            tensor = self._tensors[name]
+            weights.append(onnx.TensorProto())
+            weights[-1].CopyFrom(_inside(tensor, *self._outside[name]) if name in self._outside else tensor)
+            weights[-1].name = name  # a constant's tensor has none
+        number = onnx.TensorProto.FLOAT
+        graph = onnx.helper.make_graph(
+            [node.proto for node in self.nodes],
+            "network",
+            [onnx.helper.make_tensor_value_info(self.images, number, shape)],
+            [onnx.helper.make_tensor_value_info(self.embeddings, number, None)],
+            weights,
+        )
+        return onnx.helper.make_model(graph, opset_imports=self._versions, ir_version=_IR_VERSION)
+
     def error(self, problem: str) -> errors.FileFormatError:
         """The error that names the file and a problem."""
-        return errors.FileFormatError(f"{self.path}: {errors.one_line(problem)}.")
+        problem = errors.one_line(problem).rstrip(".")
+        shown = problem if len(problem) <= _LONGEST_PROBLEM else f"{problem[:_LONGEST_PROBLEM]}..."
+        return errors.FileFormatError(f"{self.path}: {shown}.")
+
+    def _model(self):
+        onnx = errors.require("onnx", "export")
+        if os.path.getsize(self.path) > _LARGEST_FILE:
+            raise self.error("no ONNX file, which has at most 2 GiB. Get it again")
+        with open(self.path, "rb") as file:
+            content = file.read()
+        try:
+            model = onnx.ModelProto.FromString(content)
+        except Exception as error:  # protobuf has classes of its own, which differ between its implementations
+            raise self.error(f"no ONNX file ({errors.one_line(error)}). Get it again") from error
+        if not model.graph.node:
+            raise self.error("no ONNX file, it has no graph. Get it again")
+        return model
 
     def _place(self, name, tensor):
         """Where PyTorch's newer exporter puts weights: `(path, offset, length)` in a file beside this one, nowhere else."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         path = pathlib.Path(self.path).parent / location
-        if not location or pathlib.PurePath(location).name != location or "\\" in location or path.is_symlink():
+        if not location or str(pathlib.PurePath(location)) != path.name or "\\" in location or path.is_symlink():
             raise self.error(f"the weights {name!r} are in {location!r}, expected the name of a file beside it")
         if not path.is_file():
             raise self.error(f"the weights {name!r} are in {location!r}, which should be beside it and is not there")
         try:
-            offset, length = int(entries.get("offset", 0)), int(entries["length"])
-        except (KeyError, ValueError):
+            offset = int(entries.get("offset", 0))
+            length = int(entries.get("length", os.path.getsize(path) - offset))
+        except ValueError:
             offset, length = -1, 0
         if not 0 <= offset <= offset + length <= os.path.getsize(path):
             raise self.error(f"the weights {name!r} are not in {location!r}, which is too short. Get both again")
@@ -176,20 +222,19 @@ class OnnxFile:
         except Exception as error:  # ONNX's own, of an attribute of no known type
             raise self.error(f"{node.op_type} has an unreadable attribute. Get it again") from error
         # A text that is no Unicode comes as bytes.
-        return Node(str(node.op_type), tuple(node.input), tuple(node.output), attributes)
+        operator = str(node.op_type) if node.domain in _DOMAINS else f"{node.domain}.{node.op_type}"
+        return Node(operator, tuple(node.input), tuple(node.output), attributes, node)
 
-
-def _graph(path):
-    onnx = errors.require("onnx", "export")
-    with open(path, "rb") as file:
-        content = file.read()
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except Exception as error:  # protobuf has classes of its own, which differ between its implementations
-        raise errors.FileFormatError(f"{path}: no ONNX file ({errors.one_line(error)}). Get it again.") from error
-    if not model.graph.node:
-        raise errors.FileFormatError(f"{path}: no ONNX file, it has no graph. Get it again.")
-    return model.graph
+    def _needed(self, nodes):
+        """The nodes that the embeddings are computed by, in order."""
+        needed, kept = {self.embeddings}, []
+        for node in reversed(nodes):
+            if needed.intersection(node.outputs):
+                needed.update(node.inputs)
+                kept.append(node)
+        if len(kept) > MOST_NODES:
+            raise self.error(f"it has {len(kept)} operators, expected at most {MOST_NODES}")
+        return tuple(kept[::-1])
 
 
 def _constant(node):
@@ -213,4 +258,4 @@ def _inside(tensor, path, offset, length):
 
 def _shape(value):
     sizes = value.type.tensor_type.shape.dim
-    return tuple(size.dim_value if size.HasField("dim_value") else None for size in sizes)
+    return tuple(size.dim_value if size.dim_value > 0 else None for size in sizes)

@@ -69,8 +69,9 @@ def _same(graph, node, array, *others):
 
 
 def _gather(graph, node, array, indices):
-    graph.require(node, indices.size <= array.size, "no more indices than numbers")
-    return np.take(array, indices, axis=node.attributes.get("axis", 0))
+    axis = node.attributes.get("axis", 0)
+    graph.require(node, indices.size <= array.shape[axis], "no more indices than there are numbers")
+    return np.take(array, indices, axis=axis)
 
 
 def _unsqueeze(graph, node, array, *others):
@@ -82,6 +83,9 @@ def _squeeze(graph, node, array, *others):
 
 
 def _concat(graph, node, *arrays):
+    size = sum(array.size for array in arrays)
+    named_once = sum({id(array): array.size for array in arrays}.values())
+    graph.require(node, size <= max(named_once, _LARGEST), "each weight once")
     return np.concatenate(arrays, axis=node.attributes.get("axis", 0))
 
 

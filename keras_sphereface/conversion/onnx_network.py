@@ -13,10 +13,13 @@ from keras_sphereface.backbones import base
 from keras_sphereface.conversion import onnx_folding, onnx_operators
 from keras_sphereface.conversion.onnx_file import Node, OnnxFile
 from keras_sphereface.hints import Tensor
+from keras_sphereface.model_size import without_weights
 
-# IResNet-200 has 686. Names cost a file next to nothing, and Keras follows a network by recursion, one layer deep each.
+# Keras follows a network by recursion, one layer deep each.
 MOST_LAYERS = 900
-_MOST_NUMBERS = 2**24  # in one image's feature map: 64 channels of 512x512
+# What a small file may ask for: IResNet-200 has 0.2e9 numbers and 24e9 products for an image of 112x112.
+_MOST_IN_A_MAP, _MOST_NUMBERS = 2**24, 2**30
+_MOST_PRODUCTS = 10**12
 _LARGEST_IMAGE = 1024
 
 
@@ -48,14 +51,8 @@ def build(
         raise ValueError(f"`image_std` must be positive. Received: image_std={image_std}")
     images = base.image_input(_input_shape(file, input_shape))
     graph = Graph(file)
-    graph.tensors[file.images] = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
-    for node in _needed(file):
-        graph.add(node)
-    embeddings = graph.tensors.get(file.embeddings)
-    if not keras.backend.is_keras_tensor(embeddings) or len(embeddings.shape) != 2:
-        found = getattr(embeddings, "shape", "no tensor of the images")
-        raise file.error(f"its first output {file.embeddings!r} should be (images, embedding length), found {found}")
-    return keras.Model(images, embeddings, name=name)
+    scaled = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
+    return keras.Model(images, _embeddings(graph, scaled), name=name)
 
 
 def _input_shape(file, given):
@@ -70,16 +67,26 @@ def _input_shape(file, given):
     return height, width, 3
 
 
-def _needed(file):
-    """The nodes that the embeddings are computed by, in order."""
-    needed, kept = {file.embeddings}, []
-    for node in reversed(file.nodes):
-        if needed.intersection(node.outputs):
-            needed.update(node.inputs)
-            kept.append(node)
-    if len(kept) > MOST_LAYERS:
-        raise file.error(f"it has {len(kept)} operators, expected at most {MOST_LAYERS}")
-    return kept[::-1]
+def check(file: OnnxFile, input_shape: Sequence[int]) -> None:
+    """Raises `FileFormatError` if a file cannot be run: `build` without any weights, which takes no memory."""
+    without_weights(
+        lambda: _embeddings(Graph(file, with_weights=False), base.image_input(_input_shape(file, input_shape)))
+    )
+
+
+def _embeddings(graph, images):
+    """Follows the graph from the images; returns the Keras tensor of the embeddings."""
+    file = graph.file
+    graph.tensors[file.images] = images
+    for node in file.nodes:
+        graph.add(node)
+    embeddings = graph.tensors.get(file.embeddings)
+    shape = getattr(embeddings, "shape", "no tensor of the images")
+    if isinstance(shape, tuple) and set(shape[1:-1]) == {1}:
+        return graph.layer(layers.Flatten)(embeddings)
+    if len(shape) != 2:
+        raise file.error(f"its first output {file.embeddings!r} should be (images, embedding length), found {shape}")
+    return embeddings
 
 
 class Graph:
@@ -87,6 +94,7 @@ class Graph:
 
     Args:
         file: The opened file.
+        with_weights: Whether layers get their weights. Defaults to `True`.
 
     Attributes:
         tensors: Names to Keras tensors.
@@ -97,11 +105,13 @@ class Graph:
         channels_last: Names of maps that have their channels last in ONNX, too.
     """
 
-    def __init__(self, file: OnnxFile):
+    def __init__(self, file: OnnxFile, with_weights: bool = True):
+        self.with_weights = with_weights
         self.file, self.tensors, self.arrays = file, {}, {}
         self.not_negative, self.norms, self.maps = set(), {}, {}
         self.channels_last = {file.images} if file.is_channels_last else set()
-        self._numbers = collections.Counter()
+        self._layers = collections.Counter()
+        self._numbers_left, self._products_left = _MOST_NUMBERS, _MOST_PRODUCTS
 
     def add(self, node: Node) -> None:
         """Computes a node's values: a layer gives one, or a tuple of several, or none of images."""
@@ -122,20 +132,39 @@ class Graph:
         for name, value in zip(node.outputs, values):
             if value is None:
                 continue
-            if math.prod(value.shape[1:]) > _MOST_NUMBERS:
+            size = math.prod(value.shape[1:])
+            self._numbers_left -= size
+            if size > _MOST_IN_A_MAP or self._numbers_left < 0:
                 raise self.error(node, f"{value.shape[1:]} of one image are more numbers than any face network has")
             self.tensors[name] = value
 
+    def spend(self, node: Node, products: int) -> None:
+        """Counts a node's products; `FileFormatError` beyond those of any face network."""
+        self._products_left -= products
+        if self._products_left < 0:
+            raise self.error(node, "more products than any face network has")
+
     def layer(self, kind: type, *arguments, **options) -> layers.Layer:
         """A new layer in float32, with a name that is the same in every process."""
-        self._numbers[kind] += 1
-        name = f"{kind.__name__.lower()}_{self._numbers[kind]}"
+        name = f"{kind.__name__.lower()}_{self._count(kind)}"
         return kind(*arguments, dtype="float32", name=name, **options)
+
+    def part(self, x: Tensor, start: int, end: int) -> Tensor:
+        """Channels of a tensor."""
+        self._count(slice)
+        return x[..., start:end]
+
+    def _count(self, kind):
+        self._layers[kind] += 1
+        if self._layers.total() > MOST_LAYERS:
+            raise self.file.error(f"it needs more than {MOST_LAYERS} layers")
+        return self._layers[kind]
 
     def call(self, layer: layers.Layer, x: Tensor, *weights: np.ndarray) -> Tensor:
         """Calls a new layer and gives it its weights."""
         result = layer(x)
-        layer.set_weights(weights)
+        if self.with_weights:
+            layer.set_weights(weights)
         return result
 
     def tensor(self, node: Node, place: int = 0, rank: int | None = None, any_order: bool = False) -> Tensor:

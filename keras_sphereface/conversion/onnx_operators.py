@@ -17,6 +17,7 @@ from keras_sphereface.export.onnx_graph import NCHW_TO_NHWC, NHWC_TO_NCHW
 
 _VECTORS, _GROUPED = 2, 5  # axes; with channels in groups (images, groups, channels, rows, columns), the groups first
 _GROUPS_TURNED = (0, 2, 1, 3, 4)  # a channel shuffle
+_NO_BOUND, _NO_LENGTH = 1e37, 1e-5
 _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
 
 
@@ -45,9 +46,8 @@ def _per_channel(graph, node, array, x):
     by_place = (
         array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,) and rank == _VECTORS
     )
-    graph.require(
-        node, array.size == 1 or (array.size == channels and by_place), f"one number, or {channels} for channels"
-    )
+    fits = array.ndim <= rank and (array.size == 1 or (array.size == channels and by_place))
+    graph.require(node, fits, f"one number, or {channels} for channels")
     return array.reshape(-1)
 
 
@@ -61,17 +61,27 @@ def _leaky_relu(graph, node):
 
 
 def _clip(graph, node):
-    if node.input(0) in graph.norms:
-        return _same_length(graph, node)
     lowest, highest = (_bound(graph, node, place, name) for place, name in ((1, "min"), (2, "max")))
-    graph.require(node, lowest == 0, "a lower bound of 0")
-    graph.not_negative.add(node.output)
-    return graph.layer(layers.ReLU, max_value=highest)(graph.tensor(node))
+    if node.input(0) in graph.norms:
+        graph.require(node, highest is None, "no upper bound of a length")
+        return _same_length(graph, node, lowest or 0)
+    x = graph.tensor(node)
+    if lowest is None and highest is None:
+        return _same(graph, node)
+    if lowest is None:  # highest - relu(highest - x)
+        return _rescale(graph, graph.layer(layers.ReLU)(_rescale(graph, x, -1.0, highest)), -1.0, highest)
+    graph.require(node, highest is None or highest > lowest, "bounds in order")
+    if lowest >= 0:
+        graph.not_negative.add(node.output)
+    if lowest == 0:
+        return graph.layer(layers.ReLU, max_value=highest)(x)
+    height = None if highest is None else highest - lowest
+    return _rescale(graph, graph.layer(layers.ReLU, max_value=height)(_rescale(graph, x, 1.0, -lowest)), 1.0, lowest)
 
 
 def _bound(graph, node, place, name):
-    value = graph.array(node, place).item() if graph.has_array(node, place) else node.attributes.get(name)
-    return None if value is None or abs(value) > 1e37 else float(value)
+    value = graph.array(node, place).item() if node.input(place) else node.attributes.get(name)
+    return None if value is None or abs(value) > _NO_BOUND else float(value)
 
 
 def _activation(name):
@@ -96,9 +106,10 @@ def _sigmoid(graph, node):
 
 def _hard_sigmoid(graph, node):
     numbers = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
-    graph.require(node, np.allclose(numbers, _HARD_SIGMOID, atol=1e-6), f"the numbers {_HARD_SIGMOID}, not {numbers}")
     graph.not_negative.add(node.output)
-    return graph.layer(layers.Activation, "hard_sigmoid")(graph.tensor(node))
+    if np.allclose(numbers, _HARD_SIGMOID, atol=1e-6):
+        return graph.layer(layers.Activation, "hard_sigmoid")(graph.tensor(node))
+    return graph.layer(layers.ReLU, max_value=1.0)(_rescale(graph, graph.tensor(node), *numbers))
 
 
 def _add(graph, node):
@@ -254,11 +265,14 @@ def _split(graph, node):
 
 def _channels(graph, node, x, start, end):
     graph.require(node, 0 <= start < end, "at least one channel")
-    return x[..., start:end]
+    return graph.part(x, start, end)
 
 
 def _maximum(graph, node):
-    return _same_length(graph, node) if node.input(0) in graph.norms else _extreme(layers.Maximum, graph, node)
+    if node.input(0) not in graph.norms:
+        return _extreme(layers.Maximum, graph, node)
+    graph.require(node, len(node.inputs) == 2, "a length and a number")
+    return _same_length(graph, node, graph.array(node, 1).max())
 
 
 def _extreme(layer, graph, node):
@@ -266,22 +280,21 @@ def _extreme(layer, graph, node):
 
 
 def _gemm(graph, node):
-    plain = node.attributes.get("alpha", 1.0) == node.attributes.get("beta", 1.0) == 1.0 and not node.attributes.get(
-        "transA"
-    )
-    graph.require(node, plain, "a plain product of vectors and a matrix")
-    matrix = graph.array(node, 1, rank=2)
-    return _dense(graph, node, matrix.T if node.attributes.get("transB") else matrix)
+    alpha, beta = (np.float32(node.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+    graph.require(node, not node.attributes.get("transA"), "vectors as they are")
+    matrix = graph.array(node, 1, rank=2) * alpha
+    matrix = matrix.T if node.attributes.get("transB") else matrix
+    bias = [np.broadcast_to(bias, matrix.shape[1:]) * beta for bias in graph.bias(node)]
+    return _dense(graph, node, matrix, bias)
 
 
 def _matmul(graph, node):
-    return _dense(graph, node, graph.array(node, 1, rank=2))
+    return _dense(graph, node, graph.array(node, 1, rank=2), [])
 
 
-def _dense(graph, node, matrix):
+def _dense(graph, node, matrix, bias):
     x = graph.tensor(node, rank=_VECTORS)
     graph.require(node, len(matrix) == x.shape[-1] and matrix.size > 0, f"a matrix for {x.shape[-1]} numbers")
-    bias = graph.bias(node)
     if node.input(0) in graph.maps:  # the matrix takes the numbers in Keras's order, and the map need not be turned
         x = graph.maps[node.input(0)]
         height, width, channels = x.shape[1:]
@@ -300,17 +313,20 @@ def _length(graph, node):
 
 def _expand(graph, node):
     """A length along its vector, or a pixel over a map."""
+    sizes = graph.array(node, 1, rank=1).tolist()
     if node.input(0) in graph.norms:
-        return _same_length(graph, node)
-    x, sizes = graph.tensor(node, rank=MAPS), graph.array(node, 1, rank=1).tolist()
+        length = graph.tensors[graph.norms[node.input(0)]].shape[-1]
+        graph.require(node, sizes in ([0, length], [1, length]), "a length for each number of its vector")
+        return _same_length(graph, node, 0)
+    x = graph.tensor(node, rank=MAPS)
     graph.require(node, x.shape[1:3] == (1, 1) and len(sizes) == MAPS, "one pixel, expanded to a map")
     graph.require(node, sizes[1] in (1, x.shape[-1]) and sizes[0] in (0, 1), "as many channels and images")
     return graph.layer(layers.UpSampling2D, tuple(sizes[2:]))(x)
 
 
-def _same_length(graph, node):
+def _same_length(graph, node, least):
     """A length that is kept from being zero, or repeated along its vector."""
-    graph.require(node, node.input(0) in graph.norms, "the vectors' lengths")
+    graph.require(node, least <= _NO_LENGTH, f"a least length of at most {_NO_LENGTH}")
     graph.norms[node.output] = graph.norms[node.input(0)]
 
 

@@ -1,6 +1,7 @@
 """ONNX's operators that move a window over feature maps, as Keras's layers: convolutions, padding and pooling."""
 
 import functools
+import math
 
 import numpy as np
 from keras import layers
@@ -8,6 +9,7 @@ from keras import layers
 from keras_sphereface.conversion.onnx_folding import axes_of
 
 MAPS = 4  # axes
+_POOLED = 100  # products of a convolution that take as long as a number of a pooling's window
 
 
 def _conv(graph, node):
@@ -20,6 +22,7 @@ def _conv(graph, node):
     x, padding = _pad(graph, node, x, [(size - 1) * rate + 1 for size, rate in zip(window, dilations)], strides)
     if tuple(window) == (1, 1) and strides == (2, 2):
         x, strides = graph.layer(layers.MaxPooling2D, 1, strides=2)(x), (1, 1)  # see `blocks.pick_every_second`
+    graph.spend(node, math.prod(x.shape[1:3]) * kernel.size // math.prod(strides))
     options = {"strides": strides, "padding": padding, "dilation_rate": dilations, "use_bias": bool(bias)}
     if groups == channels > 1:
         graph.require(node, strides[0] == strides[1], "the same stride in both directions")
@@ -65,19 +68,29 @@ def _padding(graph, node):
 
 
 def _max_pool(graph, node):
-    x, window, strides = _window(graph, node)
+    x, window, strides, more = _window(graph, node)
+    if node.input(0) in graph.not_negative:
+        graph.not_negative.add(node.output)
+    if any(more):
+        not_negative = node.input(0) in graph.not_negative
+        graph.require(
+            node, not_negative and "auto_pad" not in node.attributes, "sizes rounded down, or no numbers below zero"
+        )
+    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
     padded, padding = _pad(graph, node, x, window, strides)
-    if padded is not x and node.input(0) not in graph.not_negative:  # a zero would be the largest of negative numbers
-        pads = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    if any(more):
+        padded, padding = _zeros_around(graph, node, x, top, bottom + more[0], left, right + more[1]), "valid"
+    elif padded is not x and node.input(0) not in graph.not_negative:  # a zero would be the largest of negative numbers
         centred = [(size - 1) / 2 for size in window] * 2
-        graph.require(node, list(pads) == centred, "padding by half a window, of numbers below zero")
+        graph.require(node, [top, left, bottom, right] == centred, "padding by half a window, of numbers below zero")
         x = graph.layer(layers.MaxPooling2D, window, strides=1, padding="same")(x)
         return graph.layer(layers.MaxPooling2D, 1, strides=strides)(x)
     return graph.layer(layers.MaxPooling2D, window, strides=strides, padding=padding)(padded)
 
 
 def _average_pool(graph, node):
-    x, window, strides = _window(graph, node)
+    x, window, strides, more = _window(graph, node)
+    graph.require(node, not any(more), "sizes rounded down")
     padded, padding = _pad(graph, node, x, window, strides)
     if padding == "same" and node.attributes.get("count_include_pad"):  # Keras never counts them
         top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
@@ -88,19 +101,26 @@ def _average_pool(graph, node):
 
 
 def _window(graph, node):
-    """What is pooled, the window and the strides."""
-    x, (window, strides, dilations) = (
-        graph.tensor(node, rank=MAPS),
-        (graph.sizes(node, name, (1, 1)) for name in ("kernel_shape", "strides", "dilations")),
-    )
-    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
-    rests = [
-        (size - reach) % stride
-        for size, reach, stride in zip((x.shape[1] + top + bottom, x.shape[2] + left + right), window, strides)
-    ]
-    graph.require(node, not (node.attributes.get("ceil_mode") and any(rests)), "sizes rounded down")
+    """What is pooled, the window, the strides, and how many rows and columns more there are with sizes rounded up."""
+    x = graph.tensor(node, rank=MAPS)
+    window, strides, dilations = (graph.sizes(node, name, (1, 1)) for name in ("kernel_shape", "strides", "dilations"))
     graph.require(node, dilations == (1, 1), "no dilation")
-    return x, window, strides
+    graph.spend(node, math.prod(x.shape[1:]) * math.prod(window) * _POOLED)
+    pads = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    if not node.attributes.get("ceil_mode"):
+        return x, window, strides, (0, 0)
+    more = (
+        _rounded_up(size, reach, stride, before, after)
+        for size, reach, stride, before, after in zip(x.shape[1:3], window, strides, pads[:2], pads[2:])
+    )
+    return x, window, strides, tuple(more)
+
+
+def _rounded_up(size, window, stride, before, after):
+    """What is missing to the last window, if that begins in the map or the padding before it."""
+    rest = (size + before + after - window) % stride
+    begins = size + before + after - window - rest + stride
+    return stride - rest if rest and begins < size + before else 0
 
 
 def _global_pool(layer, graph, node):

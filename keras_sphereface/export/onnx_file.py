@@ -148,19 +148,32 @@ def runner(session: Any) -> Callable[[np.ndarray], np.ndarray]:
 def open_session(path: Path) -> Any:
     """Opens an `.onnx` file in ONNX Runtime on the CPU; returns its `InferenceSession`.
 
+    Args:
+        path: The file.
+
     Raises:
         MissingDependencyError: If `onnxruntime` is not installed: extra `[export]`.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is broken.
     """
-    onnxruntime = require("onnxruntime", "export")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no file {path}")
+    try:
+        return session_of(os.fspath(path))
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
+        raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error
+
+
+def session_of(model: str | bytes) -> Any:
+    """An `InferenceSession` of ONNX Runtime on the CPU, of a path or of a serialized model; raises what it raises.
+
+    Raises:
+        MissingDependencyError: If `onnxruntime` is not installed: extra `[export]`.
+    """
+    onnxruntime = require("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors are raised; its warnings are of its own optimizer
     # By itself it takes threads for the whole machine, which spin while they wait, in each other's way on fewer cores.
     if (cores := cpu_cores()) < (os.cpu_count() or 1):
         options.intra_op_num_threads = cores
-    try:
-        return onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a class of its own for each kind of failure
-        raise ValueError(f"{path}: ONNX Runtime cannot load it ({error}). Export the model again") from error
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
