@@ -48,8 +48,13 @@ flags.DEFINE_enum("feature_norm", "hard", ["none", "hard", "soft"], "Feature nor
 flags.DEFINE_float("margin", None, "Size of the margin, at least 1. Defaults to 1.4.", lower_bound=1.0)
 flags.DEFINE_float("scale", None, "Radius of the sphere. Defaults to 60, 30 for synthetic faces.")
 flags.DEFINE_boolean("detach", True, "Characteristic gradient detachment.")
-flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps.")
-flags.DEFINE_integer("margin_interval", 1000, "Steps between two increases of the margin.", lower_bound=1)
+flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps; 0: the whole "
+                   "margin from the start. Defaults to 0 for --feature_norm=hard, else to a tenth of the way.",
+                   lower_bound=0.0)  # fmt: skip
+flags.DEFINE_integer("margin_interval", None, "Steps between two increases of the margin. Defaults to 1/20 of --steps.",
+                     lower_bound=1)  # fmt: skip
+flags.DEFINE_float("loss_weight", None, "Weight of the cross-entropy, divided by --scale for --feature_norm=hard and soft. "
+                   "Defaults to 50 there, to 1 for none.")  # fmt: skip
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.", lower_bound=1)
 flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.",
                      lower_bound=1)  # fmt: skip
@@ -77,7 +82,7 @@ flags.DEFINE_integer("accumulate", None, "Accumulate gradients over this many ba
 flags.DEFINE_float(
     "ema", None, "Keep an exponential moving average of the weights with this momentum, and use it at the end."
 )
-for name in ("margin_increase", "clip_norm"):
+for name in ("loss_weight", "clip_norm"):
     flags.register_validator(name, lambda value: value is None or 0 < value < float("inf"), "must be above 0")
 flags.register_validator("ema", lambda momentum: momentum is None or 0 < momentum < 1, "must be between 0 and 1")
 flags.DEFINE_enum("dtype_policy", "auto", ["auto", "float32", "mixed_bfloat16", "mixed_float16"], "Precision of the "
@@ -108,8 +113,8 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lowe
 # What makes a run the one that its log tells of. The same command goes on from the last checkpoint; with another value of
 # one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
 FIXED = ["backbone", "embedding_dim", "variant", "feature_norm", "margin", "scale", "detach", "margin_increase",
-         "margin_interval", "sample_rate", "num_classes", "batch_size", "checkpoint_steps", "accumulate", "ema",
-         "dtype_policy", "seed"]  # fmt: skip
+         "margin_interval", "loss_weight", "sample_rate", "num_classes", "batch_size", "checkpoint_steps", "accumulate",
+         "ema", "dtype_policy", "seed"]  # fmt: skip
 CHANGEABLE = ["steps", "schedule", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm", "augment"]
 flags.DEFINE_multi_enum("may_change", [], CHANGEABLE, "A flag whose value may be another than the run was begun with.")
 FLAGS = flags.FLAGS
@@ -161,6 +166,13 @@ def fill_in_defaults(saved):
     if FLAGS.warmup_steps is None:
         share = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
         FLAGS.warmup_steps = saved.get("--warmup_steps", share)
+    if FLAGS.margin_interval is None:
+        FLAGS.margin_interval = saved.get("--margin_interval", max(1, FLAGS.steps // 20))
+    if FLAGS.margin_increase is None:
+        grows = FLAGS.feature_norm != "hard"
+        FLAGS.margin_increase = saved.get("--margin_increase", (FLAGS.margin - 1) / 10 if grows else 0.0)
+    if FLAGS.loss_weight is None:
+        FLAGS.loss_weight = saved.get("--loss_weight", 1.0 if FLAGS.feature_norm == "none" else 50.0)
     if FLAGS.dtype_policy == "auto":
         FLAGS.dtype_policy = ksf.devices.fastest_dtype_policy()
 
@@ -206,6 +218,7 @@ def make_trainer(num_classes, image_size):
         feature_norm=FLAGS.feature_norm,
         margin=FLAGS.margin,
         scale=FLAGS.scale,
+        loss_weight=FLAGS.loss_weight,
         detach=FLAGS.detach,
         sample_rate=FLAGS.sample_rate,
         seed=FLAGS.seed,
@@ -274,8 +287,8 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
     every = FLAGS.steps_per_epoch // FLAGS.checkpoint_steps
     # Under keras.distribution every batch is divided over the devices, which the last one of the pairs may not allow.
     measured = pairs if FLAGS.data_dir and FLAGS.distribute not in PARALLEL else []
-    grows = FLAGS.margin_increase is not None
-    schedules = [ksf.callbacks.MarginSchedule(FLAGS.margin_increase, FLAGS.margin_interval)] if grows else []
+    growth = (FLAGS.margin_increase, FLAGS.margin_interval)
+    schedules = [ksf.callbacks.MarginSchedule(*growth)] if FLAGS.margin_increase else []
     guard = ksf.callbacks.NonFiniteGuard(
         FLAGS.nonfinite,
         FLAGS.max_skipped,

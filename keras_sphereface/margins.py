@@ -97,7 +97,7 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
         neutral: The margin value that means no margin. Defaults to `1.0` (a multiplicative margin).
 
     Returns:
-        The `Margin`.
+        The `Margin`; the first one, where the same lines register it again, as a notebook's cell does.
 
     Raises:
         ValueError: If the name is taken by another margin or isn't a non-empty string, or `neutral` is no finite number.
@@ -105,10 +105,20 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
     if not isinstance(name, str) or not name:
         raise ValueError(f"A margin's name must be a non-empty string. Received: name={name!r}")
     margin = Margin(name, psi=psi, eta=eta, neutral=neutral)
-    if _TABLE.get(name, margin) != margin:
+    if not _is_same(_TABLE.setdefault(name, margin), margin):
         raise ValueError(f"A margin named {name!r} is registered already. Choose another name. Taken: {names()}")
-    _TABLE[name] = margin
-    return margin
+    return _TABLE[name]
+
+
+def _is_same(one, other):
+    """Whether two margins are equal, or made by the same lines: functions that are made anew are other objects."""
+
+    def essence(margin):
+        functions = (margin.psi, margin.eta, margin.eta_of_cosine)
+        parts = ("__code__", "__defaults__", "__kwdefaults__", "__closure__")
+        return [margin.neutral, *([getattr(f, part, f) for part in parts] for f in functions)]
+
+    return one == other or essence(one) == essence(other)
 
 
 def get(identifier: str | Margin) -> Margin:

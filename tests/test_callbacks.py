@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_classifier import coloured_squares, make_trainer
 
-from keras_sphereface import GuardedOptimizer, callbacks, data
+from keras_sphereface import GuardedOptimizer, callbacks, data, heads
 from keras_sphereface.errors import FileFormatError
 
 
@@ -32,6 +32,21 @@ def test_the_margin_grows_in_steps_and_stops_at_its_final_value(rng):
     history = trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[schedule, recorder]).history
     assert recorder.margins == [1.0] * 4 + [1.1] * 4 + [1.2] * 4, "the head's margin is 1.2"
     assert history["margin"] == pytest.approx([1.1, 1.2])
+
+
+def test_the_margin_of_a_functional_model_grows():
+    features, label = keras.Input((4,)), keras.Input((), dtype="int32")
+    head = heads.CosFace(num_classes=3, margin=0.3)
+    model = keras.Model([features, label], head(features, label))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    data = [np.ones((8, 4), "float32"), np.zeros(8, "int32")], np.zeros(8, "int32")
+    schedule = callbacks.MarginSchedule(0.1, interval=2, head=head)
+    history = model.fit(*data, batch_size=2, epochs=2, verbose=0, callbacks=[schedule]).history
+    assert history["margin"] == pytest.approx([0.1, 0.3])
+    with pytest.raises(
+        ValueError, match=r"train a FaceClassifier, or pass the layer as `head`. Received: model='functional"
+    ):
+        model.fit(*data, verbose=0, callbacks=[callbacks.MarginSchedule(0.1, interval=2)])
 
 
 @pytest.mark.parametrize("guarded", [False, True])

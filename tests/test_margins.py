@@ -90,6 +90,26 @@ def test_a_margin_of_ones_own():
         margins.register("arcface", psi=lambda theta, m: theta)
 
 
+@pytest.mark.usefixtures("_registry")
+def test_the_same_lines_may_run_again():
+    """A notebook's cell."""
+
+    def cell(factor=1.0, closed=None):
+        def shifted(theta, m, factor=factor):
+            return keras.ops.cos(theta) - factor * m
+
+        def closing(theta, m):
+            return keras.ops.cos(theta) - closed * m
+
+        return margins.register("shifted", psi=shifted if closed is None else closing, neutral=0.0)
+
+    assert cell() is cell() is margins.get("shifted")
+    with pytest.raises(ValueError, match="registered already"):
+        cell(factor=2.0)
+    with pytest.raises(ValueError, match="registered already"):
+        cell(closed=1.0)
+
+
 def test_errors_name_what_came_and_what_was_expected():
     with pytest.raises(ValueError, match=r"one of \['arcface', .*'arcfase'"):
         margins.get("arcfase")

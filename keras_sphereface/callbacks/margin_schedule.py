@@ -18,12 +18,15 @@ class MarginSchedule(keras.callbacks.Callback):
         interval: Number of optimizer steps between them, at least 1.
         start: The first margin. Defaults to `None`, the margin's neutral value (1 for multiplicative margins).
         final: The last margin. Defaults to `None`, the one that the head was made with.
+        head: The head in a model that is no `FaceClassifier`. Defaults to `None`, the model's `head`.
+
+    With `steps_per_execution` the margin is set before each execution, for all its steps.
 
     Logs `margin` at the end of every epoch.
 
     Raises:
         ValueError: If an argument is no number or out of range; when training begins, if `start` or `final` is below the
-            margin's neutral value.
+            margin's neutral value, or the model has no head and none is given.
 
     Example:
     >>> growth = keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)
@@ -32,8 +35,16 @@ class MarginSchedule(keras.callbacks.Callback):
     Reference: arXiv 2109.05565, section 3.3.
     """
 
-    def __init__(self, increase: float, interval: int, start: float | None = None, final: float | None = None):
+    def __init__(
+        self,
+        increase: float,
+        interval: int,
+        start: float | None = None,
+        final: float | None = None,
+        head: keras.layers.Layer | None = None,
+    ):
         super().__init__()
+        self._head = head
         self.increase, self.interval = positive_number("increase", increase), whole_number("interval", interval)
         self.start, self.final = (
             None if margin is None else finite_number(name, margin)
@@ -42,9 +53,20 @@ class MarginSchedule(keras.callbacks.Callback):
         self._first_batch, self._batches_per_step = 0, 1
         self._current = None
 
+    @property
+    def head(self) -> keras.layers.Layer:
+        """The head whose margin grows."""
+        head = getattr(self.model, "head", None) if self._head is None else self._head
+        if not hasattr(head, "current_margin"):
+            raise ValueError(
+                "MarginSchedule needs a head: train a FaceClassifier, or pass the layer as `head`. "
+                f"Received: model={self.model.name!r}, head={head!r}"
+            )
+        return head
+
     def margin_at(self, step: int) -> float:
         """The margin of an optimizer step, counted from 0."""
-        head = self.model.head
+        head = self.head
         start = head.margin.neutral if self.start is None else head.margin.validate(self.start)
         final = head.margin_value if self.final is None else head.margin.validate(self.final)
         return min(final, start + self.increase * (step // self.interval))
@@ -68,10 +90,10 @@ class MarginSchedule(keras.callbacks.Callback):
         if hasattr(self.model, "jax_state_sync"):
             # On JAX the variables are out of date between the steps of an epoch, and what is assigned then is lost.
             self.model.jax_state_sync()
-        self.model.head.current_margin.assign(margin)
+        self.head.current_margin.assign(margin)
         self._current = margin
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Logs the margin."""
         if logs is not None:
-            logs["margin"] = value_of(self.model.head.current_margin)
+            logs["margin"] = value_of(self.head.current_margin)

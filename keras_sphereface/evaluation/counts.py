@@ -1,4 +1,5 @@
-"""The one accept/reject counter: every curve and rate of the evaluation layer comes from here.
+"""The one accept/reject counter: every curve and rate of the evaluation layer comes from here, or, of
+resampled pairs, from `bootstrap`, which equals it where each pair counts once.
 
 A comparison is accepted if and only if `score >= threshold`. Equal scores are accepted or rejected together, so an
 operating point exists only between distinct scores. Counts are int64, rates float64.

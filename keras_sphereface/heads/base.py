@@ -27,7 +27,8 @@ class AngularHead(keras.layers.Layer):
         num_classes: Number of classes, at least 1.
         margin: Name of a registered margin, or a `keras_sphereface.margins.Margin`.
         margin_value: The margin's size; `None` for the neutral one (no margin). It is kept in the non-trainable
-            variable `current_margin`, so that a schedule's state is saved with the model.
+            variable `current_margin`, so that a schedule's state is saved with the model; `load_weights` brings the file's
+            along: to go on with a larger one, assign it, or train under a `MarginSchedule`.
         detach: Whether to use characteristic gradient detachment.
         weight_norm: `"projected"` (the columns of `kernel` live on the unit sphere, put back there after each update by
             the constraint `UnitColumns`), `"graph"` (normalized in the graph) or `"none"`.

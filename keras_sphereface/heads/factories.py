@@ -46,6 +46,8 @@ def SphereFaceR(
     scale: float = 60.0,
     loss_weight: float | None = 50.0,
     norm_penalty: float = 0.01,
+    detach: bool = True,
+    weight_norm: str = "projected",
     **kwargs,
 ) -> MarginHead:
     """SphereFace-R: a multiplicative margin of variant `"v0"`, `"v1"` or `"v2"` (arXiv 2109.05565).
@@ -66,6 +68,8 @@ def SphereFaceR(
         scale=scale,
         loss_weight=loss_weight,
         norm_penalty=norm_penalty,
+        detach=detach,
+        weight_norm=weight_norm,
         **kwargs,
     )
 
