@@ -53,8 +53,9 @@ flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this ever
                    lower_bound=0.0)  # fmt: skip
 flags.DEFINE_integer("margin_interval", None, "Steps between two increases of the margin. Defaults to 1/20 of --steps.",
                      lower_bound=1)  # fmt: skip
-flags.DEFINE_float("loss_weight", None, "Weight of the cross-entropy, divided by --scale for --feature_norm=hard and soft. "
-                   "Defaults to 50 there, to 1 for none.")  # fmt: skip
+flags.DEFINE_float(
+    "loss_weight", 50.0, "Weight of the cross-entropy, divided by --scale for --feature_norm=hard and soft."
+)
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.", lower_bound=1)
 flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.",
                      lower_bound=1)  # fmt: skip
@@ -171,8 +172,6 @@ def fill_in_defaults(saved):
     if FLAGS.margin_increase is None:
         grows = FLAGS.feature_norm != "hard"
         FLAGS.margin_increase = saved.get("--margin_increase", (FLAGS.margin - 1) / 10 if grows else 0.0)
-    if FLAGS.loss_weight is None:
-        FLAGS.loss_weight = saved.get("--loss_weight", 1.0 if FLAGS.feature_norm == "none" else 50.0)
     if FLAGS.dtype_policy == "auto":
         FLAGS.dtype_policy = ksf.devices.fastest_dtype_policy()
 

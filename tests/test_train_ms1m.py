@@ -94,29 +94,11 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
 
 
 @pytest.mark.slow
-def test_wrong_flags_are_refused_in_a_line(tmp_path):
+def test_a_wrong_folder_is_refused_in_a_line(tmp_path):
     result = run("--data_dir=nowhere", f"--output_dir={tmp_path}")
     assert result.returncode != 0
     assert result.stderr.endswith("\nnowhere/train.rec: there is no such file or folder\n")
     assert "Traceback" not in result.stderr
-    result = run("--pairs=lfw")
-    assert result.returncode != 0
-    assert "--pairs=['lfw']: must be FILE.bin or FOLDER:PAIRS.txt" in result.stderr
-    result = run("--margin=0.5")
-    assert result.returncode != 0
-    assert "margin" in result.stderr
-    result = run("--sample_rate=0")
-    assert result.returncode != 0
-    assert "--sample_rate=0.0: must be above 0 and at most 1" in result.stderr
-    result = run("--seed=-1")
-    assert result.returncode != 0
-    assert "flag --seed=-1" in result.stderr
-    result = run("--clip_norm=1", "--distribute=mirrored")
-    assert result.returncode != 0
-    assert "clips each replica" in result.stderr + result.stdout
-    result = run("--accumulate=2", "--distribute=mirrored")
-    assert result.returncode != 0
-    assert "--accumulate: Keras can't accumulate" in result.stderr + result.stdout
 
 
 forks = pytest.mark.skipif(
@@ -139,6 +121,26 @@ def test_the_same_command_after_kills_gives_the_same_bits(tmp_path):
     result = run_script("killed_program.py", tmp_path, tmp_path, KILLS)
     assert f"survived {KILLS} kills; another batch size: exit status 1" in result.stdout, result.stderr[-3000:]
     assert "this run was begun with --batch_size=4. Received: --batch_size=8" in result.stderr
+
+
+@pytest.mark.slow
+@forks
+def test_wrong_flags_are_refused_in_a_line(tmp_path):
+    messages = {
+        ("--pairs=lfw",): "--pairs=['lfw']: must be FILE.bin or FOLDER:PAIRS.txt",
+        ("--margin=0.5",): "flag --margin=0.5",
+        ("--sample_rate=0",): "--sample_rate=0.0: must be above 0 and at most 1",
+        ("--loss_weight=0",): "--loss_weight=0.0: must be above 0",
+        ("--seed=-1",): "flag --seed=-1",
+        ("--clip_norm=1", "--distribute=mirrored"): "clips each replica",
+        ("--accumulate=2", "--distribute=mirrored"): "--accumulate: Keras can't accumulate",
+    }
+    (tmp_path / "runs.json").write_text(json.dumps([[*flags, f"--output_dir={tmp_path}"] for flags in messages]))
+    result = run_script("program_runs.py", tmp_path / "runs.json")
+    runs = json.loads(result.stdout)
+    assert [run["status"] for run in runs] == [1] * len(messages), result.stderr[-3000:]
+    for run_of_flags, message in zip(runs, messages.values()):
+        assert message in run_of_flags["output"]
 
 
 PARTS = ("corrupt JPEG", "zero bytes", "label beyond", "wrong magic", "index outside", "cut record")

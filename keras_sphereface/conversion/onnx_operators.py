@@ -1,22 +1,18 @@
 """ONNX's operators as Keras's layers: each function takes the graph and a node, and returns a Keras tensor.
 
-ONNX has (images, channels, rows, columns), the Keras tensors have (images, rows, columns, channels).
+Here are normalizations, activations, arithmetic and products; `OPERATORS` has those of windows and shapes, too.
 """
 
 import functools
-import itertools
-import math
 
 import numpy as np
 from keras import layers
 
-from keras_sphereface.conversion import onnx_windows
-from keras_sphereface.conversion.onnx_folding import axes_of, axes_to_come
+from keras_sphereface.conversion import onnx_shapes, onnx_windows
+from keras_sphereface.conversion.onnx_folding import axes_of
+from keras_sphereface.conversion.onnx_shapes import VECTORS
 from keras_sphereface.conversion.onnx_windows import MAPS
-from keras_sphereface.export.onnx_graph import NCHW_TO_NHWC, NHWC_TO_NCHW
 
-_VECTORS, _GROUPED = 2, 5  # axes; with channels in groups (images, groups, channels, rows, columns), the groups first
-_GROUPS_TURNED = (0, 2, 1, 3, 4)  # a channel shuffle
 _NO_BOUND, _NO_LENGTH = 1e37, 1e-5
 _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
 
@@ -44,7 +40,7 @@ def _per_channel(graph, node, array, x):
     """A constant beside a tensor as one number, or as one for each channel."""
     channels, rank = x.shape[-1], len(x.shape)
     by_place = (
-        array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,) and rank == _VECTORS
+        array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,) and rank == VECTORS
     )
     fits = array.ndim <= rank and (array.size == 1 or (array.size == channels and by_place))
     graph.require(node, fits, f"one number, or {channels} for channels")
@@ -153,121 +149,6 @@ def _rescale(graph, x, scale, offset):
     return graph.layer(layers.Rescaling, *plain)(x)
 
 
-def _flatten(graph, node):
-    x = graph.tensor(node, any_order=True)
-    graph.require(node, node.attributes.get("axis", 1) in (1, 1 - len(x.shape)), "one vector per image")
-    return _as_vectors(graph, node, x)
-
-
-def _as_vectors(graph, node, x):
-    """Flattens in the order that ONNX has the numbers in."""
-    if len(x.shape) == _VECTORS:
-        return x
-    if set(x.shape[1:-1]) == {1} or node.input(0) in graph.channels_last:
-        return graph.layer(layers.Flatten)(x)
-    graph.maps[node.output] = x
-    return graph.layer(layers.Flatten)(graph.layer(layers.Permute, (3, 1, 2))(x))
-
-
-def _reshape(graph, node):
-    x, sizes = graph.tensor(node, any_order=True), graph.array(node, 1, rank=1).tolist()
-    length = math.prod(x.shape[1:])
-    graph.require(node, len(sizes) > 1 and sizes[0] in (-1, 0, 1), f"sizes of whole images, not {sizes}")
-    rest = _resolved(graph, node, sizes, x, length)
-    if len(rest) == 1:
-        return _as_vectors(graph, node, x)
-    graph.require(node, node.input(0) not in graph.channels_last, "channels first")
-    channels, *maps = rest
-    of_vectors = set(x.shape[1:-1]) | set(maps) <= {1}  # one pixel in either
-    in_place = len(x.shape) == MAPS and channels == x.shape[-1]  # rows and columns become one axis
-    if of_vectors or in_place:
-        return graph.layer(layers.Reshape, (*maps, channels))(x)
-    if len(x.shape) == MAPS and tuple(rest[2:]) == x.shape[1:3]:  # channels in groups
-        return graph.layer(layers.Reshape, (*rest[2:], *rest[:2]))(x)
-    graph.require(
-        node, len(x.shape) == _GROUPED and tuple(maps) == x.shape[1:3], f"the order of numbers kept, not {sizes}"
-    )
-    return graph.layer(layers.Reshape, (*maps, channels))(x)
-
-
-def _resolved(graph, node, sizes, x, length):
-    """The sizes behind the first, which is of images: 0 is an axis as it is, -1 the rest."""
-    own = (x.shape[-1], *x.shape[1:-1]) if len(x.shape) < _GROUPED else (*x.shape[3:], *x.shape[1:3])
-    rest = [size or (own[place] if place < len(own) else 0) for place, size in enumerate(sizes[1:])]
-    known = math.prod(size for size in rest if size != -1)
-    fits = rest.count(-1) + (sizes[0] == -1) < 2 and known > 0
-    if fits and -1 in rest:
-        rest[rest.index(-1)] = length // known
-    graph.require(node, fits and math.prod(rest) == length, f"{length} numbers per image, not {sizes}")
-    return rest
-
-
-def _transpose(graph, node):
-    x, perm = graph.tensor(node, any_order=True), tuple(node.attributes.get("perm", ()))
-    if len(x.shape) == _GROUPED and perm == _GROUPS_TURNED:
-        return graph.layer(layers.Permute, (1, 2, 4, 3))(x)
-    graph.require(node, len(x.shape) == MAPS, "feature maps")
-    to_last, is_last = perm == NCHW_TO_NHWC, node.input(0) in graph.channels_last
-    graph.require(node, perm in (NCHW_TO_NHWC, NHWC_TO_NCHW) and to_last != is_last, "channels moved first or last")
-    if to_last:
-        graph.channels_last.add(node.output)
-    return x
-
-
-def _squeeze(graph, node):
-    x = graph.tensor(node)
-    return _with_pixel_axes(graph, node, x, axes_of(graph, node, len(x.shape)), -1)
-
-
-def _unsqueeze(graph, node):
-    x = graph.tensor(node)
-    return _with_pixel_axes(graph, node, x, axes_to_come(graph, node, len(x.shape)), 1)
-
-
-def _with_pixel_axes(graph, node, x, axes, sign):
-    """A vector with fewer or more axes of one row and column."""
-    rank = len(x.shape) + sign * len(axes)
-    is_pixel = set(x.shape[1:-1]) <= {1} and set(axes) <= {2, 3} and len(set(axes)) == len(axes)
-    graph.require(node, is_pixel and _VECTORS <= rank <= MAPS, "rows and columns of one pixel")
-    return graph.layer(layers.Reshape, (*[1] * (rank - _VECTORS), x.shape[-1]))(x)
-
-
-def _concat(graph, node):
-    tensors = [graph.tensor(node, place) for place in range(len(node.inputs))]
-    ranks = {len(x.shape) for x in tensors}
-    graph.require(node, len(ranks) == 1 and node.attributes.get("axis") in (1, 1 - min(ranks)), "channels")
-    return graph.layer(layers.Concatenate, axis=-1)(tensors)
-
-
-def _slice(graph, node):
-    """In an attribute each, or, of late, in an input each: starts, ends, axes, steps."""
-    x, names = graph.tensor(node), ("starts", "ends", "axes", "steps")
-    given = {
-        name: graph.array(node, place).tolist() for place, name in enumerate(names, 1) if graph.has_array(node, place)
-    }
-    starts, ends = ([*given.get(name, node.attributes.get(name, ()))] for name in ("starts", "ends"))
-    axes = given.get("axes", node.attributes.get("axes", list(range(len(starts)))))
-    plain = len(starts) == len(ends) == 1 and list(axes) in ([1], [1 - len(x.shape)]) and given.get("steps", [1]) == [1]
-    graph.require(node, plain, "one range of channels")
-    return _channels(graph, node, x, *slice(starts[0], ends[0]).indices(x.shape[-1])[:2])
-
-
-def _split(graph, node):
-    x, count = graph.tensor(node), len(node.outputs)
-    graph.require(node, node.attributes.get("axis", 0) in (1, 1 - len(x.shape)), "channels")
-    equal = [-(-x.shape[-1] // count)] * (count - 1)
-    sizes = graph.array(node, 1).tolist() if graph.has_array(node, 1) else node.attributes.get("split")
-    sizes = sizes or [*equal, x.shape[-1] - sum(equal)]
-    graph.require(node, len(sizes) == count and sum(sizes) == x.shape[-1], f"{count} parts of {x.shape[-1]} channels")
-    ends = [*itertools.accumulate(sizes)]
-    return tuple(_channels(graph, node, x, end - size, end) for size, end in zip(sizes, ends))
-
-
-def _channels(graph, node, x, start, end):
-    graph.require(node, 0 <= start < end, "at least one channel")
-    return graph.part(x, start, end)
-
-
 def _maximum(graph, node):
     if node.input(0) not in graph.norms:
         return _extreme(layers.Maximum, graph, node)
@@ -293,7 +174,7 @@ def _matmul(graph, node):
 
 
 def _dense(graph, node, matrix, bias):
-    x = graph.tensor(node, rank=_VECTORS)
+    x = graph.tensor(node, rank=VECTORS)
     graph.require(node, len(matrix) == x.shape[-1] and matrix.size > 0, f"a matrix for {x.shape[-1]} numbers")
     if node.input(0) in graph.maps:  # the matrix takes the numbers in Keras's order, and the map need not be turned
         x = graph.maps[node.input(0)]
@@ -305,7 +186,7 @@ def _dense(graph, node, matrix, bias):
 
 def _length(graph, node):
     """The vectors' lengths, which `_div` looks for."""
-    x = graph.tensor(node, rank=_VECTORS)
+    x = graph.tensor(node, rank=VECTORS)
     axes = axes_of(graph, node, len(x.shape))
     graph.require(node, axes == (1,) and node.attributes.get("keepdims", 1), "the vectors' lengths")
     graph.norms[node.output] = node.input(0)
@@ -331,7 +212,7 @@ def _same_length(graph, node, least):
 
 
 def _unit_length(graph, node):
-    x = graph.tensor(node, rank=_VECTORS)
+    x = graph.tensor(node, rank=VECTORS)
     graph.require(node, node.attributes.get("p", 2) == 2 and node.attributes.get("axis", -1) in (1, -1), "unit length")
     return graph.layer(layers.UnitNormalization, axis=-1)(x)
 
@@ -344,41 +225,37 @@ def _same(graph, node):
     return graph.tensor(node)
 
 
-OPERATORS = onnx_windows.OPERATORS | {
-    "BatchNormalization": _batch_norm,
-    "PRelu": _prelu,
-    "Relu": _relu,
-    "LeakyRelu": _leaky_relu,
-    "Clip": _clip,
-    "Sigmoid": _sigmoid,
-    "Tanh": _activation("tanh"),
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _activation("hard_silu"),
-    "Elu": _elu,
-    "Gelu": _gelu,
-    "Mish": _activation("mish"),
-    "Selu": _activation("selu"),
-    "Softplus": _activation("softplus"),
-    "Add": _add,
-    "Sub": _sub,
-    "Mul": _mul,
-    "Div": _div,
-    "ReduceL2": _length,
-    "Expand": _expand,
-    "Max": _maximum,
-    "Min": functools.partial(_extreme, layers.Minimum),
-    "LpNormalization": _unit_length,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Squeeze": _squeeze,
-    "Unsqueeze": _unsqueeze,
-    "Concat": _concat,
-    "Slice": _slice,
-    "Split": _split,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Identity": _same,
-    "Dropout": _same,
-    "Cast": _same,
-}
+OPERATORS = (
+    onnx_windows.OPERATORS
+    | onnx_shapes.OPERATORS
+    | {
+        "BatchNormalization": _batch_norm,
+        "PRelu": _prelu,
+        "Relu": _relu,
+        "LeakyRelu": _leaky_relu,
+        "Clip": _clip,
+        "Sigmoid": _sigmoid,
+        "Tanh": _activation("tanh"),
+        "HardSigmoid": _hard_sigmoid,
+        "HardSwish": _activation("hard_silu"),
+        "Elu": _elu,
+        "Gelu": _gelu,
+        "Mish": _activation("mish"),
+        "Selu": _activation("selu"),
+        "Softplus": _activation("softplus"),
+        "Add": _add,
+        "Sub": _sub,
+        "Mul": _mul,
+        "Div": _div,
+        "ReduceL2": _length,
+        "Expand": _expand,
+        "Max": _maximum,
+        "Min": functools.partial(_extreme, layers.Minimum),
+        "LpNormalization": _unit_length,
+        "Gemm": _gemm,
+        "MatMul": _matmul,
+        "Identity": _same,
+        "Dropout": _same,
+        "Cast": _same,
+    }
+)

@@ -396,7 +396,7 @@ def test_bgr_of_networks_that_cannot_be_turned(path):
         convert(path, channel_order="BGR")
 
 
-def test_as_deep_as_it_may_be(path, tmp_path):
+def test_as_deep_as_it_may_be(path):
     """Keras follows a network by recursion."""
 
     def network(b, x):
@@ -406,8 +406,6 @@ def test_as_deep_as_it_may_be(path, tmp_path):
 
     model = convert(save(path, network))
     assert len(model.layers) == MOST_LAYERS + 1
-    model.save(tmp_path / "model.keras")
-    keras.saving.load_model(tmp_path / "model.keras")
 
 
 def test_size_of_the_images(path):
