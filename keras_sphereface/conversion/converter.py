@@ -115,6 +115,8 @@ def _convert(path, architecture, given, include_head, head_layout, channel_order
     else:
         backbone = _backbone(architecture, content, given)
         config = backbone.get_config()
+        if file is not None:
+            onnx_network.check(file, backbone.input_shape[1:])
     if channel_order == "BGR":
         mapping.turn_channels(backbone)
     weights = head_weights(content.head, config["embedding_dim"], path, head_layout)
@@ -240,7 +242,6 @@ def _shown(numbers):
 def _original(content, file, name, inputs, config):
     """The embeddings by what the file was made for, and its name and version."""
     if file is not None:
-        onnx_network.check(file, inputs.shape[1:])
         embeddings = file.run(inputs).reshape(len(inputs), -1)
         return embeddings, f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
     units, block_order = config.get("units"), config.get("block_order")

@@ -33,7 +33,7 @@ def fold(graph: "Graph", node: Node) -> np.ndarray:
         node: A node for which `is_known`.
 
     Returns:
-        NumPy array, no larger than the inputs together.
+        NumPy array, no larger than the inputs together or of a few thousand numbers.
     """
     if node.operator == "Shape":
         return _shape(graph, node)

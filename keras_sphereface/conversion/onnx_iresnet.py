@@ -1,6 +1,7 @@
 """IResNets in ONNX files, as InsightFace releases its models: the tensors by the names of its PyTorch checkpoints."""
 
 import collections
+import dataclasses
 
 import numpy as np
 
@@ -40,14 +41,13 @@ class _Reader:
         self.file, self.tensors = file, {}
         self.arguments = {"input_shape": (*file.image_size, 3)} if all(file.image_size) else {}
         self.consumers = collections.defaultdict(list)
-        self.inputs, behind = {}, {}
+        behind = {}
         for node in file.nodes:
-            inputs = [behind.get(name, name) for name in node.inputs]
-            if node.operator in _PASSED_OVER and inputs:
-                behind[node.output] = inputs[0]
+            node = dataclasses.replace(node, inputs=tuple(behind.get(name, name) for name in node.inputs))
+            if node.operator in _PASSED_OVER and node.inputs:
+                behind[node.output] = node.input(0)
                 continue
-            self.inputs[node.output] = inputs
-            for name in inputs:
+            for name in node.inputs:
                 self.consumers[name].append(node)
 
     def read(self):
@@ -80,7 +80,7 @@ class _Reader:
         if begins_stage:
             x = self._downsample(x, name)
         total = self._next(y, "Add")
-        if set(self.inputs[total.output]) != {x, y}:
+        if set(total.inputs) != {x, y}:
             raise self._error(f"the sum {total.output!r} adds something else than unit {name} and what passes by")
         return total.output
 
@@ -144,8 +144,7 @@ class _Reader:
 
     def _weight(self, node, place):
         """A node's input as an array."""
-        inputs = self.inputs[node.output]
-        name = inputs[place] if len(inputs) > place else ""
+        name = node.input(place)
         if not self.file.has_weight(name):
             raise self._error(f"the {node.operator} of {node.output!r} has no weights in its place {place}")
         return self.file.weight(name).astype("float32")

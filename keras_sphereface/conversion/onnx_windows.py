@@ -42,12 +42,17 @@ def _pad(graph, node, x, reach, strides):
     if automatic == b"SAME_UPPER":
         return x, "same"
     graph.require(node, automatic in (b"NOTSET", b"VALID"), "explicit padding")
-    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    top, left, bottom, right = _pads(graph, node)
     if strides == (1, 1) and all(
         before == after == (size - 1) / 2 for before, after, size in ((top, bottom, reach[0]), (left, right, reach[1]))
     ):
         return x, "same" if max(reach) > 1 else "valid"
     return _zeros_around(graph, node, x, top, bottom, left, right), "valid"
+
+
+def _pads(graph, node):
+    """Top, left, bottom, right."""
+    return graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
 
 
 def _zeros_around(graph, node, x, top, bottom, left, right):
@@ -76,7 +81,7 @@ def _max_pool(graph, node):
         graph.require(
             node, not_negative and "auto_pad" not in node.attributes, "sizes rounded down, or no numbers below zero"
         )
-    top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    top, left, bottom, right = _pads(graph, node)
     padded, padding = _pad(graph, node, x, window, strides)
     if any(more):
         padded, padding = _zeros_around(graph, node, x, top, bottom + more[0], left, right + more[1]), "valid"
@@ -93,7 +98,7 @@ def _average_pool(graph, node):
     graph.require(node, not any(more), "sizes rounded down")
     padded, padding = _pad(graph, node, x, window, strides)
     if padding == "same" and node.attributes.get("count_include_pad"):  # Keras never counts them
-        top, left, bottom, right = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+        top, left, bottom, right = _pads(graph, node)
         padded, padding = _zeros_around(graph, node, x, top, bottom, left, right), "valid"
     counts = padded is x or node.attributes.get("count_include_pad")
     graph.require(node, counts, "padding that counts, or by half a window and stride 1")
@@ -106,7 +111,7 @@ def _window(graph, node):
     window, strides, dilations = (graph.sizes(node, name, (1, 1)) for name in ("kernel_shape", "strides", "dilations"))
     graph.require(node, dilations == (1, 1), "no dilation")
     graph.spend(node, math.prod(x.shape[1:]) * math.prod(window) * _POOLED)
-    pads = graph.sizes(node, "pads", (0, 0, 0, 0), least=0)
+    pads = _pads(graph, node)
     if not node.attributes.get("ceil_mode"):
         return x, window, strides, (0, 0)
     more = (
