@@ -51,11 +51,12 @@ flags.DEFINE_boolean("detach", True, "Characteristic gradient detachment.")
 flags.DEFINE_float("margin_increase", None, "Start at margin 1 and add this every --margin_interval steps; 0: the whole "
                    "margin from the start. Defaults to 0 for --feature_norm=hard, else to a tenth of the way.",
                    lower_bound=0.0)  # fmt: skip
+flags.DEFINE_integer("margin_wait", None, "Steps before the first interval begins, in which the network has to leave "
+                     "chance. Defaults to 1/4 of --steps.", lower_bound=0)  # fmt: skip
 flags.DEFINE_integer("margin_interval", None, "Steps between two increases of the margin. Defaults to 1/20 of --steps.",
                      lower_bound=1)  # fmt: skip
-flags.DEFINE_float(
-    "loss_weight", 50.0, "Weight of the cross-entropy, divided by --scale for --feature_norm=hard and soft."
-)
+flags.DEFINE_float("loss_weight", None, "Weight of the cross-entropy, divided by --scale for --feature_norm=hard and "
+                   "soft. Defaults to 50, 1 for none.")  # fmt: skip
 flags.DEFINE_integer("batch_size", None, "Global batch size. Defaults to 512, 64 for synthetic faces.", lower_bound=1)
 flags.DEFINE_integer("steps", None, "Optimizer steps of the whole run. Defaults to 240,000, 700 for synthetic faces.",
                      lower_bound=1)  # fmt: skip
@@ -114,8 +115,8 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lowe
 # What makes a run the one that its log tells of. The same command goes on from the last checkpoint; with another value of
 # one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
 FIXED = ["backbone", "embedding_dim", "variant", "feature_norm", "margin", "scale", "detach", "margin_increase",
-         "margin_interval", "loss_weight", "sample_rate", "num_classes", "batch_size", "checkpoint_steps", "accumulate",
-         "ema", "dtype_policy", "seed"]  # fmt: skip
+         "margin_wait", "margin_interval", "loss_weight", "sample_rate", "num_classes", "batch_size", "checkpoint_steps",
+         "accumulate", "ema", "dtype_policy", "seed"]  # fmt: skip
 CHANGEABLE = ["steps", "schedule", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm", "augment"]
 flags.DEFINE_multi_enum("may_change", [], CHANGEABLE, "A flag whose value may be another than the run was begun with.")
 FLAGS = flags.FLAGS
@@ -167,8 +168,12 @@ def fill_in_defaults(saved):
     if FLAGS.warmup_steps is None:
         share = FLAGS.steps * (1 if FLAGS.data_dir else 6) // 100
         FLAGS.warmup_steps = saved.get("--warmup_steps", share)
+    if FLAGS.margin_wait is None:
+        FLAGS.margin_wait = saved.get("--margin_wait", FLAGS.steps // 4)
     if FLAGS.margin_interval is None:
         FLAGS.margin_interval = saved.get("--margin_interval", max(1, FLAGS.steps // 20))
+    if FLAGS.loss_weight is None:
+        FLAGS.loss_weight = 1.0 if FLAGS.feature_norm == "none" else 50.0
     if FLAGS.margin_increase is None:
         grows = FLAGS.feature_norm != "hard"
         FLAGS.margin_increase = saved.get("--margin_increase", (FLAGS.margin - 1) / 10 if grows else 0.0)
@@ -286,8 +291,10 @@ def make_callbacks(dataset, pairs, output_dir, checkpoint):
     every = FLAGS.steps_per_epoch // FLAGS.checkpoint_steps
     # Under keras.distribution every batch is divided over the devices, which the last one of the pairs may not allow.
     measured = pairs if FLAGS.data_dir and FLAGS.distribute not in PARALLEL else []
-    growth = (FLAGS.margin_increase, FLAGS.margin_interval)
-    schedules = [ksf.callbacks.MarginSchedule(*growth)] if FLAGS.margin_increase else []
+    schedules = []
+    if FLAGS.margin_increase:
+        growth = FLAGS.margin_increase, FLAGS.margin_interval
+        schedules.append(ksf.callbacks.MarginSchedule(*growth, wait=FLAGS.margin_wait))
     guard = ksf.callbacks.NonFiniteGuard(
         FLAGS.nonfinite,
         FLAGS.max_skipped,

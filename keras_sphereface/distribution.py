@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.heads.base import CLASS_WEIGHTS
 
 BATCH, CLASS = "batch", "class"
 
@@ -108,7 +109,7 @@ def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataPar
 
 
 def class_parallel(
-    num_classes: int, class_ways: int | None = None, head: str = r"[^/]*head[^/]*", auto_shard_dataset: bool = True
+    num_classes: int, class_ways: int | None = None, auto_shard_dataset: bool = True
 ) -> keras.distribution.ModelParallel:
     """A `keras.distribution.ModelParallel` that shares out the head's classes, and the batch over what remains.
 
@@ -118,7 +119,6 @@ def class_parallel(
         num_classes: Number of classes of the head.
         class_ways: Over how many devices the classes are divided; it must divide both the number of classes and that of
             devices. Defaults to `None`, the most that do.
-        head: Pattern of the head's layer name. Defaults to any name with "head" in it, as the heads have by themselves.
         auto_shard_dataset: As in `data_parallel`.
 
     Returns:
@@ -144,7 +144,7 @@ def class_parallel(
         )
     mesh = keras.distribution.DeviceMesh((len(devices) // ways, ways), (BATCH, CLASS), devices)
     return keras.distribution.ModelParallel(
-        layout_map=head_layout(mesh, head), batch_dim_name=BATCH, auto_shard_dataset=auto_shard_dataset
+        layout_map=head_layout(mesh), batch_dim_name=BATCH, auto_shard_dataset=auto_shard_dataset
     )
 
 
@@ -220,18 +220,22 @@ class _LocalPart(keras.utils.PyDataset):
         self._data.on_epoch_end()
 
 
-def head_layout(mesh: keras.distribution.DeviceMesh, head: str = r"[^/]*head[^/]*") -> keras.distribution.LayoutMap:
+def head_layout(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
     """The `keras.distribution.LayoutMap` of `class_parallel`, for a mesh of your own.
 
     Args:
         mesh: A `keras.distribution.DeviceMesh` with an axis named `"class"`.
-        head: Pattern of the head's layer name.
 
     Returns:
         The layout map; variables that it does not name are copied to each device.
+
+    Example:
+    >>> mesh = keras.distribution.DeviceMesh((1, 4), ("batch", "class"), keras.distribution.list_devices())
+    >>> layout = keras_sphereface.distribution.head_layout(mesh)
+    >>> layout[".*fc/kernel"] = (None, "class")  # and another large layer
     """
     layout = keras.distribution.LayoutMap(mesh)
-    layout[rf"(^|.*/){head}/kernel$"] = (None, CLASS)
+    layout[rf"(^|.*/){CLASS_WEIGHTS}$"] = (None, CLASS)
     return layout
 
 

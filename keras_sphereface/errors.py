@@ -79,6 +79,10 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
 
     Returns:
         `" Did you mean 'sfnet20'?"`, or an empty text where none is near.
+
+    Example:
+    >>> keras_sphereface.errors.did_you_mean("SFNet_20", ["sfnet4", "sfnet20"])
+    " Did you mean 'sfnet20'?"
     """
     by_lower_case = {valid.lower(): valid for valid in names}
     nearest = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1)

@@ -30,6 +30,11 @@ class FeatureNorm:
         keeps_norm: Whether rho(x) is the embedding's own norm (otherwise it is the scale).
         divides_by_scale: Whether the loss weight is divided by the scale.
         penalizes: Whether the loss has the norm penalty.
+
+    Example:
+    >>> mode = keras_sphereface.feature_norms.get("soft")
+    >>> mode.keeps_norm, mode.loss_factor(loss_weight=50.0, scale=25.0)
+    (True, 2.0)
     """
 
     name: str
@@ -59,12 +64,31 @@ _TABLE = {
 
 
 def names() -> list[str]:
-    """Returns the names of the modes."""
+    """Returns the names of the modes.
+
+    Example:
+    >>> keras_sphereface.feature_norms.names()
+    ['none', 'hard', 'soft']
+    """
     return list(_TABLE)
 
 
 def get(name: str) -> FeatureNorm:
-    """Returns the `FeatureNorm` of a name; raises ValueError for an unknown one."""
+    """Returns a mode by its name.
+
+    Args:
+        name: `"none"`, `"hard"` or `"soft"`.
+
+    Returns:
+        The `FeatureNorm`.
+
+    Raises:
+        ValueError: If no mode has this name.
+
+    Example:
+    >>> keras_sphereface.feature_norms.get("hard").keeps_norm
+    False
+    """
     if isinstance(name, str) and name in _TABLE:
         return _TABLE[name]
     raise ValueError(f"`feature_norm` must be one of {names()}. Received: feature_norm={name!r}")
@@ -81,6 +105,12 @@ def normalize(vectors: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         `(directions, norms)`: a tensor of `vectors`' shape with unit vectors (zeros for a zero vector) and the norms,
         with `axis` removed. Both are NaN for a vector that is not finite, or so long that its squared norm is not (in
         float32 above 1.8e19).
+
+    Example:
+    >>> vectors = keras.ops.convert_to_tensor([[3.0, 4.0], [0.0, 0.0]])
+    >>> directions, norms = keras_sphereface.feature_norms.normalize(vectors, axis=1)
+    >>> np.asarray(norms)
+    array([5., 0.], dtype=float32)
     """
     squared = ops.sum(ops.square(vectors), axis=axis, keepdims=True)
     # Divided by an infinite norm, a finite vector would be one of zeros.
@@ -95,6 +125,19 @@ def normalize(vectors: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def norm_penalty(norms: Tensor, scale: float, power: int = 1) -> Tensor:
-    """How far norms are from the scale: `abs(norms - scale)` for power 1, its square (ring loss) for power 2."""
+    """How far norms are from the scale: `abs(norms - scale)` for power 1, its square (ring loss) for power 2.
+
+    Args:
+        norms: Float tensor of any shape, 0 or more.
+        scale: Radius of the sphere, positive.
+        power: 1 or 2. Defaults to `1`.
+
+    Returns:
+        Float tensor of the norms' shape, 0 or more: the penalty of each example, before its weight.
+
+    Example:
+    >>> np.asarray(keras_sphereface.feature_norms.norm_penalty(np.float32([20.0, 33.0]), scale=30.0))
+    array([10.,  3.], dtype=float32)
+    """
     distance = norms - scale
     return ops.abs(distance) if power == 1 else ops.square(distance)

@@ -55,8 +55,14 @@ def evaluate_ijb(
 
     Raises:
         FileFormatError: If a meta file is broken, or the HDF5 file belongs to another model or other images.
+        FileNotFoundError: If a meta file or an image is missing.
         ValueError: If embeddings are unusable, `batch_size` is not an integer of at least 1, or a callable comes without
             `model_signature`.
+
+    Example:
+    >>> model = keras_sphereface.load_pretrained()
+    >>> report = keras_sphereface.evaluate_ijb(model, "IJBC", "ijbc", features="ijbc_features.h5")
+    >>> print(report)
     """
     batch_size = whole_number("batch_size", batch_size)
     meta = read_ijb(folder, subset, identification=identification)

@@ -18,6 +18,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Float tensor of shape `(batch,)`.
+
+    Example:
+    >>> logits, labels = keras.ops.convert_to_tensor([[2.0, 0.0], [2.0, 0.0]]), keras.ops.convert_to_tensor([0, 1])
+    >>> np.asarray(keras_sphereface.losses.cross_entropy(logits, labels)).round(3)
+    array([0.127, 2.127], dtype=float32)
     """
     return ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
@@ -36,6 +41,11 @@ def one_vs_all(logits: Tensor, labels: Tensor, positive_weight: float, class_wei
     Returns:
         Float tensor of shape `(batch,)`.
 
+    Example:
+    >>> logits, labels = keras.ops.convert_to_tensor([[2.0, 0.0], [2.0, 0.0]]), keras.ops.convert_to_tensor([0, 1])
+    >>> np.asarray(keras_sphereface.losses.one_vs_all(logits, labels, positive_weight=0.5)).round(3)
+    array([0.41, 1.41], dtype=float32)
+
     Reference: SphereFace2, arXiv 2108.01513, equation 5.
     """
     is_target = target_mask(labels, ops.shape(logits)[-1])
@@ -50,6 +60,16 @@ class HeadLoss(keras.losses.Loss):
     """Averages losses that a head has computed already.
 
     With it the sample weights, the loss tracker, regularization and the scaling over replicas are Keras's own.
+
+    Args:
+        name: Name of the loss. Defaults to `"head_loss"`.
+        reduction: As in `keras.losses.Loss`. Defaults to `"sum_over_batch_size"`, the mean.
+        dtype: As in `keras.losses.Loss`. Defaults to `None`, Keras's `floatx`.
+
+    Example:
+    >>> losses = np.float32([0.5, 1.5])  # as `head.loss(embeddings, labels)` gives them
+    >>> float(keras_sphereface.losses.HeadLoss()(np.array([3, 1]), losses))
+    1.0
     """
 
     def __init__(self, name: str = "head_loss", reduction: str = "sum_over_batch_size", dtype: Any = None):

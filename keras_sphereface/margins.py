@@ -37,6 +37,15 @@ class Margin:
             the angle. Used where nothing is differentiated.
         neutral: The margin value at which the head has no margin: 1.0 for multiplicative margins, 0.0 for additive ones.
             It is also the smallest value allowed, and where a margin schedule starts.
+
+    Raises:
+        TypeError: If one of the functions is neither a function nor None.
+        ValueError: If `neutral` is not a finite number.
+
+    Example:
+    >>> margin = keras_sphereface.margins.Margin("shift", psi=lambda theta, m: keras.ops.cos(theta) - m, neutral=0.0)
+    >>> margin.validate(0.2)
+    0.2
     """
 
     name: str
@@ -83,7 +92,12 @@ _TABLE = {
 
 
 def names() -> list[str]:
-    """Returns the names of the registered margins, sorted."""
+    """Returns the names of the registered margins, sorted.
+
+    Example:
+    >>> keras_sphereface.margins.names()
+    ['arcface', 'cosface', 'normface', 'sphereface', 'sphereface_r_v1', 'sphereface_r_v2']
+    """
     return sorted(_TABLE)
 
 
@@ -101,6 +115,10 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
 
     Raises:
         ValueError: If the name is taken by another margin or isn't a non-empty string, or `neutral` is no finite number.
+
+    Example:
+    >>> margin = keras_sphereface.margins.register("shift", psi=lambda theta, m: keras.ops.cos(theta) - m, neutral=0.0)
+    >>> head = keras_sphereface.heads.MarginHead(1000, margin="shift", margin_value=0.2)
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"A margin's name must be a non-empty string. Received: name={name!r}")
@@ -124,8 +142,18 @@ def _is_same(one, other):
 def get(identifier: str | Margin) -> Margin:
     """Returns the `Margin` for a registered name, or the `Margin` given.
 
+    Args:
+        identifier: One of `names()`, or a `Margin`.
+
+    Returns:
+        The `Margin`.
+
     Raises:
         ValueError: If no margin has that name.
+
+    Example:
+    >>> keras_sphereface.margins.get("sphereface_r_v2").neutral
+    1.0
     """
     if isinstance(identifier, Margin):
         return identifier
@@ -140,8 +168,18 @@ def get(identifier: str | Margin) -> Margin:
 def serialize(margin: Margin) -> str:
     """Returns the name that `get` turns back into `margin`.
 
+    Args:
+        margin: A `Margin`.
+
+    Returns:
+        Its name.
+
     Raises:
         ValueError: If the margin isn't registered, since a saved head could not find it again.
+
+    Example:
+    >>> keras_sphereface.margins.serialize(keras_sphereface.margins.get("arcface"))
+    'arcface'
     """
     if _TABLE.get(margin.name) != margin:
         raise ValueError(
@@ -152,12 +190,34 @@ def serialize(margin: Margin) -> str:
 
 
 def clip(cosines: Tensor) -> Tensor:
-    """Cosines clipped so that the derivative of their angles stays finite."""
+    """Cosines clipped so that the derivative of their angles stays finite.
+
+    Args:
+        cosines: Float tensor of any shape.
+
+    Returns:
+        Float tensor of the same shape, in [-1 + 1e-5, 1 - 1e-5].
+
+    Example:
+    >>> np.asarray(keras_sphereface.margins.clip(np.float32([1.0, 0.5]))).round(6)
+    array([0.99999, 0.5    ], dtype=float32)
+    """
     return ops.clip(cosines, COSINE_CLIP - 1.0, 1.0 - COSINE_CLIP)
 
 
 def angles(cosines: Tensor) -> Tensor:
-    """Angles in radians of clipped cosines."""
+    """Angles in radians of clipped cosines.
+
+    Args:
+        cosines: Float tensor of any shape.
+
+    Returns:
+        Float tensor of the same shape, from 0.0045 to pi - 0.0045: cosines are clipped as by `clip`.
+
+    Example:
+    >>> np.asarray(keras_sphereface.margins.angles(np.float32([1.0, 0.5, 0.0]))).round(4)
+    array([0.0045, 1.0472, 1.5708], dtype=float32)
+    """
     return ops.arccos(clip(cosines))
 
 
@@ -170,6 +230,11 @@ def functions_of_cosine(margin: Margin, value: float | Tensor) -> tuple[Callable
 
     Returns:
         `(others, targets)`: functions `cosines -> values`, or None for the cosine itself.
+
+    Example:
+    >>> others, targets = keras_sphereface.margins.functions_of_cosine(keras_sphereface.margins.get("cosface"), 0.35)
+    >>> others is None, np.asarray(targets(np.float32([0.5]))).round(2)
+    (True, array([0.15], dtype=float32))
     """
 
     def by_angle(function):
@@ -185,13 +250,40 @@ def detach_characteristic(value: Tensor, cosines: Tensor) -> Tensor:
     r"""Characteristic gradient detachment (CGD): the forward value is `value`, the gradient that of `cosines`.
 
     $g = \cos\theta + \mathrm{stop\_gradient}(f(\theta) - \cos\theta)$, written so that the forward value is exactly
-    `value`. Reference: arXiv 2109.05565, section 3.4.
+    `value`.
+
+    Args:
+        value: Float tensor of any shape: what psi or eta makes of the cosines.
+        cosines: Float tensor of the same shape.
+
+    Returns:
+        Float tensor of the same shape.
+
+    Example:
+    >>> cosines = keras.ops.convert_to_tensor([0.5, 0.2])
+    >>> np.asarray(keras_sphereface.margins.detach_characteristic(cosines - 0.35, cosines)).round(2)  # its gradient is 1
+    array([ 0.15, -0.15], dtype=float32)
+
+    Reference: arXiv 2109.05565, section 3.4.
     """
     return ops.stop_gradient(value) + (cosines - ops.stop_gradient(cosines))
 
 
 def target_mask(labels: Tensor, num_classes: int) -> Tensor:
-    """Booleans of shape `(batch, num_classes)`, true at each example's label."""
+    """Booleans, true at each example's label.
+
+    Args:
+        labels: Integer tensor of shape `(batch,)`, in `[0, num_classes)`.
+        num_classes: Number of classes, a positive integer.
+
+    Returns:
+        Boolean tensor of shape `(batch, num_classes)`.
+
+    Example:
+    >>> np.asarray(keras_sphereface.margins.target_mask(keras.ops.convert_to_tensor([1, 0]), num_classes=3))
+    array([[False,  True, False],
+           [ True, False, False]])
+    """
     return ops.equal(ops.arange(num_classes, dtype=labels.dtype)[None, :], labels[:, None])
 
 
@@ -210,6 +302,12 @@ def apply_margin(cosines: Tensor, labels: Tensor, margin: Margin, value: float |
 
     Returns:
         Float tensor of shape `(batch, classes)`: the logits on the unit sphere, before the scale.
+
+    Example:
+    >>> cosines, labels = keras.ops.convert_to_tensor([[0.5, 0.2]]), keras.ops.convert_to_tensor([0])
+    >>> cosface = keras_sphereface.margins.get("cosface")
+    >>> np.asarray(keras_sphereface.margins.apply_margin(cosines, labels, cosface, 0.35)).round(2)
+    array([[0.15, 0.2 ]], dtype=float32)
     """
     if margin.psi is None and margin.eta is None:
         return cosines

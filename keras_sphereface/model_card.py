@@ -57,6 +57,12 @@ class Card:
     Raises:
         ValueError: If a text is none, a metric or threshold lacks a field, or its numbers are not finite numbers of
             their range. NumPy's are taken, and kept as Python's.
+
+    Example:
+    >>> card = keras_sphereface.model_card.Card(
+    ...     data="our members' photos, with their consent", license="mit", thresholds=[{"far": 1e-3, "threshold": 0.35}]
+    ... )
+    >>> keras_sphereface.push_to_hub(trainer, "me/my-face-model", card)
     """
 
     name: str | None = None
@@ -121,6 +127,11 @@ def from_preset(preset: "Preset") -> Card:
 
     Returns:
         A `Card`, whose description has the preset's notes as a list.
+
+    Example:
+    >>> preset = keras_sphereface.presets.get("sfnet20_ms1m")
+    >>> keras_sphereface.model_card.from_preset(preset).name
+    'sfnet20_ms1m'
     """
     notes = "".join(f"\n- {note}" for note in preset.notes)
     return Card(
@@ -146,6 +157,10 @@ def from_description(path: Path) -> Card:
 
     Raises:
         FileFormatError: If a field is not as a card has it.
+
+    Example:
+    >>> card = keras_sphereface.model_card.from_description("my-face-model/preset.json")
+    >>> card.license, card.thresholds
     """
     path = pathlib.Path(path)
     entries = read_json(path) if path.is_file() else {}
@@ -167,6 +182,11 @@ def metadata(card: Card, repo_id: str) -> dict:
 
     Returns:
         Dictionary for the YAML block at the beginning: library, pipeline, licence, tags, and `model-index` with metrics.
+
+    Example:
+    >>> card = keras_sphereface.model_card.Card(license="mit")
+    >>> keras_sphereface.model_card.metadata(card, "me/my-face-model")["license"]
+    'mit'
     """
     license_id = card.license.lower()
     fields = {"library_name": LIBRARY, "pipeline_tag": PIPELINE, "tags": list(TAGS)}
@@ -217,6 +237,11 @@ def render(card: Card, repo_id: str, description: dict) -> str:
 
     Returns:
         Markdown with a YAML block before it.
+
+    Example:
+    >>> description = {"image_size": [112, 112], "embedding_dim": 512, "parameters": 1000, "sha256": {}}
+    >>> text = keras_sphereface.model_card.render(keras_sphereface.model_card.Card(), "me/my-face-model", description)
+    >>> print(text)
     """
     import yaml
 

@@ -18,6 +18,11 @@ def angular_repulsion(weights: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Float scalar.
 
+    Example:
+    >>> weights = np.float32([[1.0, 0.0, 0.6], [0.0, 1.0, 0.8]])  # three classes in two dimensions
+    >>> round(float(keras_sphereface.regularizers.angular_repulsion(weights, np.array([0, 1, 1]))), 3)  # (pi / 2) ** -2
+    0.405
+
     Reference: "Learning towards Minimum Hyperspherical Energy", arXiv 1805.09298.
     """
     rows = ops.transpose(ops.take(weights, labels, axis=1))

@@ -26,6 +26,13 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
     Raises:
         TypeError: If the schedule is none, e.g. a number.
+        ValueError: If `warmup_steps` is no integer of at least 0.
+
+    Example:
+    >>> cosine = keras.optimizers.schedules.CosineDecay(0.1, decay_steps=1000)
+    >>> schedule = keras_sphereface.schedules.Warmup(cosine, warmup_steps=10)
+    >>> [round(float(schedule(step)), 2) for step in (0, 4, 9)]
+    [0.01, 0.05, 0.1]
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup_steps: int):

@@ -78,7 +78,7 @@ def train(way, num_classes, folder):
     features = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)) if with_faces else inputs
     backbone = keras.Model(inputs, keras.layers.Dense(DIM, activation="tanh")(features))
     sampling = {"sample_rate": 0.5, "seed": 3} if way.endswith("sampled") else {}
-    trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(num_classes, scale=8.0, **sampling))
+    trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(num_classes, scale=8.0, name="other", **sampling))
     trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.05, momentum=0.9, weight_decay=0.01)))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(BATCH * STEPS, DIM)).astype("float32")

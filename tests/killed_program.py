@@ -36,6 +36,7 @@ def command(data, folder, *more):
         "--feature_norm=soft",
         "--margin_increase=0.1",
         "--margin_interval=5",
+        "--margin_wait=0",
         "--ema=0.9",
         "--schedule=cosine",
         "--learning_rate=0.001",

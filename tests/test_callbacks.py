@@ -34,6 +34,13 @@ def test_the_margin_grows_in_steps_and_stops_at_its_final_value(rng):
     assert history["margin"] == pytest.approx([1.1, 1.2])
 
 
+def test_the_margin_waits_until_the_network_tells_people_apart(rng):
+    trainer, recorder = make_trainer(), Recorder()
+    schedule = callbacks.MarginSchedule(increase=0.1, interval=2, wait=3)
+    trainer.fit(*coloured_squares(rng, 64), batch_size=8, verbose=0, callbacks=[schedule, recorder])
+    assert recorder.margins == [1.0] * 5 + [1.1] * 2 + [1.2]
+
+
 def test_the_margin_of_a_functional_model_grows():
     features, label = keras.Input((4,)), keras.Input((), dtype="int32")
     head = heads.CosFace(num_classes=3, margin=0.3)
@@ -205,6 +212,8 @@ def test_bad_arguments_are_refused(rng, tmp_path):
             callbacks.MarginSchedule(increase=0.1, interval=5, **{name: "1.5"})
     with pytest.raises(ValueError, match="`interval` must be an integer"):
         callbacks.MarginSchedule(increase=0.1, interval=0)
+    with pytest.raises(ValueError, match="`wait` must be an integer of at least 0"):
+        callbacks.MarginSchedule(increase=0.1, interval=1, wait=-1)
     with pytest.raises(ValueError, match="`keep` must be"):
         callbacks.Checkpoint(tmp_path, keep=0)
     with pytest.raises(ValueError, match="`every` must be"):

@@ -302,6 +302,7 @@ def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys)
         (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
         (["train", "synthetic", "--output", "x.txt"], "x.txt"),
         (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
+        (["train", "synthetic", "--head", "Softmax", "--scale", "30"], "--scale: Softmax has none"),
         (["plot", "margins", "x.gif"], "ending in .png"),
         (["detect", "people", "--size", "0", "5"], "Expected --size as 112 112 or 112 96. Received: --size 0 5"),
         (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),

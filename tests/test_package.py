@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "heads": "devices margins feature_norms losses regularizers",
     "backbones": "",
     "schedules": "",
-    "distribution": "data",
+    "distribution": "data heads",
     "fused_sgd": "devices",
     "optimizers": "fused_sgd",
     "guarded_optimizer": "",

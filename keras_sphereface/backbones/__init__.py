@@ -44,7 +44,12 @@ __all__ = [
 
 
 def names() -> tuple[str, ...]:
-    """The names that `get` knows, as a tuple."""
+    """The names that `get` knows, as a tuple.
+
+    Example:
+    >>> keras_sphereface.backbones.names()[:3]
+    ('sfnet4', 'sfnet10', 'sfnet20')
+    """
     return tuple(_TABLE)
 
 

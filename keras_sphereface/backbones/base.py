@@ -34,6 +34,16 @@ class FaceBackbone(keras.Model):
 
     Raises:
         TypeError: On any other argument.
+
+    Example:
+    >>> class TinyNet(keras_sphereface.backbones.FaceBackbone):
+    ...     def __init__(self, embedding_dim=8, **kwargs):
+    ...         images = keras.Input((112, 112, 3))
+    ...         x = keras.layers.Rescaling(1 / 127.5, offset=-1)(images)
+    ...         x = keras.layers.Dense(embedding_dim)(keras.layers.GlobalAveragePooling2D()(x))
+    ...         super().__init__(images, x, {"embedding_dim": embedding_dim}, **kwargs)
+    >>> TinyNet(16).output_shape
+    (None, 16)
     """
 
     def __init__(self, inputs: Any, outputs: Any, config: dict, dtype: Any = None, **kwargs):

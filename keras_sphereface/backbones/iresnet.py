@@ -174,25 +174,107 @@ def _embedding(x, variance, config, dtype):
 
 
 def IResNet18(embedding_dim: int = 512, name: str = "iresnet18", **kwargs) -> IResNet:
-    """IResNet-18: residual units 2, 2, 2, 2. Other arguments are those of `IResNet`."""
+    """IResNet-18: residual units 2, 2, 2, 2.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"iresnet18"`.
+        **kwargs: Further arguments of `IResNet`, e.g. `dropout`, `shortcut`, `input_shape`.
+
+    Returns:
+        An `IResNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `IResNet`.
+
+    Example:
+    >>> keras_sphereface.backbones.IResNet18(embedding_dim=256).output_shape
+    (None, 256)
+    """
     return IResNet((2, 2, 2, 2), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet34(embedding_dim: int = 512, name: str = "iresnet34", **kwargs) -> IResNet:
-    """IResNet-34: residual units 3, 4, 6, 3. Other arguments are those of `IResNet`."""
+    """IResNet-34: residual units 3, 4, 6, 3.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"iresnet34"`.
+        **kwargs: Further arguments of `IResNet`, e.g. `dropout`, `shortcut`, `input_shape`.
+
+    Returns:
+        An `IResNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `IResNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.IResNet34(dropout=0.4)
+    >>> trainer = keras_sphereface.FaceClassifier(backbone, keras_sphereface.heads.ArcFace(num_classes=1000))
+    """
     return IResNet((3, 4, 6, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet50(embedding_dim: int = 512, name: str = "iresnet50", **kwargs) -> IResNet:
-    """IResNet-50: residual units 3, 4, 14, 3. Other arguments are those of `IResNet`."""
+    """IResNet-50: residual units 3, 4, 14, 3.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"iresnet50"`.
+        **kwargs: Further arguments of `IResNet`, e.g. `dropout`, `shortcut`, `input_shape`.
+
+    Returns:
+        An `IResNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `IResNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.IResNet50()
+    >>> ir_se_50 = keras_sphereface.backbones.IResNet50(shortcut="subsample", inner_norm=False, se_reduction=16)
+    """
     return IResNet((3, 4, 14, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet100(embedding_dim: int = 512, name: str = "iresnet100", **kwargs) -> IResNet:
-    """IResNet-100: residual units 3, 13, 30, 3. Other arguments are those of `IResNet`."""
+    """IResNet-100: residual units 3, 13, 30, 3.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"iresnet100"`.
+        **kwargs: Further arguments of `IResNet`, e.g. `dropout`, `shortcut`, `input_shape`.
+
+    Returns:
+        An `IResNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `IResNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.IResNet100(dtype="mixed_bfloat16")
+    >>> backbone.embedding_dim
+    512
+    """
     return IResNet((3, 13, 30, 3), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet200(embedding_dim: int = 512, name: str = "iresnet200", **kwargs) -> IResNet:
-    """IResNet-200: residual units 6, 26, 60, 6. Other arguments are those of `IResNet`."""
+    """IResNet-200: residual units 6, 26, 60, 6.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"iresnet200"`.
+        **kwargs: Further arguments of `IResNet`, e.g. `dropout`, `shortcut`, `input_shape`.
+
+    Returns:
+        An `IResNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `IResNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.IResNet200(name="teacher")
+    >>> backbone.name
+    'teacher'
+    """
     return IResNet((6, 26, 60, 6), embedding_dim=embedding_dim, name=name, **kwargs)

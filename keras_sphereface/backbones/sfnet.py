@@ -141,25 +141,106 @@ def _embedding(x, config, dtype):
 
 
 def SFNet4(embedding_dim: int = 512, name: str = "sfnet4", **kwargs) -> SFNet:
-    """SFNet-4: four convolutions, no residual unit. Other arguments are those of `SFNet`."""
+    """SFNet-4: four convolutions, no residual unit.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"sfnet4"`.
+        **kwargs: Further arguments of `SFNet`, e.g. `block_order`, `batch_norm`, `input_shape`.
+
+    Returns:
+        An `SFNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `SFNet`.
+
+    Example:
+    >>> keras_sphereface.backbones.SFNet4(embedding_dim=64).output_shape
+    (None, 64)
+    """
     return SFNet((0, 0, 0, 0), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet10(embedding_dim: int = 512, name: str = "sfnet10", **kwargs) -> SFNet:
-    """SFNet-10: residual units 0, 1, 2, 0. Other arguments are those of `SFNet`."""
+    """SFNet-10: residual units 0, 1, 2, 0.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"sfnet10"`.
+        **kwargs: Further arguments of `SFNet`, e.g. `block_order`, `batch_norm`, `input_shape`.
+
+    Returns:
+        An `SFNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `SFNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.SFNet10(embedding_dim=128, batch_norm=True)
+    """
     return SFNet((0, 1, 2, 0), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet20(embedding_dim: int = 512, name: str = "sfnet20", **kwargs) -> SFNet:
-    """SFNet-20: residual units 1, 2, 4, 1. Other arguments are those of `SFNet`."""
+    """SFNet-20: residual units 1, 2, 4, 1.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"sfnet20"`.
+        **kwargs: Further arguments of `SFNet`, e.g. `block_order`, `batch_norm`, `input_shape`.
+
+    Returns:
+        An `SFNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `SFNet`.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.SFNet20(block_order="relu_add", input_shape=(112, 96, 3))  # SphereFace's own
+    >>> backbone.input_shape, backbone.output_shape
+    ((None, 112, 96, 3), (None, 512))
+    """
     return SFNet((1, 2, 4, 1), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet36(embedding_dim: int = 512, name: str = "sfnet36", **kwargs) -> SFNet:
-    """SFNet-36: residual units 2, 4, 8, 2. Other arguments are those of `SFNet`."""
+    """SFNet-36: residual units 2, 4, 8, 2.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"sfnet36"`.
+        **kwargs: Further arguments of `SFNet`, e.g. `block_order`, `batch_norm`, `input_shape`.
+
+    Returns:
+        An `SFNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `SFNet`.
+
+    Example:
+    >>> trainer = keras_sphereface.FaceClassifier(
+    ...     keras_sphereface.backbones.SFNet36(), keras_sphereface.heads.SphereFaceR(num_classes=1000)
+    ... )
+    """
     return SFNet((2, 4, 8, 2), embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet64(embedding_dim: int = 512, name: str = "sfnet64", **kwargs) -> SFNet:
-    """SFNet-64: residual units 3, 8, 16, 3. Other arguments are those of `SFNet`."""
+    """SFNet-64: residual units 3, 8, 16, 3.
+
+    Args:
+        embedding_dim: Length of an embedding. Defaults to `512`.
+        name: Name of the model. Defaults to `"sfnet64"`.
+        **kwargs: Further arguments of `SFNet`, e.g. `block_order`, `batch_norm`, `input_shape`.
+
+    Returns:
+        An `SFNet`, from images `(batch, height, width, 3)`, RGB 0..255, to embeddings `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError, TypeError: As `SFNet`.
+
+    Example:
+    >>> keras_sphereface.backbones.SFNet64(dtype="mixed_bfloat16").compute_dtype
+    'bfloat16'
+    """
     return SFNet((3, 8, 16, 3), embedding_dim=embedding_dim, name=name, **kwargs)

@@ -21,6 +21,11 @@ class EmbeddingStatistics(keras.callbacks.Callback):
     Raises:
         ValueError: If the labels are no class numbers or `batch_size` is no integer of at least 1; when training begins, if
             labels are not among the head's classes.
+
+    Example:
+    >>> statistics = keras_sphereface.callbacks.EmbeddingStatistics(images, labels)
+    >>> history = trainer.fit(dataset, epochs=20, shuffle=False, callbacks=[statistics])
+    >>> history.history["stats_target_angle_mean"]  # degrees, one number per epoch
     """
 
     def __init__(self, images: ArrayLike, labels: ArrayLike, batch_size: int = 64):

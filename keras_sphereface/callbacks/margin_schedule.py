@@ -7,17 +7,22 @@ from keras_sphereface.callbacks.scalars import value_of
 
 
 class MarginSchedule(keras.callbacks.Callback):
-    r"""Raises the head's margin in steps: $m = \min(m_{final}, m_{start} + \Delta m \lfloor step / interval \rfloor)$.
+    r"""Raises the head's margin in steps.
 
-    The paper starts heads without feature normalization at no margin this way. The margin is a saved variable of the head
-    (`head.current_margin`) and the step is the optimizer's, so that a restarted run goes on where it was. Batches whose
-    gradients are accumulated are one step.
+    $m = \min(m_{final}, m_{start} + \Delta m \lfloor \max(0, step - wait) / interval \rfloor)$.
+
+    The paper starts heads without feature normalization at no margin this way. Let them `wait` until the network tells
+    people apart: with the embedding's norm in the logits, $\partial L / \partial \|x\| = \sum_i p_i g_i - g_y$, and while
+    all angles are still near 90 degrees, a margin makes that positive ($g_y < g_i$), so that the norms shrink towards 0
+    and nothing is learned any more. The margin is a saved variable of the head (`head.current_margin`) and the step is the
+    optimizer's, so that a restarted run goes on where it was. Batches whose gradients are accumulated are one step.
 
     Args:
         increase: What is added at each step up, above 0.
         interval: Number of optimizer steps between them, at least 1.
         start: The first margin. Defaults to `None`, the margin's neutral value (1 for multiplicative margins).
         final: The last margin. Defaults to `None`, the one that the head was made with.
+        wait: Number of optimizer steps before the first interval begins, 0 or more. Defaults to `0`.
         head: The head in a model that is no `FaceClassifier`. Defaults to `None`, the model's `head`.
 
     With `steps_per_execution` the margin is set before each execution, for all its steps.
@@ -29,7 +34,7 @@ class MarginSchedule(keras.callbacks.Callback):
             margin's neutral value, or the model has no head and none is given.
 
     Example:
-    >>> growth = keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000)
+    >>> growth = keras_sphereface.callbacks.MarginSchedule(increase=0.1, interval=1000, wait=5000)
     >>> trainer.fit(dataset, shuffle=False, callbacks=[growth])
 
     Reference: arXiv 2109.05565, section 3.3.
@@ -41,11 +46,13 @@ class MarginSchedule(keras.callbacks.Callback):
         interval: int,
         start: float | None = None,
         final: float | None = None,
+        wait: int = 0,
         head: keras.layers.Layer | None = None,
     ):
         super().__init__()
         self._head = head
         self.increase, self.interval = positive_number("increase", increase), whole_number("interval", interval)
+        self.wait = whole_number("wait", wait, least=0)
         self.start, self.final = (
             None if margin is None else finite_number(name, margin)
             for name, margin in (("start", start), ("final", final))
@@ -69,7 +76,7 @@ class MarginSchedule(keras.callbacks.Callback):
         head = self.head
         start = head.margin.neutral if self.start is None else head.margin.validate(self.start)
         final = head.margin_value if self.final is None else head.margin.validate(self.final)
-        return min(final, start + self.increase * (step // self.interval))
+        return min(final, start + self.increase * (max(0, step - self.wait) // self.interval))
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the margins against the head's kind, before a batch is read."""

@@ -17,7 +17,7 @@ from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import check_output, draft
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
-WITHOUT_MARGIN = ("NormFace", "Softmax")
+WITHOUT = {"margin": ("NormFace", "Softmax"), "scale": ("Softmax",)}
 SYNTHETIC = "synthetic"
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
@@ -156,8 +156,9 @@ def _make_trainer(args, dataset):
     from keras_sphereface.classifier import FaceClassifier
 
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
-    if "margin" in given and args.head in WITHOUT_MARGIN:
-        raise UsageError(f"--margin: {args.head} has none. Received: --margin {args.margin}; leave it out")
+    for name, value in given.items():
+        if args.head in WITHOUT[name]:
+            raise UsageError(f"--{name}: {args.head} has none. Received: --{name} {value}; leave it out")
     head = getattr(heads, args.head)(dataset.num_classes, **given)
     arguments = {"embedding_dim": args.embedding_dim, "input_shape": (*dataset.image_size, 3), "dtype": args.dtype}
     trainer = FaceClassifier(backbones.get(args.backbone, **arguments), head)

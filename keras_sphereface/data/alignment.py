@@ -85,6 +85,12 @@ def align(
 
     Raises:
         ValueError: If there is no default template for the size, or the points do not define a transform.
+
+    Example:
+    >>> image = np.zeros((240, 180, 3), "uint8")
+    >>> points = [[60, 100], [110, 98], [86, 128], [66, 150], [106, 149]]  # eyes, nose tip, mouth corners
+    >>> keras_sphereface.data.align(image, points, size=(112, 96)).shape
+    (112, 96, 3)
     """
     size = tuple(size)
     if template is None and size not in TEMPLATES:

@@ -39,6 +39,11 @@ def read_bin(path: Path, name: str | None = None, num_folds: int = NUM_FOLDS) ->
 
     Raises:
         FileFormatError: If the file is truncated, is not such a file, or names a global that it does not need.
+
+    Example:
+    >>> lfw = keras_sphereface.data.read_bin("faces_emore/lfw.bin")
+    >>> report = keras_sphereface.evaluate(keras_sphereface.load_pretrained(), lfw)
+    >>> print(report)
     """
     path = os.fspath(path)
     content = load_bin_pickle(path)
@@ -76,6 +81,12 @@ def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
 
     Raises:
         ValueError: If `encoding` is another word.
+
+    Example:
+    >>> pairs = keras_sphereface.data.synthetic_pairs(num_identities=20, num_pairs=100)
+    >>> keras_sphereface.data.write_bin("synthetic.bin", pairs)
+    >>> len(keras_sphereface.data.read_bin("synthetic.bin"))
+    100
     """
     if encoding not in _ENCODERS:
         raise ValueError(f"Expected encoding as one of {sorted(_ENCODERS)}. Received: encoding={encoding!r}")

@@ -207,6 +207,10 @@ def from_recordio(
     Raises:
         FileFormatError: If the files are broken.
         FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> dataset = keras_sphereface.data.from_recordio("faces_emore/train.rec")
+    >>> head = keras_sphereface.heads.SphereFaceR(dataset.num_classes)
     """
     from keras_sphereface.data.sources import RecordIOSource
 
@@ -233,6 +237,10 @@ def from_folder(
     Raises:
         FileFormatError: If no identity has images, or too many folders (with `strict`, one) are empty.
         FileNotFoundError: If there is no such folder.
+
+    Example:
+    >>> dataset = keras_sphereface.data.from_folder("faces", min_images=2)  # faces/Ann/1.jpg, faces/Ann/2.jpg, ...
+    >>> dataset.num_images, dataset.class_names
     """
     from keras_sphereface.data.folders import list_folder
     from keras_sphereface.data.sources import FolderSource

@@ -28,6 +28,10 @@ class TemplateList:
         name: `"G1"`, `"G2"`, `"S1"`, `"S2"` or `"probes"`.
         template_ids: `(n,)` int32, ascending.
         subject_ids: `(n,)` int32, the person of each template.
+
+    Example:
+    >>> gallery = keras_sphereface.data.read_ijb("IJBC", "ijbc").galleries[0]
+    >>> gallery.name, len(gallery.template_ids)
     """
 
     name: str
@@ -50,6 +54,10 @@ class IJBMeta:
         pair_mated: `(p,)` bool.
         galleries: The 1:N galleries as `TemplateList`s; empty if they were not read.
         probes: The 1:N probes as a `TemplateList`, or `None`.
+
+    Example:
+    >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")
+    >>> len(meta.image_names), len(meta.pair_mated), [gallery.name for gallery in meta.galleries]
     """
 
     name: str
@@ -84,6 +92,11 @@ def read_ijb(folder: Path, name: str, verification: bool = True, identification:
     Raises:
         FileNotFoundError: If a file is missing.
         FileFormatError: If a line is broken, the files differ in length or order, or one names an unknown template.
+        ValueError: If `name` is another word.
+
+    Example:
+    >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")  # IJBC/meta/ijbc_face_tid_mid.txt, ...
+    >>> images = keras_sphereface.data.IJBImages(meta, "IJBC")
     """
     key = name.lower().replace("-", "")
     if key not in GALLERIES:
@@ -116,8 +129,19 @@ def read_ijb(folder: Path, name: str, verification: bool = True, identification:
 def read_media(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads `face_tid_mid.txt`: image name, template id and medium id per line.
 
+    Args:
+        path: The file.
+
     Returns:
         `(names, template_ids, media_ids)`: a list and two `(n,)` int32 arrays.
+
+    Raises:
+        FileFormatError: If a line holds something else, or there are no lines.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> names, template_ids, media_ids = keras_sphereface.data.ijb.read_media("IJBC/meta/ijbc_face_tid_mid.txt")
+    >>> images_per_template = np.unique(template_ids, return_counts=True)[1]
     """
     names, numbers = _read_named(path, 3, np.int32, "an image name, a template id and a medium id")
     if (bad := np.flatnonzero(numbers[:, 0] < 0)).size:
@@ -129,8 +153,21 @@ def read_media(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
 def read_landmarks(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads `name_5pts_score.txt`: image name, x and y of five points, detector score per line.
 
+    Args:
+        path: The file.
+
     Returns:
-        `(names, landmarks, scores)`: a list, `(n, 5, 2)` float32 and `(n,)` float32.
+        `(names, landmarks, scores)`: a list, `(n, 5, 2)` float32 in pixels and `(n,)` float32 in 0..1.
+
+    Raises:
+        FileFormatError: If a line holds something else, a score is not of 0..1, all points of a face coincide, or there are
+            no lines.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> names, landmarks, scores = keras_sphereface.data.ijb.read_landmarks("IJBC/meta/ijbc_name_5pts_score.txt")
+    >>> image = keras_sphereface.data.read_image("IJBC/loose_crop/" + names[0])
+    >>> crop = keras_sphereface.data.align(image, landmarks[0])
     """
     expected = "an image name, ten coordinates and a detector score"
     names, numbers = _read_named(path, _LANDMARK_TOKENS, np.float32, expected)
@@ -155,6 +192,16 @@ def read_template_pairs(path: Path, known: np.ndarray, media_path: Path) -> tupl
 
     Returns:
         `(left, right, mated)`: two `(p,)` int32 arrays and a `(p,)` bool array.
+
+    Raises:
+        FileFormatError: If a line holds something else, a template has no image, or there are no pairs.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> media_path = "IJBC/meta/ijbc_face_tid_mid.txt"
+    >>> known = np.unique(keras_sphereface.data.ijb.read_media(media_path)[1])
+    >>> path = "IJBC/meta/ijbc_template_pair_label.txt"
+    >>> left, right, mated = keras_sphereface.data.ijb.read_template_pairs(path, known, media_path)
     """
     left, right, label = read_int_table(path, 3)
     if not len(label):
@@ -184,6 +231,17 @@ def read_template_list(path: Path, name: str, known: np.ndarray, media_path: Pat
 
     Returns:
         `TemplateList`.
+
+    Raises:
+        FileFormatError: If a column is missing, a row holds something else, a template has two subjects or no image, or
+            there are no templates.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> media_path = "IJBC/meta/ijbc_face_tid_mid.txt"
+    >>> known = np.unique(keras_sphereface.data.ijb.read_media(media_path)[1])
+    >>> path = "IJBC/meta/ijbc_1N_gallery_G1.csv"
+    >>> gallery = keras_sphereface.data.ijb.read_template_list(path, "G1", known, media_path)
     """
     subjects = {}
     with open(path, encoding="utf-8-sig", newline="") as file, _is_text(path):

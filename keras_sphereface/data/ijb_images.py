@@ -25,6 +25,11 @@ class IJBImages:
 
     Raises:
         FileNotFoundError: If images are missing, naming the first.
+
+    Example:
+    >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")
+    >>> images = keras_sphereface.data.IJBImages(meta, "IJBC")
+    >>> first = next(images.batches(64))  # uint8 (64, 112, 112, 3)
     """
 
     def __init__(self, meta: IJBMeta, folder: Path, image_size: Size = (112, 112)):

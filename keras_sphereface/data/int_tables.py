@@ -33,6 +33,10 @@ def read_int_table(path: Path, columns: int, chunk_bytes: int = CHUNK_BYTES) -> 
 
     Raises:
         FileFormatError: If a line holds something else, naming the line.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> left, right, label = keras_sphereface.data.ijb.read_int_table("IJBC/meta/ijbc_template_pair_label.txt", columns=3)
     """
     parts, line, rest = [], 1, b""
     with open(path, "rb") as file:
@@ -51,7 +55,22 @@ def read_int_table(path: Path, columns: int, chunk_bytes: int = CHUNK_BYTES) -> 
 
 
 def line_of_row(path: Path, row: int) -> int:
-    """Returns the line number, from 1 on, of a row of the table: empty lines are not rows."""
+    """Returns the line number, from 1 on, of a row of the table: empty lines are not rows.
+
+    Args:
+        path: The file that `read_int_table` read.
+        row: Number of the row, from 0 on.
+
+    Returns:
+        The line number, an int.
+
+    Raises:
+        IndexError: If the file has fewer rows.
+
+    Example:
+    >>> label = keras_sphereface.data.ijb.read_int_table("template_pairs.txt", columns=3)[2]
+    >>> keras_sphereface.data.ijb.line_of_row("template_pairs.txt", label.argmax())  # where the first mated pair is
+    """
     with open(path, "rb") as file:
         for line, text in enumerate(file, 1):
             row -= bool(text.strip())

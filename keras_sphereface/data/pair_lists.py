@@ -39,6 +39,11 @@ def read_lfw(folder: Path, pairs_file: Path, name: str = "lfw", extension: str =
     Raises:
         FileFormatError: If a line breaks the format, the number of lines is not what the header says, or a pair
             names an image that is not in the folder.
+        FileNotFoundError: If there is no pair file.
+
+    Example:
+    >>> development = keras_sphereface.data.read_lfw("lfw", "pairsDevTest.txt")  # View 1, to choose a model
+    >>> pairs = keras_sphereface.data.read_lfw("lfw", "pairs.txt")  # View 2, to report it
     """
     path = _list_path(folder, pairs_file)
     lines = _read_lines(path)
@@ -95,7 +100,12 @@ def read_pair_list(
 
     Raises:
         FileFormatError: If a line breaks the format or names an image that is not there.
+        FileNotFoundError: If there is no list.
         ValueError: If `layout` is another word.
+
+    Example:
+    >>> own = keras_sphereface.data.read_pair_list("photos", "pairs.csv", separator=",")  # lines like a.jpg,b.jpg,1
+    >>> calfw = keras_sphereface.data.read_pair_list("calfw", "pairs_CALFW.txt", layout="image")
     """
     if layout not in LAYOUTS:
         raise ValueError(f"Expected layout as one of {LAYOUTS}. Received: layout={layout!r}")
@@ -127,7 +137,12 @@ def read_cfp(folder: Path, view: str = "FP", images: Path | None = None, name: s
 
     Raises:
         FileFormatError: If a list breaks its format, or names an image that is not there.
+        FileNotFoundError: If there is no such list.
         ValueError: If `view` is another word.
+
+    Example:
+    >>> frontal = keras_sphereface.data.read_cfp("cfp-dataset", view="FF")
+    >>> profile = keras_sphereface.data.read_cfp("cfp-dataset", view="FP", images="cfp_112x112")
     """
     if view not in ("FF", "FP"):
         raise ValueError(f"Expected view as 'FF' or 'FP'. Received: view={view!r}")

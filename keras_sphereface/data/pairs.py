@@ -27,6 +27,13 @@ class PairSet:
 
     Raises:
         ValueError: If lengths disagree, an index points outside the images, or `mated` or `folds` hold something else.
+
+    Example:
+    >>> files = ["ann1.jpg", "ann2.jpg", "bob1.jpg"]
+    >>> keras_sphereface.data.PairSet(
+    ...     lambda index: keras_sphereface.data.read_image(files[index]), 3, [0, 0], [1, 2], mated=[True, False], name="own"
+    ... )
+    PairSet(name='own': 2 pairs, 1 mated, 3 images, no folds)
     """
 
     def __init__(

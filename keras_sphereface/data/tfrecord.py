@@ -184,6 +184,10 @@ class TFRecordWriter:
 
     Args:
         path: Path of the file.
+
+    Example:
+    >>> with keras_sphereface.data.TFRecordWriter("train.tfrecord") as writer:
+    ...     writer.add(keras_sphereface.data.encode_jpeg(image), label=0, class_name="Ann")
     """
 
     def __init__(self, path: Path):

@@ -20,6 +20,11 @@ class AcceptCounts(NamedTuple):
         accepted_nonmated: `(k,)` int64, nonmated comparisons with `score >= threshold`.
         num_mated: Number of mated comparisons.
         num_nonmated: Number of nonmated comparisons.
+
+    Example:
+    >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
+    >>> counts.accepted_mated, counts.accepted_nonmated
+    (array([1, 1, 2, 2]), array([0, 1, 1, 2]))
     """
 
     thresholds: np.ndarray
@@ -38,6 +43,12 @@ class OperatingPoint(NamedTuple):
         accepted_nonmated: Number of nonmated comparisons accepted.
         tar: `accepted_mated / num_mated`.
         far: `accepted_nonmated / num_nonmated`, at most the limit.
+
+    Example:
+    >>> scores, mated = [0.8, 0.5, 0.6, 0.1], [True, True, False, False]
+    >>> report = keras_sphereface.evaluation.verification(scores, mated, fars=(0.5,), bootstrap=0)
+    >>> report.tar_at_far[0.5].tar
+    1.0
     """
 
     threshold: float
@@ -173,6 +184,12 @@ def operating_point(mated_sorted: np.ndarray, nonmated_sorted: np.ndarray, far: 
 
     Raises:
         ValueError: If there are no scores of a kind, or `far` is no rate.
+
+    Example:
+    >>> mated, nonmated = np.array([0.5, 0.8]), np.array([0.1, 0.6])  # ascending
+    >>> point = keras_sphereface.evaluation.operating_point(mated, nonmated, far=0.5)
+    >>> point.threshold, point.tar, point.far
+    (0.5, 1.0, 0.5)
     """
     if not (len(mated_sorted) and len(nonmated_sorted) and 0 <= far <= 1):
         raise ValueError(

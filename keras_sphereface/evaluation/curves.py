@@ -48,7 +48,22 @@ class Curve(NamedTuple):
 
 
 def report_curve(report: "VerificationReport") -> Curve:
-    """Returns the `Curve` of a report that holds its scores; `ValueError` unless they are of both kinds of comparisons."""
+    """Returns the curve of a report.
+
+    Args:
+        report: A `VerificationReport` that holds its scores.
+
+    Returns:
+        A `Curve` of at most 5,000 corners.
+
+    Raises:
+        ValueError: If its comparisons are all of one kind.
+
+    Example:
+    >>> report = keras_sphereface.evaluation.verification([0.9, 0.7, 0.6, 0.1], [True, False, True, False], bootstrap=0)
+    >>> keras_sphereface.plots.report_curve(report).tar
+    array([0.5, 1. , 1. ])
+    """
     counts = accept_counts(report.scores, report.mated)
     check_both_kinds(counts)
     return Curve(*roc_corners(counts, MAX_CURVE_POINTS), counts.num_nonmated, counts.num_mated)
@@ -65,6 +80,10 @@ def read_curve(path: Path) -> tuple[str, Curve]:
 
     Raises:
         FileFormatError: If the file isn't such a report, its curve is none, or its comparisons were all of one kind.
+
+    Example:
+    >>> name, curve = keras_sphereface.plots.read_curve("lfw.json")
+    >>> keras_sphereface.plots.roc_overlay({name: curve}).savefig("roc.png")
     """
     with open(path, encoding="utf-8") as file:
         try:
@@ -104,12 +123,42 @@ def _check_curve(curve):
 
 
 def roc_figure(report: "VerificationReport") -> "Figure":
-    """Draws the ROC of a report: TAR over the logarithm of FAR."""
+    """Draws the ROC of a report: TAR over the logarithm of FAR.
+
+    Args:
+        report: A `VerificationReport` that holds its scores.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If its comparisons are all of one kind.
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluation.verification(scores, mated)
+    >>> keras_sphereface.plots.roc_figure(report).savefig("roc.png")
+    """
     return roc_overlay({"": report_curve(report)}, f"{report.name}: ROC")
 
 
 def det_figure(report: "VerificationReport") -> "Figure":
-    """Draws the DET of a report: FRR over FAR, both logarithmic."""
+    """Draws the DET of a report: FRR over FAR, both logarithmic.
+
+    Args:
+        report: A `VerificationReport` that holds its scores.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If its comparisons are all of one kind.
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluation.verification(scores, mated)
+    >>> keras_sphereface.plots.det_figure(report).savefig("det.png")
+    """
     return det_overlay({"": report_curve(report)}, f"{report.name}: DET")
 
 
@@ -142,7 +191,23 @@ def roc_overlay(curves: Mapping[str, Curve], title: str = "ROC") -> "Figure":
 
 
 def det_overlay(curves: Mapping[str, Curve], title: str = "DET") -> "Figure":
-    """Draws several DETs over each other: FRR over FAR, both logarithmic. Arguments and result as of `roc_overlay`."""
+    """Draws several DETs over each other: FRR over FAR, both logarithmic.
+
+    Args:
+        curves: Dict of label -> `Curve`, e.g. of `read_curve`.
+        title: The title. Defaults to `"DET"`.
+
+    Returns:
+        A `matplotlib.figure.Figure`. A curve begins where its own comparisons can: at half a false accept.
+
+    Raises:
+        ValueError: If there are no curves.
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> curves = {label: keras_sphereface.plots.report_curve(report) for label, report in reports.items()}
+    >>> keras_sphereface.plots.det_overlay(curves).savefig("det.png")
+    """
     lowest = _lowest_far(curves)
     figure, axes = labelled_axes("False accept rate", "False reject rate", title)
     for label, curve in curves.items():

@@ -26,6 +26,11 @@ class Distractors(Result):
         num_probes: Probes with at least one mate.
         num_trials: Ordered (probe, mate) trials.
         signature: How the numbers were computed.
+
+    Example:
+    >>> result = keras_sphereface.evaluation.distractors(embeddings, labels, distractor_embeddings)
+    >>> print(result)
+    >>> result.save("distractors.json")
     """
 
     name: str
@@ -80,6 +85,12 @@ def distractors(
     Raises:
         ValueError: If nobody has two images, a count or another argument is out of its range, shapes do not fit, or an
             embedding is not finite.
+
+    Example:
+    >>> embeddings, strangers = np.array([[1.0, 0.1], [1.0, 0.2]]), np.array([[0.0, 1.0], [-1.0, 0.0]])
+    >>> result = keras_sphereface.evaluation.distractors(embeddings, ["Ann", "Ann"], strangers, ranks=(1,))
+    >>> result.rank_rates
+    {2: {1: 1.0}}
 
     Reference: Kemelmacher-Shlizerman et al., The MegaFace Benchmark, CVPR 2016, arXiv 1512.00596, section 4.
     """

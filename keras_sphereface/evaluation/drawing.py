@@ -22,18 +22,60 @@ _FUSED = {"flip:sum": ", image and mirror image added", "flip:concat": ", image 
 
 
 def score_figure(report: "VerificationReport") -> "Figure":
-    """Draws the histograms of mated and nonmated scores."""
+    """Draws the histograms of mated and nonmated scores.
+
+    Args:
+        report: A `VerificationReport` that holds its scores.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluation.verification(scores, mated)
+    >>> keras_sphereface.plots.score_figure(report).savefig("scores.png")
+    """
     return _two_histograms(report, report.scores, "Score (cosine)", "scores")
 
 
 def angle_figure(report: "VerificationReport") -> "Figure":
-    """Draws the histograms of the angles between the two embeddings of a pair, in degrees."""
+    """Draws the histograms of the angles between the two embeddings of a pair, in degrees.
+
+    Args:
+        report: A `VerificationReport` that holds its scores, which are cosines.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"))
+    >>> keras_sphereface.plots.angle_figure(report).savefig("angles.png")
+    """
     angles = np.degrees(np.arccos(np.clip(report.scores, -1, 1)))
     return _two_histograms(report, angles, "Angle in degrees", "angles")
 
 
 def norm_figure(report: "VerificationReport") -> "Figure":
-    """Draws the histogram of the embeddings' norms, as they are compared: two of unit length added have up to 2."""
+    """Draws the histogram of the embeddings' norms, as they are compared: two of unit length added have up to 2.
+
+    Args:
+        report: A `VerificationReport` that holds its norms, as of `keras_sphereface.evaluate`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"))
+    >>> keras_sphereface.plots.norm_figure(report).savefig("norms.png")
+    """
     fused = next((text for part, text in _FUSED.items() if part in report.signature.split("|")), "")
     figure, axes = labelled_axes(f"Norm of the embedding{fused}", "Images", f"{report.name}: norms")
     low, high = float(report.norms.min()), float(report.norms.max())
@@ -43,7 +85,21 @@ def norm_figure(report: "VerificationReport") -> "Figure":
 
 
 def hardest_figure(report: "VerificationReport") -> "Figure":
-    """Draws the sheet of the hardest pairs: mated pairs of low, then nonmated pairs of high score."""
+    """Draws the sheet of the hardest pairs: mated pairs of low, then nonmated pairs of high score.
+
+    Args:
+        report: A `VerificationReport` that holds its pairs, as of `keras_sphereface.evaluate`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"), hardest=8)
+    >>> keras_sphereface.plots.hardest_figure(report).savefig("hardest.png")
+    """
     entries = report.hardest
     rows = max(1, -(-len(entries) // SHEET_COLUMNS))
     figure = require("matplotlib.figure", "plots").Figure(figsize=(4 * SHEET_COLUMNS, 2.6 * rows), layout="constrained")
@@ -76,7 +132,22 @@ def report_figures(report: "VerificationReport") -> dict[str, "Figure"]:
 
 
 def save_report_plots(report: "VerificationReport", folder: Path) -> list[str]:
-    """Draws a report's figures into a folder as PNG files; returns their paths."""
+    """Draws a report's figures into a folder as PNG files.
+
+    Args:
+        report: A `VerificationReport` that holds its scores. What else it holds decides which figures there are.
+        folder: Folder for the files; made if it is not there.
+
+    Returns:
+        List of the files' paths.
+
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"))
+    >>> paths = keras_sphereface.plots.save_report_plots(report, "lfw_pictures")
+    """
     figures = report_figures(report)
     os.makedirs(folder, exist_ok=True)
     paths = []

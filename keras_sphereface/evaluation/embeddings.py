@@ -56,6 +56,13 @@ def fuse(embeddings: np.ndarray, mirrored: np.ndarray, flip: str) -> np.ndarray:
 
     Returns:
         `(n, d)` or `(n, 2 d)`.
+
+    Raises:
+        ValueError: If `flip` is another word.
+
+    Example:
+    >>> keras_sphereface.evaluation.fuse(np.array([[1.0, 0.0]]), np.array([[0.8, 0.6]]), flip="sum")
+    array([[1.8, 0.6]])
     """
     check_flip(flip)
     if flip == "none":
@@ -81,6 +88,11 @@ def pair_scores(embeddings: ArrayLike, left: ArrayLike, right: ArrayLike) -> np.
 
     Raises:
         ValueError: If an embedding is unusable, or the row numbers are not as many on both sides or not those of rows.
+
+    Example:
+    >>> embeddings = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
+    >>> keras_sphereface.evaluation.pair_scores(embeddings, left=[0, 1], right=[1, 2])
+    array([0.6, 0.8])
     """
     embeddings = check_embeddings(embeddings)
     left, right = (_row_numbers(side, len(embeddings)) for side in (left, right))

@@ -62,6 +62,14 @@ def extract(
     Raises:
         FileFormatError: If the file there is not a feature file, is damaged, or belongs to another run.
         ValueError: If features hold NaN, change their width, or there are more or fewer images than names.
+
+    Example:
+    >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")
+    >>> images = keras_sphereface.data.IJBImages(meta, "IJBC")
+    >>> keras_sphereface.evaluation.extract(
+    ...     model.predict_on_batch, lambda start: images.batches(64, start), "features.h5", meta.image_names, "sfnet20 v1"
+    ... )
+    'features.h5'
     """
     head = {
         "format": FORMAT,
@@ -106,6 +114,11 @@ def open_features(path: Path, names: Sequence[str] | None = None, model_signatur
 
     Raises:
         FileFormatError: If the file is not a feature file, is damaged, incomplete, or does not match.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> with keras_sphereface.evaluation.open_features("features.h5") as file:
+    ...     features = file["features"][:]  # (n, d) float32
     """
     file = _open(path)
     try:

@@ -44,6 +44,11 @@ class Identification(Result):
         num_mated: Probes whose identity is in the gallery.
         num_nonmated: Probes whose identity is not.
         signature: How the numbers were computed.
+
+    Example:
+    >>> result = keras_sphereface.evaluation.identification(gallery, gallery_labels, probes, probe_labels)
+    >>> result.rank_rates[1], result.tpir[1e-2][1]
+    >>> print(result)
     """
 
     name: str

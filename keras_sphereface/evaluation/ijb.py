@@ -46,6 +46,10 @@ class IJBReport(Result):
         tpir: FPIR limit -> rank k -> mean of the galleries' TPIR, `None` where a gallery does not support the limit.
         num_images, num_templates: Sizes.
         signature: How the numbers were computed.
+
+    Example:
+    >>> report = keras_sphereface.evaluate_ijb(model, "IJBC", "ijbc", features="ijbc_features.h5")
+    >>> report.verification.tar_at_far[1e-4].tar, report.rank_rates[1]
     """
 
     name: str
@@ -118,6 +122,11 @@ def ijb(
 
     Raises:
         ValueError: If features do not fit the meta files, or hold NaN, or an argument is out of its range.
+
+    Example:
+    >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")
+    >>> with keras_sphereface.evaluation.open_features("ijbc_features.h5", meta.image_names) as file:
+    ...     report = keras_sphereface.evaluation.ijb(meta, file["features"], file["flipped_features"])
 
     Reference: Whitelam et al., IARPA Janus Benchmark-B Face Dataset, CVPRW 2017; Maze et al., IARPA Janus Benchmark - C,
     ICB 2018.

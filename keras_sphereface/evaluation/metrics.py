@@ -23,7 +23,23 @@ class Roc(NamedTuple):
 
 
 def roc(counts: AcceptCounts) -> Roc:
-    """Returns the receiver operating characteristic of `AcceptCounts`; `ValueError` where there is but one kind."""
+    """Returns the receiver operating characteristic.
+
+    Args:
+        counts: `AcceptCounts`.
+
+    Returns:
+        `Roc`: `far`, `tar` and `thresholds`, each `(k,)` float64.
+
+    Raises:
+        ValueError: If there are comparisons of one kind only.
+
+    Example:
+    >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
+    >>> curve = keras_sphereface.evaluation.roc(counts)
+    >>> curve.far, curve.tar
+    (array([0. , 0. , 0.5, 0.5, 1. ]), array([0. , 0.5, 0.5, 1. , 1. ]))
+    """
     check_both_kinds(counts)
     return Roc(
         far=np.append(0.0, counts.accepted_nonmated / counts.num_nonmated),
@@ -56,8 +72,19 @@ def auc(counts: AcceptCounts) -> float:
 
     The trapezoids of the ROC polyline and the Mann-Whitney statistic are the same number; it is summed in integers.
 
+    Args:
+        counts: `AcceptCounts`.
+
+    Returns:
+        A float of 0..1.
+
     Raises:
         ValueError: If there are comparisons of one kind only.
+
+    Example:
+    >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
+    >>> keras_sphereface.evaluation.auc(counts)
+    0.75
     """
     check_both_kinds(counts)
     new_nonmated = np.diff(counts.accepted_nonmated, prepend=0)
@@ -71,8 +98,19 @@ def equal_error_rate(counts: AcceptCounts) -> float:
     The rates change only at observed scores. Between the last operating point with FAR < FRR and the next one, both
     are interpolated linearly (the ROC polyline cuts the diagonal `tar = 1 - far`).
 
+    Args:
+        counts: `AcceptCounts`.
+
+    Returns:
+        A float of 0..1.
+
     Raises:
         ValueError: If there are comparisons of one kind only.
+
+    Example:
+    >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
+    >>> keras_sphereface.evaluation.equal_error_rate(counts)
+    0.5
     """
     far, tar, _ = roc(counts)
     gap = 1.0 - tar - far
@@ -118,7 +156,12 @@ def best_cut(counts: AcceptCounts) -> Cut:
         counts: `AcceptCounts`.
 
     Returns:
-        `Cut`.
+        `Cut`: `threshold` and `accuracy`, 0..1.
+
+    Example:
+    >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
+    >>> keras_sphereface.evaluation.best_cut(counts)
+    Cut(threshold=0.8, accuracy=0.75)
     """
     correct = np.append(0, counts.accepted_mated - counts.accepted_nonmated) + counts.num_nonmated
     best = np.flatnonzero(correct == correct.max())

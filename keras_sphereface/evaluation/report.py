@@ -92,6 +92,11 @@ class VerificationReport:
         scores, mated: The comparisons, `(n,)`; not saved in the JSON.
         norms: `(num_images,)` norms of the embeddings where images were embedded.
         pairs: The `PairSet` where there was one; for the picture sheet.
+
+    Example:
+    >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"))
+    >>> report.accuracy, report.intervals["accuracy"]
+    >>> report.save("lfw.json")
     """
 
     name: str

@@ -40,6 +40,11 @@ class ExportReport:
         pairs: Name and number of the pairs, or `None`.
         num_mated, num_nonmated: Numbers of the pairs of each kind, or `None`.
         notes: Why a rate is not in `tar`, and what the figures of an int8 file do not tell; one line each.
+
+    Example:
+    >>> report = keras_sphereface.export.export(model, "face.onnx", format="onnx", pairs=pairs)
+    >>> report.smallest_cosine, report.size
+    >>> report.save("face.json")
     """
 
     path: str

@@ -178,6 +178,10 @@ def load(path: Path, format: str) -> Callable[[np.ndarray], np.ndarray]:
     Raises:
         ValueError: If the format is unknown, or the file broken.
         MissingDependencyError: If the runtime is not installed.
+
+    Example:
+    >>> run = keras_sphereface.export.load("face.onnx", "onnx")
+    >>> embeddings = run(crops)
     """
     _check_format(format)
     run = importlib.import_module(FORMATS[format]).load(path)

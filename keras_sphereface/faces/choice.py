@@ -24,6 +24,12 @@ def choose(faces: Sequence[Face], image_size: Size, which: str = "largest") -> l
 
     Raises:
         ValueError: If `which` is none of these.
+
+    Example:
+    >>> boxes = np.array([[0, 0, 30, 40], [40, 30, 60, 50]])
+    >>> faces = [keras_sphereface.faces.Face(box, np.zeros((5, 2)), 0.99) for box in boxes]
+    >>> keras_sphereface.faces.choose(faces, image_size=(80, 100), which="central")[0].area
+    400.0
     """
     if which not in CHOICES:
         raise ValueError(f"Expected which as one of {CHOICES}. Received: which={which!r}")

@@ -13,6 +13,11 @@ class Face(NamedTuple):
         box: `(4,)` left, top, right, bottom.
         points: `(5, 2)` x and y of left eye, right eye, nose tip, left and right mouth corner, as seen in the picture.
         confidence: 0..1, as the detector gives it.
+
+    Example:
+    >>> image = keras_sphereface.data.read_image("photo.jpg")
+    >>> faces = keras_sphereface.faces.MTCNN().detect(image)
+    >>> crops = [keras_sphereface.data.align(image, face.points) for face in faces]
     """
 
     box: np.ndarray
@@ -64,6 +69,11 @@ def get(detector: str | Detector | None) -> Detector | None:
     Raises:
         ValueError: If nothing has this name.
         MissingDependencyError: If its package is not installed.
+        RuntimeError: If it does not run on Keras's backend.
+
+    Example:
+    >>> detector = keras_sphereface.faces.get("mtcnn")
+    >>> faces = detector.detect(keras_sphereface.data.read_image("photo.jpg"))
     """
     if detector is None or callable(getattr(detector, "detect", None)):
         return detector

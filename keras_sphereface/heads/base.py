@@ -14,6 +14,7 @@ from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_
 from keras_sphereface.hints import Shape, Tensor
 
 WEIGHT_NORMS = ("projected", "graph", "none")
+CLASS_WEIGHTS = "class_weights"  # the name of `kernel`, by which `distribution` knows it in a layer of any name
 # Keras does not save a layer's random state with its weights.
 DRAWS = "draws"
 
@@ -88,7 +89,7 @@ class AngularHead(keras.layers.Layer):
             )
         projected = self.weight_norm == "projected"
         self.kernel = self.add_weight(
-            name="kernel",
+            name=CLASS_WEIGHTS,
             shape=(input_shape[-1], self.num_classes),
             initializer=self._unit_initializer if projected else self.kernel_initializer,
             constraint=self._projection() if projected else None,

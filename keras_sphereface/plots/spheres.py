@@ -36,6 +36,13 @@ def embedding_figure(runs: Sequence[DigitsRun], frame: int = -1) -> "Figure":
     Returns:
         A `matplotlib.figure.Figure`.
 
+    Raises:
+        MissingDependencyError: If matplotlib is not installed.
+
+    Example:
+    >>> runs = [keras_sphereface.plots.train_on_digits(head, epochs=20) for head in ("softmax", "sphereface_r_v2")]
+    >>> keras_sphereface.plots.embedding_figure(runs).savefig("digits.png")
+
     Reference: the pictures of embeddings on the sphere in arXiv 1704.08063 and arXiv 2109.05565.
     """
     rows = -(-len(runs) // COLUMNS)
@@ -100,6 +107,11 @@ def save_animation(
 
     Raises:
         ValueError: If the path does not end in `.gif`, or there is no run.
+        MissingDependencyError: If matplotlib or Pillow is not installed.
+
+    Example:
+    >>> runs = [keras_sphereface.plots.train_on_digits(head, dimensions=3, epochs=20) for head in ("softmax", "cosface")]
+    >>> keras_sphereface.plots.save_animation(runs, "digits.gif")
     """
     if not runs:
         raise ValueError("Expected at least one run to draw. Received: runs=[]")

@@ -54,6 +54,11 @@ class Preset:
         speed: A sentence with machine and figure, or `None`.
         obtain: For planned ones: the command that makes the weights.
         notes: More for the reader, as a list of sentences.
+
+    Example:
+    >>> preset = keras_sphereface.presets.get("sfnet20_ms1m")
+    >>> preset.architecture, preset.embedding_dim
+    ('sfnet20', 512)
     """
 
     name: str
@@ -95,6 +100,12 @@ def read(path: Path) -> Preset:
 
     Raises:
         FileFormatError: If it is not JSON, or not as `from_dict` wants it.
+        FileNotFoundError: If there is no such file.
+
+    Example:
+    >>> preset = keras_sphereface.presets.read(keras_sphereface.presets.FOLDER / "sfnet20_ms1m.json")
+    >>> preset.name
+    'sfnet20_ms1m'
     """
     try:
         entry = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -115,6 +126,11 @@ def from_dict(entry: dict, source: Path = "preset") -> Preset:
 
     Raises:
         FileFormatError: If a field is missing, unknown or not what its description says.
+
+    Example:
+    >>> entry = {**vars(keras_sphereface.presets.get("sfnet20_ms1m")), "name": "sfnet20_own", "data": "our own photos"}
+    >>> keras_sphereface.presets.from_dict(entry).data
+    'our own photos'
     """
     fields = {field.name: field for field in dataclasses.fields(Preset)}
     required = {
@@ -175,14 +191,38 @@ def _problems(preset):
 
 
 def is_metric(entry: Any) -> bool:
-    """Whether this is a dictionary of exactly `METRIC_FIELDS`: `value` a finite number, the others texts."""
+    """Whether this is a metric of a preset or a card.
+
+    Args:
+        entry: Anything.
+
+    Returns:
+        `True` for a dictionary of exactly `METRIC_FIELDS`: `value` a finite number, the others texts. Else `False`.
+
+    Example:
+    >>> entry = {"name": "accuracy", "dataset": "LFW", "value": 99.5, "unit": "%", "command": "keras-sphereface evaluate"}
+    >>> keras_sphereface.presets.is_metric(entry)
+    True
+    """
     if not isinstance(entry, dict) or set(entry) != set(METRIC_FIELDS):
         return False
     return is_number(entry["value"]) and all(isinstance(entry[key], str) for key in METRIC_FIELDS if key != "value")
 
 
 def is_threshold(entry: Any) -> bool:
-    """Whether this is a dictionary of `far` (0..1), `threshold` (a cosine) and perhaps `tar` (0..100), all numbers."""
+    """Whether this is a threshold of a preset or a card.
+
+    Args:
+        entry: Anything.
+
+    Returns:
+        `True` for a dictionary of `far` (0..1), `threshold` (a cosine) and perhaps `tar` (percent, 0..100), all numbers.
+        Else `False`.
+
+    Example:
+    >>> keras_sphereface.presets.is_threshold({"far": 1e-3, "threshold": 0.35, "tar": 96.5})
+    True
+    """
     if not isinstance(entry, dict) or not {"far", "threshold"} <= set(entry) <= {"far", "threshold", "tar"}:
         return False
     if not all(is_number(value) for value in entry.values()):
@@ -210,7 +250,12 @@ def table() -> dict[str, Preset]:
 
 
 def names() -> tuple[str, ...]:
-    """The names of all presets, as a tuple; planned ones included."""
+    """The names of all presets, as a tuple; planned ones included.
+
+    Example:
+    >>> "sfnet20_ms1m" in keras_sphereface.presets.names()
+    True
+    """
     return tuple(table())
 
 
@@ -237,8 +282,16 @@ def get(name: str) -> Preset:
 def default() -> Preset:
     """The embedded preset that `load_pretrained()` returns.
 
+    Returns:
+        The `Preset`.
+
     Raises:
         LookupError: If this copy of the package has none.
+
+    Example:
+    >>> preset = keras_sphereface.presets.default()
+    >>> preset.status
+    'embedded'
     """
     for preset in table().values():
         if preset.default:

@@ -31,6 +31,11 @@ def render() -> str:
 
     Returns:
         Markdown, ending in a newline.
+
+    Example:
+    >>> from keras_sphereface.presets import overview
+    >>> overview.render().splitlines()[0]
+    '# Pretrained models'
     """
     entries = presets.table().values()
     rows = [row(_COLUMNS), row(["---"] * len(_COLUMNS)), *(row(_cells(preset)) for preset in entries)]
@@ -38,7 +43,19 @@ def render() -> str:
 
 
 def row(cells: Iterable[object]) -> str:
-    """A row of a Markdown table; bars and line ends within a cell would end it, so they are escaped."""
+    r"""A row of a Markdown table; bars and line ends within a cell would end it, so they are escaped.
+
+    Args:
+        cells: What the cells show.
+
+    Returns:
+        The row, without a line end.
+
+    Example:
+    >>> from keras_sphereface.presets import overview
+    >>> print(overview.row(["LFW", 99.5, "a|b"]))
+    | LFW | 99.5 | a\|b |
+    """
     return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 

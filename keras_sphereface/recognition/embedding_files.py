@@ -39,6 +39,12 @@ def write_embeddings(path: Path, names: Sequence[str], embeddings: ArrayLike) ->
     Raises:
         ValueError: If the ending is another one, or there are not as many names as embeddings.
         FileNotFoundError: If there is no such folder.
+
+    Example:
+    >>> photos = ["ann1.jpg", "bob1.jpg"]
+    >>> embeddings = keras_sphereface.Recognizer().embed(photos)
+    >>> keras_sphereface.recognition.write_embeddings("faces.npz", photos, embeddings)
+    >>> np.load("faces.npz")["embeddings"].shape
     """
     path, embeddings = check_path(path), np.asarray(embeddings, np.float32)
     names = [str(name) for name in names]

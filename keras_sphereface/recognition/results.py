@@ -22,6 +22,11 @@ class Verification(_Result):
         score_far: The FAR that the score itself would have as a threshold, or `None`.
         rarity: The same in words, or `""`.
         far_words: `far` in words: where it is `None`, whether it is above or below the measured ones.
+
+    Example:
+    >>> recognizer = keras_sphereface.Recognizer()
+    >>> answer = recognizer.verify("a.jpg", "b.jpg")
+    >>> answer.match, answer.score
     """
 
     score: float
@@ -47,6 +52,10 @@ class Candidate(_Result):
     Args:
         name: As enrolled.
         score: Highest cosine of the photo to one of the person's.
+
+    Example:
+    >>> best = keras_sphereface.Recognizer(gallery="people.db").identify("c.jpg").candidates[0]
+    >>> best.name, best.score
     """
 
     name: str
@@ -64,6 +73,11 @@ class Identification(_Result):
         far: As in `Verification`, for one comparison; a stranger is compared with all `num_people`, so that the chance of a
             wrong name is up to `num_people` times as high.
         num_people: People in the gallery.
+
+    Example:
+    >>> recognizer = keras_sphereface.Recognizer(gallery="people.db")
+    >>> answer = recognizer.identify("c.jpg", top=3)
+    >>> print(answer)
     """
 
     name: str | None
@@ -91,6 +105,10 @@ class Enrollment(_Result):
         added: Faces that were added.
         duplicates: Faces that the person had already, and that were passed over.
         total: Faces of the person now.
+
+    Example:
+    >>> recognizer = keras_sphereface.Recognizer(gallery="people.db")
+    >>> recognizer.enroll("Ann", ["ann1.jpg", "ann2.jpg"]).total
     """
 
     name: str
