@@ -25,7 +25,7 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
 
     Example:
     >>> embedder = build_embedder(keras_sphereface.backbones.SFNet4(embedding_dim=64))
-    >>> embedder.predict(np.zeros((1, 112, 112, 3), "uint8")).shape
+    >>> embedder.predict(np.zeros((1, 112, 112, 3), "uint8"), verbose=0).shape
     (1, 64)
     """
     if not isinstance(backbone, keras.Model):
