@@ -41,6 +41,13 @@ def test_the_margin_waits_until_the_network_tells_people_apart(rng):
     assert recorder.margins == [1.0] * 5 + [1.1] * 2 + [1.2]
 
 
+def test_the_margin_grows_at_the_steps_of_a_list(rng):
+    trainer, recorder = make_trainer(), Recorder()
+    schedule = callbacks.MarginSchedule(increase=0.1, interval=[1, 4], wait=1)
+    trainer.fit(*coloured_squares(rng, 64), batch_size=8, verbose=0, callbacks=[schedule, recorder])
+    assert recorder.margins == [1.0] * 2 + [1.1] * 3 + [1.2] * 3
+
+
 def test_the_margin_of_a_functional_model_grows():
     features, label = keras.Input((4,)), keras.Input((), dtype="int32")
     head = heads.CosFace(num_classes=3, margin=0.3)
@@ -212,6 +219,9 @@ def test_bad_arguments_are_refused(rng, tmp_path):
             callbacks.MarginSchedule(increase=0.1, interval=5, **{name: "1.5"})
     with pytest.raises(ValueError, match="`interval` must be an integer"):
         callbacks.MarginSchedule(increase=0.1, interval=0)
+    for interval in ([4, -1], [4, 1.5], "45"):
+        with pytest.raises(ValueError, match="`interval` must be an integer"):
+            callbacks.MarginSchedule(increase=0.1, interval=interval)
     with pytest.raises(ValueError, match="`wait` must be an integer of at least 0"):
         callbacks.MarginSchedule(increase=0.1, interval=1, wait=-1)
     with pytest.raises(ValueError, match="`keep` must be"):

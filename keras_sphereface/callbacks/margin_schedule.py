@@ -1,5 +1,7 @@
 """The margin's schedule."""
 
+from collections.abc import Sequence
+
 import keras
 
 from keras_sphereface.arguments import finite_number, positive_number, whole_number
@@ -19,10 +21,12 @@ class MarginSchedule(keras.callbacks.Callback):
 
     Args:
         increase: What is added at each step up, above 0.
-        interval: Number of optimizer steps between them, at least 1.
+        interval: Number of optimizer steps between them, at least 1; or a list of the steps at which the margin grows, as
+            the authors' code has it.
         start: The first margin. Defaults to `None`, the margin's neutral value (1 for multiplicative margins).
         final: The last margin. Defaults to `None`, the one that the head was made with.
-        wait: Number of optimizer steps before the first interval begins, 0 or more. Defaults to `0`.
+        wait: Number of optimizer steps before the first interval begins, or by which the list's steps are later, 0 or
+            more. Defaults to `0`.
         head: The head in a model that is no `FaceClassifier`. Defaults to `None`, the model's `head`.
 
     With `steps_per_execution` the margin is set before each execution, for all its steps.
@@ -43,7 +47,7 @@ class MarginSchedule(keras.callbacks.Callback):
     def __init__(
         self,
         increase: float,
-        interval: int,
+        interval: int | Sequence[int],
         start: float | None = None,
         final: float | None = None,
         wait: int = 0,
@@ -51,7 +55,11 @@ class MarginSchedule(keras.callbacks.Callback):
     ):
         super().__init__()
         self._head = head
-        self.increase, self.interval = positive_number("increase", increase), whole_number("interval", interval)
+        self.increase = positive_number("increase", increase)
+        if isinstance(interval, Sequence) and not isinstance(interval, str):
+            self.interval = [whole_number("interval", step, least=0) for step in interval]
+        else:
+            self.interval = whole_number("interval", interval)
         self.wait = whole_number("wait", wait, least=0)
         self.start, self.final = (
             None if margin is None else finite_number(name, margin)
@@ -76,7 +84,12 @@ class MarginSchedule(keras.callbacks.Callback):
         head = self.head
         start = head.margin.neutral if self.start is None else head.margin.validate(self.start)
         final = head.margin_value if self.final is None else head.margin.validate(self.final)
-        return min(final, start + self.increase * (max(0, step - self.wait) // self.interval))
+        step -= self.wait
+        if isinstance(self.interval, list):
+            times = sum(passed <= step for passed in self.interval)
+        else:
+            times = max(0, step) // self.interval
+        return min(final, start + self.increase * times)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks the margins against the head's kind, before a batch is read."""
