@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -91,6 +92,19 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     np.testing.assert_allclose(again, embeddings, atol=1e-6, err_msg="a finished run gives its averaged weights again")
     report = json.loads(next(tmp_path.glob("toy*.json")).read_text())
     assert report["num_pairs"] == 120
+
+
+def test_the_margin_grows_late_without_hard_normalization():
+    """A quarter of the way is left to leaving chance, and half of it to growing."""
+    program = runpy.run_path(str(PROGRAM), run_name="train_ms1m")
+    given, names = program["FLAGS"], ("margin_wait", "margin_interval", "margin_increase", "loss_weight")
+    for feature_norm, expected in (("none", (175, 35, 0.04, 1.0)), ("soft", (175, 35, 0.04, 50.0))):
+        given.unparse_flags()
+        given(["train_ms1m.py", f"--feature_norm={feature_norm}"])
+        for name in names:
+            given[name].value = None
+        program["fill_in_defaults"]({})
+        assert [given[name].value for name in names] == pytest.approx(expected)
 
 
 @pytest.mark.slow
