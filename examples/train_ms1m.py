@@ -29,8 +29,6 @@ import keras
 from absl import app, flags, logging
 
 import keras_sphereface as ksf
-from keras_sphereface import errors
-from keras_sphereface.data.pairs import number_names
 from keras_sphereface.files import draft
 
 flags.DEFINE_string("data_dir", None, "Folder with train.rec (InsightFace's layout); synthetic faces if not given.")
@@ -207,7 +205,7 @@ def validation_pairs():
     sets = [
         ksf.data.read_bin(name) if name.endswith(".bin") else ksf.data.read_lfw(*name.rsplit(":", 1)) for name in names
     ]
-    return number_names(sets)
+    return ksf.data.number_names(sets)
 
 
 def make_trainer(num_classes, image_size):
@@ -385,7 +383,7 @@ def main(argv):
         epoch = checkpoint.resume(trainer)
         stream = batches(dataset, start_step=checkpoint.step)
     except (ValueError, OSError) as error:  # Files that are not there, values out of range, another run's flags.
-        raise app.UsageError(errors.message(error)) from error
+        raise app.UsageError(ksf.errors.message(error)) from error
     remaining = FLAGS.steps - checkpoint.step
     if remaining > 0:
         try:
@@ -398,10 +396,10 @@ def main(argv):
                 callbacks=[*make_callbacks(dataset, pairs, output_dir, checkpoint), ksf.callbacks.StopAfter(remaining)],
             )
         except Exception as error:  # A full disk, a loss that is not finite, too many broken images.
-            error = errors.unwrapped(error)
-            if not isinstance(error, (ValueError, OSError, errors.DivergenceError)):
+            error = ksf.errors.unwrapped(error)
+            if not isinstance(error, (ValueError, OSError, ksf.errors.DivergenceError)):
                 raise
-            sys.exit(f"{pathlib.Path(argv[0]).name}: {errors.message(error)}")
+            sys.exit(f"{pathlib.Path(argv[0]).name}: {ksf.errors.message(error)}")
     elif FLAGS.ema is not None:  # What `fit` does at its end; the checkpoint is from before that.
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
         trainer.project()

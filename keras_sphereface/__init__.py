@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import devices as devices
     from keras_sphereface import distribution as distribution
     from keras_sphereface import embedder as embedder
+    from keras_sphereface import errors as errors
     from keras_sphereface import evaluation as evaluation
     from keras_sphereface import export as export
     from keras_sphereface import faces as faces
@@ -68,6 +69,7 @@ __getattr__, __dir__, _names = attach(
         "devices",
         "distribution",
         "embedder",
+        "errors",
         "evaluation",
         "export",
         "faces",

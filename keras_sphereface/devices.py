@@ -40,6 +40,10 @@ def fastest_dtype_policy() -> str:
         `"mixed_bfloat16"` where the hardware multiplies bfloat16: TPUs, NVIDIA's GPUs since Ampere, and with TensorFlow
         CPUs with AMX (an SFNet-20's step in 0.70 s instead of 2.61, `benchmarks/RESULTS.md`) or AVX512-BF16. Else
         `"float32"`; so also with PyTorch and JAX on CPUs, where it was not measured.
+
+    Example:
+    >>> policy = keras_sphereface.devices.fastest_dtype_policy()
+    >>> backbone = keras_sphereface.backbones.SFNet4(dtype=policy)
     """
     import keras
 

@@ -48,7 +48,12 @@ def initialize(
 
 
 def is_chief() -> bool:
-    """Whether this process is the one that writes files: number 0, or the only one."""
+    """Whether this process is the one that writes files: number 0, or the only one.
+
+    Example:
+    >>> if keras_sphereface.distribution.is_chief():
+    ...     trainer.embedder.save("model.keras")
+    """
     if keras.backend.backend() != "jax":
         return True
     import jax
@@ -61,6 +66,12 @@ def gathered(variable: keras.Variable) -> np.ndarray:
 
     Args:
         variable: A Keras variable.
+
+    Returns:
+        An array of the variable's shape and dtype.
+
+    Example:
+    >>> class_weights = keras_sphereface.distribution.gathered(trainer.head.kernel)
     """
     value = keras.ops.convert_to_tensor(variable)
     if keras.backend.backend() == "jax" and not (value.is_fully_addressable or value.is_fully_replicated):
@@ -101,6 +112,9 @@ def data_parallel(auto_shard_dataset: bool = True) -> keras.distribution.DataPar
 
     Raises:
         ValueError: On another backend than JAX.
+
+    Example:
+    >>> keras.distribution.set_distribution(keras_sphereface.distribution.data_parallel())
     """
     _require_jax("data_parallel")
     return keras.distribution.DataParallel(

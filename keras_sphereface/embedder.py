@@ -72,6 +72,12 @@ def as_embedder(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: If the model does not map images `(n, height, width, 3)` to vectors.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.SFNet4(embedding_dim=16)
+    >>> embedder = keras_sphereface.embedder.as_embedder(backbone)
+    >>> embedder.output_shape
+    (None, 16)
     """
     if hasattr(model, "embedder") and hasattr(model, "head"):
         return model.embedder

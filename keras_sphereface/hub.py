@@ -192,6 +192,10 @@ class Published:
         file: Name of the weight file there.
         size: Its bytes.
         sha256: Its SHA-256.
+
+    Example:
+    >>> published = keras_sphereface.push_to_hub(model, "me/my-face-model", card)
+    >>> same = keras_sphereface.load_pretrained(f"hf://{published.repo_id}", revision=published.revision)
     """
 
     repo_id: str

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface.data.pair_lists import read_lfw as read_lfw
     from keras_sphereface.data.pair_lists import read_pair_list as read_pair_list
     from keras_sphereface.data.pairs import PairSet as PairSet
+    from keras_sphereface.data.pairs import number_names as number_names
     from keras_sphereface.data.recordio import RecordIOReader as RecordIOReader
     from keras_sphereface.data.recordio import write_recordio as write_recordio
     from keras_sphereface.data.recordio_writer import RecordIOWriter as RecordIOWriter
@@ -51,7 +52,7 @@ __getattr__, __dir__, __all__ = attach(
         "ijb_images": ["IJBImages"],
         "images": ["as_image", "decode_image", "encode_jpeg", "encode_png", "read_image"],
         "pair_lists": ["class_folds", "lfw_identity", "read_cfp", "read_lfw", "read_pair_list"],
-        "pairs": ["PairSet"],
+        "pairs": ["PairSet", "number_names"],
         "recordio": ["RecordIOReader", "write_recordio"],
         "recordio_writer": ["RecordIOWriter"],
         "synthetic_faces": ["synthetic_pairs"],

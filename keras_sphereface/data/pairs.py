@@ -142,6 +142,12 @@ def number_names(pair_sets: Sequence[PairSet]) -> list[PairSet]:
 
     Returns:
         The same sets as a list.
+
+    Example:
+    >>> images = np.zeros((2, 112, 112, 3), "uint8")
+    >>> sets = [keras_sphereface.data.PairSet.from_arrays(images, [0], [1], [True], name="lfw") for _ in range(2)]
+    >>> [one.name for one in keras_sphereface.data.number_names(sets)]
+    ['lfw_1', 'lfw_2']
     """
     names = [one.name for one in pair_sets]
     taken = set(names)
