@@ -72,7 +72,7 @@ def test_python_blocks_run(page, faces, monkeypatch):
     """All of a page's blocks in order, as one program, which warns of nothing."""
     monkeypatch.chdir(faces)
     namespace = {"__name__": "page"}
-    registered = dict(ksf.margins._TABLE)
+    monkeypatch.setattr(ksf.margins, "_TABLE", dict(ksf.margins._TABLE))  # pages register their own
     try:
         for line, mark, code in blocks(page, "python"):
             program = compile("\n" * line + code, str(page), "exec")
@@ -83,8 +83,6 @@ def test_python_blocks_run(page, faces, monkeypatch):
                     exec(program, namespace)
     finally:
         keras.config.set_dtype_policy("float32")
-        ksf.margins._TABLE.clear()
-        ksf.margins._TABLE.update(registered)
 
 
 def check_names(code, where):
