@@ -69,14 +69,18 @@ flags.DEFINE_integer("max_skipped", 100, "Batches that --nonfinite=skip puts up 
 flags.DEFINE_boolean("strict", False, "Stop at the first broken image, instead of replacing it.")
 flags.DEFINE_integer("max_bad", 100, "Broken images that are put up with.", lower_bound=0)
 flags.DEFINE_enum(
-    "schedule", None, ksf.schedules.NAMES, "Learning rate. Defaults to steps, cosine for synthetic faces."
+    "schedule", None, ksf.schedules.NAMES, "Learning rate. Defaults to steps, cosine for synthetic faces and adamw."
 )
-flags.DEFINE_float("learning_rate", None, "Peak learning rate. Defaults to 0.1, 0.03 for synthetic faces.")
+flags.DEFINE_enum("optimizer", None, ["sgd", "adamw"], "Defaults to adamw for a ViT, sgd for the others.")
+flags.DEFINE_float(
+    "learning_rate", None, "Peak learning rate. Defaults to 0.1, 0.03 for synthetic faces, 0.001 for adamw."
+)
 flags.DEFINE_integer(
     "warmup_steps", None, "Steps of linear warm-up. Defaults to 1 % of --steps, 6 % for synthetic faces."
 )
 flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
-flags.DEFINE_float("weight_decay", 5e-4, "L2 weight decay as papers state it (added to the gradient, before momentum).")
+flags.DEFINE_float("weight_decay", None, "L2 weight decay as papers state it: sgd adds it to the gradient, before momentum, "
+                   "and has 5e-4 by default; adamw takes it from the weights, 0.1.")  # fmt: skip
 flags.DEFINE_float("clip_norm", None, "Clip the global norm of the gradient.")
 flags.DEFINE_integer("accumulate", None, "Accumulate gradients over this many batches.", lower_bound=2)
 flags.DEFINE_float(
@@ -114,7 +118,7 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lowe
 # one of these it would be another run. Those of the second line may change on the way, if --may_change says so.
 FIXED = ["backbone", "embedding_dim", "variant", "feature_norm", "margin", "scale", "detach", "margin_increase",
          "margin_wait", "margin_interval", "loss_weight", "sample_rate", "num_classes", "batch_size", "checkpoint_steps",
-         "accumulate", "ema", "dtype_policy", "seed"]  # fmt: skip
+         "optimizer", "accumulate", "ema", "dtype_policy", "seed"]  # fmt: skip
 CHANGEABLE = ["steps", "schedule", "learning_rate", "warmup_steps", "momentum", "weight_decay", "clip_norm", "augment"]
 flags.DEFINE_multi_enum("may_change", [], CHANGEABLE, "A flag whose value may be another than the run was begun with.")
 FLAGS = flags.FLAGS
@@ -141,6 +145,11 @@ SYNTHETIC = {
     "schedule": "cosine",
     "learning_rate": 0.03,
 }
+# What an optimizer has of its own: convolutions are trained by the papers' SGD, a ViT as InsightFace's.
+OPTIMIZERS = {
+    "sgd": {"weight_decay": 5e-4},
+    "adamw": {"weight_decay": 0.1, "learning_rate": 0.001, "schedule": "cosine"},
+}
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 300, 20
 PARALLEL = {"data_parallel", "class_parallel"}  # Through keras.distribution, on JAX
 SYNTHETIC_CHANNELS = (16, 32, 64, 128)
@@ -151,7 +160,10 @@ def fill_in_defaults(saved):
 
     What follows from --steps stays as the run was begun with, so that a run can be made longer.
     """
-    for name, value in (MS1M if FLAGS.data_dir else SYNTHETIC).items():
+    recipe = MS1M if FLAGS.data_dir else SYNTHETIC
+    if FLAGS.optimizer is None:
+        FLAGS.optimizer = "adamw" if (FLAGS.backbone or recipe["backbone"]).startswith("vit") else "sgd"
+    for name, value in (recipe | OPTIMIZERS[FLAGS.optimizer]).items():
         if FLAGS[name].value is None:
             FLAGS[name].value = value
     between = FLAGS.checkpoint_steps or saved.get("--checkpoint_steps")
@@ -226,18 +238,25 @@ def make_trainer(num_classes, image_size):
         seed=FLAGS.seed,
     )
     trainer = ksf.FaceClassifier(backbone, head)
-    optimizer = ksf.optimizers.sgd(
-        ksf.schedules.learning_rate(FLAGS.schedule, FLAGS.learning_rate, FLAGS.steps, FLAGS.warmup_steps),
-        momentum=FLAGS.momentum,
-        weight_decay=FLAGS.weight_decay,
-        global_clipnorm=FLAGS.clip_norm,
-        gradient_accumulation_steps=FLAGS.accumulate,
-        use_ema=FLAGS.ema is not None,
-        ema_momentum=0.99 if FLAGS.ema is None else FLAGS.ema,
+    trainer.compile(
+        ksf.GuardedOptimizer(make_optimizer()), jit_compile={"true": True, "false": False}.get(FLAGS.xla, "auto")
     )
-    xla = {"true": True, "false": False}.get(FLAGS.xla, "auto")
-    trainer.compile(ksf.GuardedOptimizer(optimizer), jit_compile=xla)
     return trainer
+
+
+def make_optimizer():
+    """SGD with the papers' weight decay, or AdamW."""
+    learning_rate = ksf.schedules.learning_rate(FLAGS.schedule, FLAGS.learning_rate, FLAGS.steps, FLAGS.warmup_steps)
+    options = {
+        "weight_decay": FLAGS.weight_decay,
+        "global_clipnorm": FLAGS.clip_norm,
+        "gradient_accumulation_steps": FLAGS.accumulate,
+        "use_ema": FLAGS.ema is not None,
+        "ema_momentum": 0.99 if FLAGS.ema is None else FLAGS.ema,
+    }
+    if FLAGS.optimizer == "adamw":
+        return keras.optimizers.AdamW(learning_rate, **options)
+    return ksf.optimizers.sgd(learning_rate, momentum=FLAGS.momentum, **options)
 
 
 def make_distribution(num_classes):

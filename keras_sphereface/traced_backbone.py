@@ -20,8 +20,8 @@ def can_trace(backbone: keras.Model) -> bool:
         backbone: A `keras.Model`.
 
     Returns:
-        Whether it is one of this package's on the PyTorch backend, without random numbers (dropout), losses of layers'
-        own, hooks of PyTorch's, and layers that are computed again in the backward pass (`keras.RematScope`).
+        Whether it is one of this package's on the PyTorch backend, without random numbers (dropout, masks), losses of
+        layers' own, hooks of PyTorch's, and layers that are computed again in the backward pass (`keras.RematScope`).
     """
     is_ours = isinstance(backbone, FaceBackbone) and type(backbone).__module__.startswith(f"{__package__}.")
     if keras.backend.backend() != "torch" or not is_ours:
@@ -30,7 +30,7 @@ def can_trace(backbone: keras.Model) -> bool:
 
 
 def _is_plain(layer):
-    is_random = isinstance(layer, keras.layers.Dropout) and layer.rate > 0
+    is_random = getattr(layer, "seed_generator", None) is not None
     has_hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
     return not (is_random or has_hooks or layer.activity_regularizer or getattr(layer, "_remat_mode", None))
 

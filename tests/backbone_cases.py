@@ -31,6 +31,11 @@ CASES = {
     "iresnet200": ("iresnet200", _IRESNET),
     "mobilefacenet": ("mobilefacenet", {"embedding_dim": 8}),
     "mobilefacenet_112x96": ("mobilefacenet", {"embedding_dim": 8, "input_shape": _UPRIGHT}),
+    "vit_t": ("vit_t", {"embedding_dim": 8, "patch_size": 28}),
+    "vit_t_bias_112x96": (
+        "vit_t",
+        {"embedding_dim": 8, "patch_size": 20, "mlp_ratio": 1.5, "qkv_bias": True, "input_shape": _UPRIGHT},
+    ),
 }
 
 

@@ -29,6 +29,8 @@ def small(architecture="mobilefacenet"):
         return backbones.SFNet((1, 0, 0, 0), channels=(8, 8, 8, 8), embedding_dim=16, input_shape=SIZE)
     if architecture == "patch_sfnet":
         return backbones.PatchSFNet((1, 1, 1), channels=(8, 8, 8), hidden=(8, 8, 8), embedding_dim=16)
+    if architecture == "vit":
+        return backbones.ViT(2, 16, 2, patch_size=8, mask_ratio=0.3, drop_path=0.2, embedding_dim=16, input_shape=SIZE)
     options = {"shortcut": "subsample", "inner_norm": False, "se_reduction": 2} if architecture == "iresnet_se" else {}
     return backbones.IResNet((1, 1, 1, 1), channels=(8, 8, 8, 8), embedding_dim=16, input_shape=SIZE, **options)
 
@@ -62,7 +64,7 @@ def many_pairs(images):
     return PairSet.from_arrays(images, left, right, mated=np.arange(len(left)) % 2 == 0, name="toy")
 
 
-@pytest.mark.parametrize("architecture", ["mobilefacenet", "sfnet", "iresnet", "iresnet_se"])
+@pytest.mark.parametrize("architecture", ["mobilefacenet", "sfnet", "iresnet", "iresnet_se", "vit"])
 def test_onnx_gives_the_same_embeddings(tmp_path, images, rng, architecture):
     model = scramble(small(architecture), rng)
     report = export.export(model, tmp_path / "face.onnx", format="onnx")

@@ -8,7 +8,7 @@ import pytest
 
 import keras_sphereface as ksf
 from keras_sphereface import traced_backbone
-from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet
+from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet, ViT
 
 pytestmark = pytest.mark.core
 on_torch = pytest.mark.skipif(
@@ -20,6 +20,7 @@ BACKBONES = {
     "iresnet_se": lambda **k: IResNet((1, 1, 1, 1), (4, 4, 8, 8), 8, 0.0, (32, 32, 3), se_reduction=2, **k),
     "sfnet": lambda **k: SFNet((1, 0, 0, 0), (4, 4, 8, 8), embedding_dim=8, input_shape=(32, 32, 3), **k),
     "mobilefacenet": lambda **k: MobileFaceNet(width=0.125, embedding_dim=8, input_shape=(32, 32, 3), **k),
+    "vit": lambda **k: ViT(2, 8, 2, patch_size=8, embedding_dim=8, input_shape=(32, 32, 3), **k),
 }
 
 

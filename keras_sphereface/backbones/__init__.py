@@ -5,6 +5,7 @@ from keras_sphereface.backbones.iresnet import IResNet, IResNet18, IResNet34, IR
 from keras_sphereface.backbones.mobilefacenet import MobileFaceNet
 from keras_sphereface.backbones.patch_sfnet import PatchSFNet
 from keras_sphereface.backbones.sfnet import SFNet, SFNet4, SFNet10, SFNet20, SFNet36, SFNet64
+from keras_sphereface.backbones.vit import ViT, ViTBase, ViTLarge, ViTSmall, ViTTiny
 from keras_sphereface.errors import did_you_mean
 
 _TABLE = {
@@ -20,6 +21,10 @@ _TABLE = {
     "iresnet200": IResNet200,
     "mobilefacenet": MobileFaceNet,
     "patch_sfnet": PatchSFNet,
+    "vit_t": ViTTiny,
+    "vit_s": ViTSmall,
+    "vit_b": ViTBase,
+    "vit_l": ViTLarge,
 }
 
 __all__ = [
@@ -38,6 +43,11 @@ __all__ = [
     "SFNet20",
     "SFNet36",
     "SFNet64",
+    "ViT",
+    "ViTBase",
+    "ViTLarge",
+    "ViTSmall",
+    "ViTTiny",
     "get",
     "names",
 ]

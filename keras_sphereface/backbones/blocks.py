@@ -88,7 +88,7 @@ def _depthwise(kernel_size, strides, padding, dtype, name):
     )
 
 
-def batch_norm(x, dtype=None, name=None, variance=1.0):
+def batch_norm(x, dtype=None, name=None, variance=1.0, epsilon=BATCH_NORM_EPSILON):
     """Batch normalization with PyTorch's defaults, of feature maps or vectors.
 
     `variance` is the moving variance before training: where it is that of `x`, a network with initial weights does in
@@ -97,7 +97,7 @@ def batch_norm(x, dtype=None, name=None, variance=1.0):
     return BatchNormalization(
         axis=layout.channel_axis() if len(x.shape) == 4 else -1,
         momentum=BATCH_NORM_MOMENTUM,
-        epsilon=BATCH_NORM_EPSILON,
+        epsilon=epsilon,
         moving_variance_initializer=initializers.Constant(variance),
         dtype=dtype,
         name=name,

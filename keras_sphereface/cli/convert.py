@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--architecture",
-        help="e.g. sfnet20, sfnet64_deprecated, iresnet100, ir_50 (AdaFace, CVLface), ir_se_50, mobilefacenet; default: "
-        "as the file tells, which an sfnet's does not",
+        help="e.g. sfnet20, sfnet64_deprecated, iresnet100, ir_50 (AdaFace, CVLface), ir_se_50, mobilefacenet, vit_b; "
+        "default: as the file tells, which an sfnet's does not",
     )
     parser.add_argument("--output", required=True, help=f"the Keras model to write, a name ending in {MODEL_SUFFIX}")
     parser.add_argument("--report", help="also write the report to this JSON file")
@@ -48,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channel-order",
         choices=["RGB", "BGR"],
-        help="what the network was trained on (the model takes RGB); default: RGB, ir networks must be told (AdaFace: BGR)",
+        help="what the network was trained on (the model takes RGB); default: RGB, ir networks and vit must be told "
+        "(AdaFace: BGR)",
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="of vit alone, whose file does not tell them (CVLface's small: 8, base: 16)"
     )
     parser.add_argument("--no-head", action="store_true", help="pass over the head's tensors")
     options.add_json(parser)
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         include_head=not args.no_head,
         head_layout=args.head_layout,
         channel_order=args.channel_order,
+        num_heads=args.num_heads,
     )
     report = model.conversion_report
     if args.head and not report.head_weights:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_sphereface import errors
-from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet
+from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet, ViT
 from keras_sphereface.backbones.base import FaceBackbone
-from keras_sphereface.conversion import ir, mapping
+from keras_sphereface.conversion import ir, mapping, vit
 from keras_sphereface.conversion.tensors import check_units, listing, shape_of
 from keras_sphereface.hints import Path
 
@@ -24,6 +24,12 @@ _IRESNET_UNITS = {
 _IR_UNITS = {
     depth: _IRESNET_UNITS[usual] for depth, usual in {"18": "18", "34": "34", "50": "50", "101": "100"}.items()
 }
+# InsightFace's and LVFace's; what a file tells of them beside the embedding's length.
+_VIT_SIZES = {
+    name: {"depth": depth, "hidden_dim": hidden_dim, "mlp_ratio": 4.0, "patch_size": 9, "qkv_bias": False}
+    for name, depth, hidden_dim in (("t", 12, 256), ("s", 12, 512), ("b", 24, 512), ("l", 24, 768))
+}
+_VIT_HEADS = 8  # of these
 _STAGES = (1, 2, 3, 4)
 # The kernel of MobileFaceNet's global depthwise convolution tells which of the paper's two input sizes it is for.
 _MOBILEFACENET_INPUTS = {(7, 7): (112, 112, 3), (7, 6): (112, 96, 3)}
@@ -34,11 +40,12 @@ class Architecture:
     """What a name stands for.
 
     Attributes:
-        family: `"sfnet"`, `"iresnet"`, `"ir"`, `"mobilefacenet"`, or `"onnx"`: whatever network an ONNX file has.
+        family: `"sfnet"`, `"iresnet"`, `"ir"`, `"mobilefacenet"`, `"vit"`, or `"onnx"`: whatever network an ONNX file has.
         units: Residual units of the stages, or `None` to count them in the file.
         block_order: Of an SFNet.
         batch_norm: Of an SFNet; `None` to see whether the file has it.
         squeeze: Whether an IR has squeeze and excitation; `None` to see whether the file has it.
+        sizes: Arguments of a ViT, or `None` to read them off the file, which does not tell the number of heads.
     """
 
     family: str
@@ -46,6 +53,7 @@ class Architecture:
     block_order: str = "add_relu"
     batch_norm: bool | None = None
     squeeze: bool | None = None
+    sizes: dict | None = None
 
 
 def _table():
@@ -60,6 +68,11 @@ def _table():
     for name, squeeze in (("ir", False), ("ir_se", True)):
         table |= {f"{name}_{depth}": Architecture("ir", units, squeeze=squeeze) for depth, units in _IR_UNITS.items()}
     table["mobilefacenet"] = Architecture("mobilefacenet")
+    table["vit"] = Architecture("vit")
+    table |= {
+        f"vit_{name}": Architecture("vit", sizes={**sizes, "num_heads": _VIT_HEADS})
+        for name, sizes in _VIT_SIZES.items()
+    }
     table["onnx"] = Architecture("onnx")
     return table
 
@@ -69,6 +82,7 @@ _TABLE = _table()
 _TELLING_NAMES = {
     "body.0.res_layer.0.weight": "ir",
     "dw_conv1.conv.weight": "mobilefacenet",
+    vit.PATCHES: "vit",
     "layer1.0.prelu.weight": "iresnet",
     "layer1.0.bn1.weight": "sfnet_bn",  # only the later order has normalization
     "layer1.0.conv.weight": "sfnet_deprecated",
@@ -82,7 +96,8 @@ def architectures() -> tuple[str, ...]:
     A name with a number fixes the depth. `sfnet`, `iresnet` and `ir` count the residual units in the file. `_bn` demands
     batch normalization; `_deprecated` is OpenSphere's name for SphereFace's own block order. `ir_50` and `ir_se_50` are
     the names of InsightFace_Pytorch, face.evoLVe, AdaFace and CVLface; `ir` sees whether the file has the squeeze and
-    excitation of `_se`. `onnx` is any network in an ONNX file.
+    excitation of `_se`. `vit_t` to `vit_l` are InsightFace's and LVFace's; `vit`, of any sizes, needs to be told the number
+    of heads. `onnx` is any network in an ONNX file.
     """
     return tuple(_TABLE)
 
@@ -121,13 +136,17 @@ def recognize(tensors: dict[str, np.ndarray], path: Path) -> str:
             f"{path}: it holds an SFNet, and its blocks' order, which its tensors do not tell, costs accuracy if it is "
             "another. Name the architecture: 'sfnet', or 'sfnet_deprecated' for SphereFace's own order"
         )
+    if found == "vit":
+        sizes = vit.arguments(tensors, path)
+        return next((f"vit_{name}" for name, known in _VIT_SIZES.items() if known.items() <= sizes.items()), found)
     return found
 
 
 def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Renames what OpenSphere's first `sfnet_deprecated` called otherwise, and adds what an IR means by leaving it away.
 
-    A stage's first convolution is `conv1`; a normalization without scale and offset has 1 and 0.
+    A stage's first convolution is `conv1`; a normalization without scale and offset has 1 and 0. What a ViT has for its
+    training alone is left out.
 
     Args:
         architecture: An `Architecture`.
@@ -142,6 +161,8 @@ def canonical_names(architecture: Architecture, tensors: dict[str, np.ndarray], 
     """
     if architecture.family == "ir":
         return ir.with_scale(tensors)
+    if architecture.family == "vit":
+        return {name: x for name, x in tensors.items() if name != mapping.MASK_TOKEN}
     if architecture.family != "sfnet":
         return tensors
     aliases = {
@@ -165,13 +186,14 @@ def build(architecture: Architecture, tensors: dict[str, np.ndarray], path: Path
         architecture: An `Architecture`.
         tensors: Tensor names to arrays.
         path: The file, for error messages.
-        **arguments: Given by the user: `input_shape`, `image_mean`, `image_std`, `name`; `None` means the default.
+        **arguments: Given by the user: `input_shape`, `image_mean`, `image_std`, `num_heads`, `name`; `None` means the
+            default.
 
     Returns:
         The backbone, in float32, with random weights.
     """
     given = {name: value for name, value in arguments.items() if value is not None}
-    builders = {"sfnet": _sfnet, "iresnet": _iresnet, "ir": _ir, "mobilefacenet": _mobilefacenet}
+    builders = {"sfnet": _sfnet, "iresnet": _iresnet, "ir": _ir, "mobilefacenet": _mobilefacenet, "vit": _vit}
     return builders[architecture.family](architecture, tensors, path, {**given, "dtype": "float32"})
 
 
@@ -240,3 +262,7 @@ def _mobilefacenet(architecture, tensors, path, arguments):
             )
         arguments["input_shape"] = _MOBILEFACENET_INPUTS[kernel]
     return MobileFaceNet(embedding_dim=shape_of(tensors, "linear1.conv.weight", 4, path)[0], **arguments)
+
+
+def _vit(architecture, tensors, path, arguments):
+    return ViT(**{**vit.arguments(tensors, path), **arguments, **(architecture.sizes or {})})

@@ -9,10 +9,19 @@ import numpy as np
 from keras import ops
 
 from keras_sphereface import errors
-from keras_sphereface.arguments import finite_number
+from keras_sphereface.arguments import finite_number, whole_number
 from keras_sphereface.backbones.base import IMAGE_CENTER
 from keras_sphereface.conversion import architecture as table
-from keras_sphereface.conversion import checkpoint, mapping, onnx_file, onnx_iresnet, onnx_network, torch_reference
+from keras_sphereface.conversion import (
+    checkpoint,
+    mapping,
+    onnx_file,
+    onnx_iresnet,
+    onnx_network,
+    onnx_sizes,
+    onnx_vit,
+    torch_reference,
+)
 from keras_sphereface.conversion.checkpoint import Checkpoint
 from keras_sphereface.conversion.head import head_weights
 from keras_sphereface.conversion.report import ConversionReport
@@ -25,6 +34,8 @@ PARITY_SEED = 2109
 PARITY_TOLERANCE = 1e-3
 PREPROCESSING = ("image_mean", "image_std")
 CHANNEL_ORDERS = ("RGB", "BGR")
+_IN_ONNX = {"iresnet": onnx_iresnet.read, "vit": onnx_vit.read}  # families of the package that are known by their graph
+ANY_VIT = "vit"  # the name of those that are not InsightFace's
 ANY_ONNX = "onnx"  # the name and the family of networks that are none of the package's
 
 
@@ -37,14 +48,17 @@ def convert(
     include_head: bool = True,
     head_layout: str | None = None,
     channel_order: str | None = None,
+    num_heads: int | None = None,
 ) -> keras.Model:
     """Converts somebody else's checkpoint, of PyTorch or in ONNX, to a Keras model and compares the two.
 
     Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, the IR and
-    IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, and MobileFaceNet in the naming of its usual PyTorch
-    implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`, `linear1`). The file is read with `weights_only`:
+    IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, the ViT of `arcface_torch`, LVFace and CVLface, and
+    MobileFaceNet in the naming of its usual PyTorch implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`,
+    `linear1`). The file is read with `weights_only`:
     nothing in it is run. Needs the extra `convert` (PyTorch). Of ONNX files, which need the extra `export` instead, an
-    IResNet is known wherever it comes from, and any other convolutional network becomes Keras's own layers.
+    IResNet and a ViT of this kind are known wherever they come from, and any other convolutional network becomes Keras's own
+    layers.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a
@@ -61,8 +75,10 @@ def convert(
         head_layout: `"features_first"` or `"classes_first"`, needed only where a head has as many classes as
             dimensions. Defaults to `None`.
         channel_order: `"RGB"` or `"BGR"`: what the checkpoint's network was trained on, which the file does not tell. The
-            model takes RGB in either case. Defaults to `None`: `"RGB"`, but for the IR networks, which must be told:
-            AdaFace's take BGR, CVLface's what `color_space` in their configuration says.
+            model takes RGB in either case. Defaults to `None`: `"RGB"`, but for the IR networks and `"vit"`, which must be
+            told: AdaFace's take BGR, CVLface's what `color_space` in their configuration says.
+        num_heads: Heads of attention, for `"vit"` alone, whose file does not tell them: CVLface's small one has 8, its base
+            16. Defaults to `None`: 8 for `"vit_t"` to `"vit_l"`, InsightFace's and LVFace's.
 
     Returns:
         A `keras.Model` in float32 from RGB images 0..255 to raw embeddings, the architecture's backbone or, of `"onnx"`, a
@@ -73,7 +89,8 @@ def convert(
         FileFormatError: If the file is no checkpoint of plain tensors, or has tensors that are missing, unknown,
             of another shape or not finite; it names them. If an ONNX file has an operator that is not known; it names it.
         ValueError: If the architecture is unknown, `image_mean` or `image_std` is no finite number, `include_head` is
-            neither true nor false, or `channel_order` is none of these, or not given for an IR network.
+            neither true nor false, `channel_order` is none of these, or not given for an IR network or a `"vit"`, or
+            `num_heads` is missing or not wanted.
         TypeError: If `path` is no path.
         MissingDependencyError: If PyTorch is not installed, or for an `.onnx` file ONNX and ONNX Runtime.
 
@@ -91,23 +108,27 @@ def convert(
     given = {name: value for name, value in given.items() if value is not None}
     if channel_order is not None and channel_order not in CHANNEL_ORDERS:
         raise ValueError(f"`channel_order` must be one of {CHANNEL_ORDERS}. Received: channel_order={channel_order!r}")
+    if num_heads is not None:
+        given["num_heads"] = whole_number("num_heads", num_heads)
     further = (given, include_head, head_layout, channel_order)
     if architecture is not None or not _is_onnx(path):
         return _convert(path, architecture, *further)
     if not any(
         isinstance(given.get(name), list) for name in PREPROCESSING
-    ):  # an IResNet has one number for all channels
-        try:
-            return _convert(path, "iresnet", *further)
-        except errors.FileFormatError:
-            pass
+    ):  # the package's own have one for all channels
+        for known in _IN_ONNX:
+            try:
+                return _convert(path, known, *further)
+            except errors.FileFormatError:
+                pass
     return _convert(path, ANY_ONNX, *further)
 
 
 def _convert(path, architecture, given, include_head, head_layout, channel_order):
     """`convert` with checked arguments."""
     architecture, content, file = _read(path, architecture, include_head)
-    channel_order = channel_order or _usual_order(table.get(architecture))
+    channel_order = channel_order or _usual_order(architecture)
+    _check_heads(architecture, given.get("num_heads"), content)
     if architecture == ANY_ONNX:
         backbone = onnx_network.build(file, **given, name=architecture)
         config = {"image_mean": IMAGE_CENTER, "image_std": IMAGE_CENTER, **given}
@@ -115,7 +136,9 @@ def _convert(path, architecture, given, include_head, head_layout, channel_order
     else:
         backbone = _backbone(architecture, content, given)
         config = backbone.get_config()
-        if file is not None:
+        if file is not None and table.get(architecture).family == ANY_VIT:
+            onnx_sizes.check(file, backbone.input_shape[1:3])
+        elif file is not None:
             onnx_network.check(file, backbone.input_shape[1:])
     if channel_order == "BGR":
         mapping.turn_channels(backbone)
@@ -137,14 +160,26 @@ def _numbers(argument, value):
     return value if value is None else finite_number(argument, value)
 
 
-def _usual_order(architecture):
+def _usual_order(name):
     """The order that nobody needs to be told, or `ValueError`: a wrong one costs accuracy without a word."""
-    if architecture.family == "ir":
+    if table.get(name).family == "ir" or name == ANY_VIT:
+        networks = "IR networks" if name != ANY_VIT else f"{ANY_VIT!r}"
         raise ValueError(
-            f"`channel_order` must be given for IR networks, one of {CHANNEL_ORDERS}: files do not tell it, and both are "
+            f"`channel_order` must be given for {networks}, one of {CHANNEL_ORDERS}: files do not tell it, and both are "
             "about. AdaFace's own are trained on BGR, CVLface's on what `color_space` in their configuration says"
         )
     return "RGB"
+
+
+def _check_heads(name, num_heads, content):
+    """A checkpoint does not tell the number of heads, and parity would not see a wrong one."""
+    if name == ANY_VIT and num_heads is None and "num_heads" not in content.arguments:
+        raise ValueError(
+            f"`num_heads` must be given for {ANY_VIT!r}: a file does not tell it, and these sizes are not InsightFace's. "
+            "CVLface's small ViT has 8, its base 16"
+        )
+    if name != ANY_VIT and num_heads is not None:
+        raise ValueError(f"`num_heads` is for {ANY_VIT!r}. Received: num_heads={num_heads}, architecture={name!r}")
 
 
 def _read(path, architecture, include_head):
@@ -156,16 +191,22 @@ def _read(path, architecture, include_head):
         content = checkpoint.read(path, include_head)
         architecture = architecture or table.recognize(content.backbone, path)
         tensors = table.canonical_names(table.get(architecture), content.backbone, path)
-        return architecture, dataclasses.replace(content, backbone=tensors), None
-    if family not in ("iresnet", ANY_ONNX):
+        unused = [name for name in (mapping.MASK_TOKEN,) if name in content.backbone.keys() - tensors.keys()]
+        return architecture, dataclasses.replace(content, backbone=tensors, ignored=(*content.ignored, *unused)), None
+    if family not in (*_IN_ONNX, ANY_ONNX):
         raise ValueError(
-            f"Of .onnx files IResNets are read, and any network as {ANY_ONNX!r}. "
+            f"Of .onnx files IResNets and ViTs are read, and any network as {ANY_ONNX!r}. "
             f"Received: architecture={architecture!r}, path={str(path)!r}"
         )
     file = onnx_file.OnnxFile(path)
     if family == ANY_ONNX:
         return architecture, Checkpoint(file.path, file.sha256, backbone={}, head={}, ignored=()), file
-    return architecture, onnx_iresnet.read(file), file
+    content = _IN_ONNX[family](file)
+    if architecture == ANY_VIT:
+        architecture = table.recognize(content.backbone, path)
+        if content.arguments.get("num_heads") != (table.get(architecture).sizes or {}).get("num_heads"):
+            architecture = ANY_VIT
+    return architecture, content, file
 
 
 def _is_onnx(path):
@@ -244,8 +285,7 @@ def _original(content, file, name, inputs, config):
     if file is not None:
         embeddings = file.run(inputs).reshape(len(inputs), -1)
         return embeddings, f"ONNX Runtime {errors.require('onnxruntime', 'export').__version__}"
-    units, block_order = config.get("units"), config.get("block_order")
-    embeddings = torch_reference.embeddings(table.get(name).family, content.backbone, inputs, units, block_order)
+    embeddings = torch_reference.embeddings(table.get(name).family, content.backbone, inputs, config)
     return embeddings, f"PyTorch {errors.require('torch', 'convert').__version__}"
 
 

@@ -8,10 +8,13 @@ import numpy as np
 from keras import layers
 
 from keras_sphereface import errors
+from keras_sphereface.backbones import tokens
 from keras_sphereface.conversion.tensors import listing
 from keras_sphereface.hints import Path
 
 COUNTER = ".num_batches_tracked"  # of PyTorch's batch normalization, without a meaning for the network's output
+MASK_TOKEN = "mask_token"  # of a ViT's training, which the network's output does not know
+_OF_SEVERAL_WORDS = ("dw_conv1", "patch_embed", "pos_embed", MASK_TOKEN)  # modules whose names have an underscore
 EMBEDDING_CONV = "linear1_conv"  # MobileFaceNet's embedding: a 1x1 convolution in PyTorch, a dense layer here
 
 
@@ -26,14 +29,17 @@ class Slot:
 
 def torch_name(layer_name: str) -> str:
     """The PyTorch module's name of a layer: `layer1_0_conv1` is `layer1.0.conv1`."""
-    return layer_name.replace("_", ".").replace("dw.conv1", "dw_conv1")
+    name = layer_name.replace("_", ".")
+    for module in _OF_SEVERAL_WORDS:
+        name = name.replace(module.replace("_", "."), module)
+    return name
 
 
 def slots(backbone: keras.Model, module_name: Callable[[str], str] = torch_name) -> dict[str, Slot]:
     """All variables of a backbone.
 
     Args:
-        backbone: An `SFNet`, `IResNet` or `MobileFaceNet`.
+        backbone: An `SFNet`, `IResNet`, `MobileFaceNet` or `ViT`.
         module_name: Function from a layer's name to its module's in PyTorch. Defaults to `torch_name`.
 
     Returns:
@@ -41,6 +47,8 @@ def slots(backbone: keras.Model, module_name: Callable[[str], str] = torch_name)
     """
     found = {}
     for layer in backbone.layers:
+        if isinstance(layer, (tokens.PositionEmbedding, tokens.PutBack)):  # a parameter of the whole network
+            found[module_name(layer.name)] = _parameter(layer.weights[0])
         for suffix, slot in _layer_slots(layer, backbone):
             found[f"{module_name(layer.name)}.{suffix}"] = slot
     return found
@@ -50,6 +58,9 @@ def _layer_slots(layer, backbone):
     """Pairs of name suffix and `Slot` of one layer."""
     if isinstance(layer, layers.BatchNormalization):
         return _batch_norm(layer)
+    if isinstance(layer, layers.LayerNormalization):
+        shape = tuple(layer.gamma.shape)
+        return [("weight", Slot(layer.gamma, shape)), ("bias", Slot(layer.beta, shape))]
     if isinstance(layer, layers.PReLU):
         channels = layer.alpha.shape[-1]
         return [("weight", Slot(layer.alpha, (channels,), lambda x: x[None, None, :]))]
@@ -80,9 +91,18 @@ def _batch_norm(layer):
     ]
 
 
+def _parameter(variable):
+    """A parameter that PyTorch keeps with leading axes of one."""
+    shape = tuple(variable.shape)
+    return Slot(variable, (1,) * (3 - len(shape)) + shape, lambda x: x.reshape(shape))
+
+
 def _dense_slot(layer, backbone):
-    """The embedding's matrix: PyTorch flattens channels, rows, columns; Keras rows, columns, channels."""
-    height, width, channels = backbone.get_layer("flatten").input.shape[1:]
+    """A matrix; the embedding's of feature maps PyTorch has by channels, rows, columns, Keras by rows, columns, channels."""
+    flattened = backbone.get_layer("flatten").input.shape[1:]
+    if len(flattened) != 3:  # a ViT's tokens, which both have one after the other
+        return Slot(layer.kernel, tuple(layer.kernel.shape)[::-1], np.transpose)
+    height, width, channels = flattened
     outputs = layer.units
 
     def to_keras(x):

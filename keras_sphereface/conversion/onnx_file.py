@@ -1,6 +1,7 @@
 """ONNX files of networks: the nodes between images and embeddings, the weights as arrays, and the file itself run."""
 
 import dataclasses
+import math
 import os
 import pathlib
 from typing import Any
@@ -19,7 +20,7 @@ CHANNELS = 3
 # read twice. Without a limit, one weight named by all layers would fill the memory.
 _MOST_COPIES = 8
 _SLACK = 1 << 20
-MOST_NODES = 900  # IResNet-200 has 688
+MOST_NODES = 2400  # 24 blocks of a ViT have 1,509 as older exporters write them, IResNet-200 has 688
 _LARGEST_FILE = 2**31  # of protobuf
 _LONGEST_PROBLEM = 1000  # letters; a file may hold anything as a name
 _IR_VERSION = 8  # of 2021: weights need not be inputs, and ONNX Runtime 1.18 reads it
@@ -103,6 +104,13 @@ class OnnxFile:
         """Whether a value is stored in the file."""
         return name in self._tensors
 
+    def has_sizes(self, name: str, most: int) -> bool:
+        """Whether a value is stored in the file and at most so many integers."""
+        onnx = errors.require("onnx", "export")
+        tensor = self._tensors.get(name)
+        is_whole = tensor is not None and tensor.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+        return is_whole and math.prod(tensor.dims) <= most
+
     def weight(self, name: str) -> np.ndarray:
         """A stored value as an array, floating numbers as float32.
 
@@ -156,23 +164,62 @@ class OnnxFile:
 
     def _of_needed(self, shape):
         """A `ModelProto` without what the embeddings do not need, weights of other files inside."""
+        return self._model_of(shape, self.nodes, [self._stored(name) for name in self._needed_weights()], [])
+
+    def _needed_weights(self):
+        return {name for node in self.nodes for name in node.inputs if name in self._tensors}
+
+    def _stored(self, name):
+        """A value's tensor, its numbers inside."""
         onnx = errors.require("onnx", "export")
-        names = {name for node in self.nodes for name in node.inputs if name in self._tensors}
-        weights = []
-        for name in names:
-            tensor = self._tensors[name]
-            weights.append(onnx.TensorProto())
-            weights[-1].CopyFrom(_inside(tensor, *self._outside[name]) if name in self._outside else tensor)
-            weights[-1].name = name  # a constant's tensor has none
+        stored, tensor = self._tensors[name], onnx.TensorProto()
+        tensor.CopyFrom(_inside(stored, *self._outside[name]) if name in self._outside else stored)
+        tensor.name = name  # a constant's tensor has none
+        return tensor
+
+    def _model_of(self, shape, nodes, weights, further):
+        """Nodes with some weights stored and others, as inputs, left open."""
+        onnx = errors.require("onnx", "export")
         number = onnx.TensorProto.FLOAT
         graph = onnx.helper.make_graph(
-            [node.proto for node in self.nodes],
+            [node.proto for node in nodes],
             "network",
-            [onnx.helper.make_tensor_value_info(self.images, number, shape)],
+            [onnx.helper.make_tensor_value_info(self.images, number, shape), *further],
             [onnx.helper.make_tensor_value_info(self.embeddings, number, None)],
             weights,
         )
         return onnx.helper.make_model(graph, opset_imports=self._versions, ir_version=_IR_VERSION)
+
+    def shapes(self, images: tuple[int, ...], known: dict[str, np.ndarray]) -> dict[str, tuple]:
+        """The shapes of values, by ONNX's own inference, which knows of the weights no more than shapes and integers.
+
+        Args:
+            images: Shape of the first input.
+            known: Names to values that the caller has computed.
+
+        Returns:
+            Dictionary of names to sizes, `None` for one that it cannot tell; a value of which it can tell nothing is not
+            in it.
+
+        Raises:
+            FileFormatError: If the shapes do not fit.
+        """
+        onnx = errors.require("onnx", "export")
+        weights = [onnx.numpy_helper.from_array(value, name) for name, value in known.items()]
+        others = []
+        for name in self._needed_weights():
+            tensor = self._tensors[name]
+            if tensor.data_type in (onnx.TensorProto.INT32, onnx.TensorProto.INT64):
+                weights.append(self._stored(name))
+            else:
+                others.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        nodes = [node for node in self.nodes if node.output not in known]
+        try:
+            graph = onnx.shape_inference.infer_shapes(self._model_of(images, nodes, weights, others)).graph
+        except Exception as error:  # ONNX has a class of its own for each kind of failure
+            raise self.error(f"its shapes do not fit ({errors.one_line(error)}). Get it again") from error
+        values = (*graph.input, *graph.value_info, *graph.output)
+        return {value.name: _shape(value) for value in values if value.type.tensor_type.HasField("shape")}
 
     def error(self, problem: str) -> errors.FileFormatError:
         """The error that names the file and a problem."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_sphereface import errors
 from keras_sphereface.backbones.blocks import BATCH_NORM_EPSILON
+from keras_sphereface.conversion import onnx_norms
 from keras_sphereface.conversion.checkpoint import Checkpoint
 from keras_sphereface.conversion.onnx_file import OnnxFile
 from keras_sphereface.conversion.tensors import check_units, listing
@@ -100,26 +101,17 @@ class _Reader:
         self._offset(norm, self._weight(node, 2) if len(node.inputs) > 2 else np.zeros(weight.shape[:1], "float32"))
         return x
 
-    def _offset(self, name, offset):
+    def _offset(self, name, numbers):
         """A batch normalization that only adds."""
-        ones = np.ones_like(offset)
-        self.tensors |= {
-            f"{name}.weight": ones,
-            f"{name}.bias": offset,
-            f"{name}.running_mean": np.zeros_like(offset),
-            f"{name}.running_var": ones - np.float32(BATCH_NORM_EPSILON),
-        }
+        self.tensors |= onnx_norms.offset(name, numbers, BATCH_NORM_EPSILON)
 
     def _norm(self, x, name):
         node = self._next(x, _NORM)
         epsilon = node.attributes.get("epsilon", BATCH_NORM_EPSILON)
-        for place, part in enumerate(("weight", "bias", "running_mean", "running_var"), start=1):
-            self.tensors[f"{name}.{part}"] = self._weight(node, place)
         if not isinstance(epsilon, float):
             raise self._error(f"the epsilon of {node.output!r} is no number")
-        self.tensors[f"{name}.running_var"] = self.tensors[f"{name}.running_var"] + np.float32(
-            epsilon - BATCH_NORM_EPSILON
-        )
+        arrays = [self._weight(node, place) for place, _ in enumerate(onnx_norms.PARTS, start=1)]
+        self.tensors |= onnx_norms.tensors(name, arrays, epsilon, BATCH_NORM_EPSILON)
         return node.output
 
     def _prelu(self, x, name):

@@ -12,14 +12,12 @@ from keras_sphereface import errors
 from keras_sphereface.backbones import base
 from keras_sphereface.conversion import onnx_folding, onnx_operators
 from keras_sphereface.conversion.onnx_file import Node, OnnxFile
+from keras_sphereface.conversion.onnx_sizes import MOST_IN_A_MAP, MOST_NUMBERS, MOST_PRODUCTS
 from keras_sphereface.hints import Tensor
 from keras_sphereface.model_size import without_weights
 
 # Keras follows a network by recursion, one layer deep each.
 MOST_LAYERS = 900
-# What a small file may ask for: IResNet-200 has 0.2e9 numbers and 24e9 products for an image of 112x112.
-_MOST_IN_A_MAP, _MOST_NUMBERS = 2**24, 2**30
-_MOST_PRODUCTS = 10**12
 _LARGEST_IMAGE = 1024
 
 
@@ -111,7 +109,7 @@ class Graph:
         self.not_negative, self.norms, self.maps = set(), {}, {}
         self.channels_last = {file.images} if file.is_channels_last else set()
         self._layers = collections.Counter()
-        self._numbers_left, self._products_left = _MOST_NUMBERS, _MOST_PRODUCTS
+        self._numbers_left, self._products_left = MOST_NUMBERS, MOST_PRODUCTS
 
     def add(self, node: Node) -> None:
         """Computes a node's values: a layer gives one, or a tuple of several, or none of images."""
@@ -134,7 +132,7 @@ class Graph:
                 continue
             size = math.prod(value.shape[1:])
             self._numbers_left -= size
-            if size > _MOST_IN_A_MAP or self._numbers_left < 0:
+            if size > MOST_IN_A_MAP or self._numbers_left < 0:
                 raise self.error(node, f"{value.shape[1:]} of one image are more numbers than any face network has")
             self.tensors[name] = value
 

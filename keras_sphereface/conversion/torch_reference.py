@@ -3,31 +3,24 @@
 Nothing is shared with the Keras backbones but the published layouts, so that a wrong axis or padding shows.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from keras_sphereface import errors
 from keras_sphereface.backbones.mobilefacenet import BOTTLENECKS
 
 _EPSILON = 1e-5
+_VIT_EPSILON = 2e-5  # of the batch normalizations behind the tokens
 
 
-def embeddings(
-    family: str,
-    tensors: dict[str, np.ndarray],
-    images: np.ndarray,
-    units: Sequence[int] | None = None,
-    block_order: str | None = None,
-) -> np.ndarray:
+def embeddings(family: str, tensors: dict[str, np.ndarray], images: np.ndarray, config: dict) -> np.ndarray:
     """Computes a reference network's embeddings.
 
     Args:
-        family: `"sfnet"`, `"iresnet"`, `"ir"` or `"mobilefacenet"`.
+        family: `"sfnet"`, `"iresnet"`, `"ir"`, `"mobilefacenet"` or `"vit"`.
         tensors: Tensor names to NumPy arrays.
         images: `(n, height, width, 3)` float array, already normalized.
-        units: Residual units of the stages (`sfnet`, `iresnet`).
-        block_order: `"add_relu"` or `"relu_add"` (`sfnet`).
+        config: What the tensors do not tell: `units` of the stages (`sfnet`, `iresnet`), `block_order` (`sfnet`),
+            `num_heads` (`vit`); further entries are passed over.
 
     Returns:
         `(n, embedding_dim)` NumPy array.
@@ -37,11 +30,13 @@ def embeddings(
     x = torch.from_numpy(images.astype("float32")).permute(0, 3, 1, 2).contiguous()
     with torch.no_grad():
         if family == "sfnet":
-            return _sfnet(t, x, units, block_order).numpy()
+            return _sfnet(t, x, config["units"], config["block_order"]).numpy()
         if family == "iresnet":
-            return _iresnet(t, x, units).numpy()
+            return _iresnet(t, x, config["units"]).numpy()
         if family == "ir":
             return _ir(t, x).numpy()
+        if family == "vit":
+            return _vit(t, x, config["num_heads"]).numpy()
         return _mobilefacenet(t, x).numpy()
 
 
@@ -55,11 +50,11 @@ def _conv(t, x, name, stride=1, groups=1, padding=None):
     return _functions().conv2d(x, weight, t.get(f"{name}.bias"), stride=stride, padding=padding, groups=groups)
 
 
-def _norm(t, x, name):
+def _norm(t, x, name, epsilon=_EPSILON):
     if f"{name}.weight" not in t:
         return x
     statistics = (t[f"{name}.running_mean"], t[f"{name}.running_var"])
-    return _functions().batch_norm(x, *statistics, t[f"{name}.weight"], t[f"{name}.bias"], eps=_EPSILON)
+    return _functions().batch_norm(x, *statistics, t[f"{name}.weight"], t[f"{name}.bias"], eps=epsilon)
 
 
 def _prelu(t, x, name):
@@ -146,3 +141,32 @@ def _bottleneck(t, x, name, stride):
     y = _prelu(t, _norm(t, _conv(t, x, f"{name}.0"), f"{name}.1"), f"{name}.2")
     y = _prelu(t, _norm(t, _conv(t, y, f"{name}.3", stride, groups=y.shape[1]), f"{name}.4"), f"{name}.5")
     return _norm(t, _conv(t, y, f"{name}.6"), f"{name}.7")
+
+
+def _vit(t, x, heads):
+    x = _conv(t, x, "patch_embed.proj", stride=t["patch_embed.proj.weight"].shape[-1], padding=0)
+    x, number = x.flatten(2).mT + t["pos_embed"], 0
+    while f"blocks.{number}.norm1.weight" in t:
+        name = f"blocks.{number}"
+        x = x + _attention(t, _layer_norm(t, x, f"{name}.norm1"), f"{name}.attn", heads)
+        y = _functions().relu6(_each(t, _layer_norm(t, x, f"{name}.norm2"), f"{name}.mlp.fc1"))
+        x, number = x + _each(t, y, f"{name}.mlp.fc2"), number + 1
+    x = _layer_norm(t, x, "norm").flatten(1)
+    for number in (0, 2):
+        x = _norm(t, _each(t, x, f"feature.{number}"), f"feature.{number + 1}", _VIT_EPSILON)
+    return x
+
+
+def _attention(t, x, name, heads):
+    """By each head's matrix of tokens by tokens."""
+    q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in _each(t, x, f"{name}.qkv").chunk(3, dim=2))
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+    return _each(t, (weights @ v).transpose(1, 2).flatten(2), f"{name}.proj")
+
+
+def _layer_norm(t, x, name):
+    return _functions().layer_norm(x, x.shape[-1:], t[f"{name}.weight"], t[f"{name}.bias"], eps=_EPSILON)
+
+
+def _each(t, x, name):
+    return _functions().linear(x, t[f"{name}.weight"], t.get(f"{name}.bias"))

@@ -56,5 +56,5 @@ class Graph:
         name = f"weight_{len(self.initializers)}"
         store_half = self._half and values.dtype.kind == "f" and not exact
         stored = values.astype("float16") if store_half else values
-        self.initializers.append(onnx.numpy_helper.from_array(np.ascontiguousarray(stored), name))
+        self.initializers.append(onnx.numpy_helper.from_array(np.asarray(stored, order="C"), name))
         return self.node("Cast", [name], to=onnx.TensorProto.FLOAT) if store_half else name

@@ -211,7 +211,7 @@ def _reshape(graph, layer, names, shape):
     target = layer.compute_output_shape(shape)[1:]
     if target == tuple(shape[1:]):
         return names[0]
-    _require(len(target) in (1, 3), layer, "vectors or feature maps")
+    _require(len(target) in (1, 2, 3), layer, "vectors, tokens or feature maps")
     whole = graph.weight(np.array([0, *target], "int64"))
     result = graph.node("Reshape", [_channels_last(graph, names[0], shape), whole])
     return _channels_first(graph, result, (None, *target))
@@ -264,9 +264,31 @@ def _global_pooling(kind):
 
 
 def _dense(graph, layer, names, shape):
-    _require(len(shape) == 2, layer, "vectors as inputs")
-    kernel = graph.weight(_numpy(layer.kernel))
-    return _activate(graph, layer, graph.node("Gemm", [names[0], kernel, *_bias(graph, layer)]))
+    _require(len(shape) in (2, 3), layer, "vectors or tokens as inputs")
+    inputs = [names[0], graph.weight(_numpy(layer.kernel))]
+    if len(shape) == 2:
+        return _activate(graph, layer, graph.node("Gemm", [*inputs, *_bias(graph, layer)]))
+    result = graph.node("MatMul", inputs)
+    return _activate(graph, layer, graph.node("Add", [result, *_bias(graph, layer)]) if layer.use_bias else result)
+
+
+def _position_embedding(graph, layer, names, shape):
+    return graph.node("Add", [names[0], graph.weight(_numpy(layer.positions))])
+
+
+def _self_attention(graph, layer, names, shape):
+    """Queries and values as (batch, heads, tokens, dimensions of a head), keys with the last two in the other order."""
+    size = shape[2] // 3 // layer.num_heads
+    by_heads = graph.weight(np.array([0, 0, 3, layer.num_heads, size], "int64"))
+    parts = graph.node("Reshape", [names[0], by_heads])
+    picks = (graph.weight(np.array(number, "int64")) for number in range(3))
+    queries, keys, values = (graph.node("Gather", [parts, pick], axis=2) for pick in picks)
+    queries, values = (graph.node("Transpose", [part], perm=(0, 2, 1, 3)) for part in (queries, values))
+    scaled = graph.node("Mul", [queries, graph.name_of(size**-0.5)])
+    weights = graph.node("MatMul", [scaled, graph.node("Transpose", [keys], perm=(0, 2, 3, 1))])
+    attended = graph.node("MatMul", [graph.node("Softmax", [weights], axis=-1), values])
+    attended = graph.node("Transpose", [attended], perm=(0, 2, 1, 3))
+    return graph.node("Reshape", [attended, graph.weight(np.array([0, 0, shape[2] // 3], "int64"))])
 
 
 def _activation(graph, layer, names, shape):
@@ -331,4 +353,7 @@ EMITTERS = {
     "GaussianNoise": _identity,
     "Identity": _identity,
     "UnitNormalization": _unit_normalization,
+    "PositionEmbedding": _position_embedding,
+    "SelfAttention": _self_attention,
+    **dict.fromkeys(("RandomOrder", "KeepFirst", "PutBack"), _identity),  # in training alone they do something
 }

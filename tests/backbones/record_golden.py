@@ -26,8 +26,7 @@ def main():
             type(backbone).__name__.lower(),
             backbone_cases.seeded_tensors(backbone),
             (images - config["image_mean"]) / config["image_std"],
-            units=config.get("units"),
-            block_order=config.get("block_order"),
+            config,
         )
     np.savez(ROOT / "reference" / "backbones_golden.npz", **golden)
 

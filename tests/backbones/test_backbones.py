@@ -1,5 +1,7 @@
 """Every backbone: golden values, parameter counts, configuration, saving, precision, gradients."""
 
+import math
+
 import backbone_cases
 import keras
 import numpy as np
@@ -28,6 +30,7 @@ SMALL = {
         embedding_dim=6, width=0.25, bottlenecks=((2, 32, 2, 2), (4, 32, 1, 2), (2, 64, 2, 2)), **k
     ),
     "patch_sfnet": lambda **k: backbones.PatchSFNet((1, 1, 0), (8, 8, 8), (8, 8, 8), embedding_dim=6, **k),
+    "vit": lambda **k: backbones.ViT(2, 8, 2, patch_size=15, drop_path=0.5, mask_ratio=0.4, embedding_dim=6, **k),
 }
 small = pytest.mark.parametrize("make", SMALL.values(), ids=SMALL.keys())
 
@@ -71,6 +74,17 @@ def iresnet_parameters(units, channels, embedding_dim, columns=7):
     return total + 2 * inputs + (inputs * 7 * columns * embedding_dim + embedding_dim) + 2 * embedding_dim
 
 
+def vit_parameters(config):
+    """Two matrices of attention and two of the perceptron in each block, normalizations with two numbers a dimension."""
+    dim, inner = config["hidden_dim"], int(config["hidden_dim"] * config["mlp_ratio"])
+    tokens = math.prod(size // config["patch_size"] for size in config["input_shape"][:2])
+    attention = 3 * dim * dim + 3 * dim * config["qkv_bias"] + dim * dim + dim
+    block = 2 * dim + attention + 2 * dim + (dim * inner + inner) + (inner * dim + dim)
+    patches = 3 * config["patch_size"] ** 2 * dim + dim + tokens * dim
+    embedding = tokens * dim * dim + 2 * dim + dim * config["embedding_dim"] + 2 * config["embedding_dim"]
+    return patches + config["depth"] * block + 2 * dim + embedding
+
+
 UNITS = {
     "sfnet4": (0, 0, 0, 0),
     "sfnet10": (0, 1, 2, 0),
@@ -89,6 +103,9 @@ def check_parameters(case, backbone):
     """Compares the count with arithmetic over the papers' layers; MobileFaceNet has a test of its own."""
     name, arguments = backbone_cases.CASES[case]
     if name == "mobilefacenet":
+        return
+    if name.startswith("vit"):
+        assert parameters(backbone, trainable_only=True) == vit_parameters(backbone.get_config())
         return
     count = sfnet_parameters if name.startswith("sfnet") else iresnet_parameters
     columns = 6 if "112x96" in case else 7
@@ -322,6 +339,7 @@ def test_table_of_names():
         *("sfnet4", "sfnet10", "sfnet20", "sfnet36", "sfnet64"),
         *("iresnet18", "iresnet34", "iresnet50", "iresnet100", "iresnet200"),
         *("mobilefacenet", "patch_sfnet"),
+        *("vit_t", "vit_s", "vit_b", "vit_l"),
     )
 
 
@@ -369,6 +387,12 @@ def test_unknown_name_lists_the_known_ones():
         (lambda: backbones.get(["sfnet4"]), r"name=\['sfnet4'\]"),
         (lambda: backbones.MobileFaceNet(width=0.0), "width"),
         (lambda: backbones.MobileFaceNet(bottlenecks=((2, 64, 5),)), "bottlenecks"),
+        (lambda: backbones.ViT(depth=0), "depth=0"),
+        (lambda: backbones.ViT(2, hidden_dim=20), "`hidden_dim` must be a multiple of `num_heads`.*20, num_heads=8"),
+        (lambda: backbones.ViT(2, mlp_ratio=0.001), r"mlp_ratio=0\.001"),
+        (lambda: backbones.ViT(2, patch_size=200), r"hold a patch of 200x200\. Received: \(112, 112, 3\)"),
+        (lambda: backbones.ViTTiny(drop_path=1.0), r"`drop_path` must be at least 0 and below 1.*=1\.0"),
+        (lambda: backbones.ViTTiny(mask_ratio=-0.1), r"mask_ratio=-0\.1"),
     ],
 )
 def test_bad_arguments_are_named(build, message):
@@ -376,7 +400,7 @@ def test_bad_arguments_are_named(build, message):
         build()
 
 
-@pytest.mark.parametrize("name", ["sfnet4", "mobilefacenet", "patch_sfnet"])
+@pytest.mark.parametrize("name", ["sfnet4", "mobilefacenet", "patch_sfnet", "vit_t"])
 def test_an_argument_that_is_not_known_is_refused(name):
     with pytest.raises(
         TypeError, match=r"embeding_dim=64\. Known: .*dtype, name, trainable\. Did you mean 'embedding_dim'\?$"
