@@ -55,10 +55,9 @@ def convert(
     Known are OpenSphere's SFNet and IResNet (both of its versions), InsightFace's `arcface_torch` IResNet, the IR and
     IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, the ViT of `arcface_torch`, LVFace and CVLface, and
     MobileFaceNet in the naming of its usual PyTorch implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`,
-    `linear1`). The file is read with `weights_only`:
-    nothing in it is run. Needs the extra `convert` (PyTorch). Of ONNX files, which need the extra `export` instead, an
-    IResNet and a ViT of this kind are known wherever they come from, and any other convolutional network becomes Keras's own
-    layers.
+    `linear1`). The file is read with `weights_only`: nothing in it is run. Needs the extra `convert` (PyTorch). Of ONNX
+    files, which need the extra `export` instead, an IResNet and a ViT of this kind are known wherever they come from, and
+    any other convolutional network becomes Keras's own layers.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a
@@ -113,9 +112,8 @@ def convert(
     further = (given, include_head, head_layout, channel_order)
     if architecture is not None or not _is_onnx(path):
         return _convert(path, architecture, *further)
-    if not any(
-        isinstance(given.get(name), list) for name in PREPROCESSING
-    ):  # the package's own have one for all channels
+    # The package's own networks have one number for all channels.
+    if not any(isinstance(given.get(name), list) for name in PREPROCESSING):
         for known in _IN_ONNX:
             try:
                 return _convert(path, known, *further)

@@ -55,7 +55,7 @@ class _Sizes:
     """The values that are sizes of others, computed in turn with the shapes: each needs the other."""
 
     def __init__(self, file):
-        self.file, self.arrays = file, {}
+        self.file, self.arrays, self._stored = file, {}, {}
 
     def shapes(self, images):
         """As `OnnxFile.shapes`, with all that can be known; each block of a network needs a turn of its own."""
@@ -94,7 +94,9 @@ class _Sizes:
     def array(self, node: Node, place: int) -> np.ndarray:
         """A node's input."""
         name = node.input(place)
-        return self.arrays[name] if name in self.arrays else self.file.weight(name)
+        if name not in self.arrays and name not in self._stored:
+            self._stored[name] = self.file.weight(name)
+        return self.arrays[name] if name in self.arrays else self._stored[name]
 
     def require(self, node: Node, condition: bool, expected: str) -> None:
         """Raises `FileFormatError` unless the condition holds."""

@@ -284,6 +284,23 @@ def read_onnx(folder, content):
     onnx_iresnet.read(OnnxFile(folder / "m.onnx"))
 
 
+@functools.cache
+def onnx_transformer():
+    from onnx_transformers import Transformer
+
+    return Transformer(old=True).build().SerializeToString()
+
+
+def read_onnx_transformer(folder, content):
+    from keras_sphereface.conversion import onnx_sizes, onnx_vit
+    from keras_sphereface.conversion.onnx_file import OnnxFile
+
+    (folder / "m.onnx").write_bytes(content)
+    file = OnnxFile(folder / "m.onnx")
+    onnx_vit.read(file)
+    onnx_sizes.check(file, (48, 48))
+
+
 def build_of_onnx(folder, content):
     from keras_sphereface.conversion import onnx_network
     from keras_sphereface.conversion.onnx_file import OnnxFile
@@ -334,6 +351,7 @@ TARGETS = {
     **(
         {
             ".onnx": Target(onnx_network, read_onnx),
+            ".onnx of a transformer": Target(onnx_transformer, read_onnx_transformer),
             ".onnx to layers": Target(onnx_network, build_of_onnx, examples=SLOW),
         }
         if importlib.util.find_spec("onnx")
