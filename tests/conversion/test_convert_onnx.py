@@ -155,7 +155,7 @@ def test_another_size_or_depth_is_named(path):
     with pytest.raises(errors.FileFormatError, match=r"does not fit iresnet50 .*missing tensors: layer1\.1"):
         convert(path, "iresnet50", **SMALL)
     with pytest.raises(
-        ValueError, match=r"IResNets are read, and any network as 'onnx'. Received: architecture='sfnet20'"
+        ValueError, match=r"IResNets and ViTs are read, and any network as 'onnx'. Received: architecture='sfnet20'"
     ):
         convert(path, "sfnet20")
     with pytest.raises(FileNotFoundError):
