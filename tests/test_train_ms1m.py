@@ -94,17 +94,48 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     assert report["num_pairs"] == 120
 
 
-def test_the_margin_grows_late_without_hard_normalization():
+@pytest.fixture(scope="module")
+def program():
+    """The program's own names; its flags can be defined only once in a process."""
+    return runpy.run_path(str(PROGRAM), run_name="train_ms1m")
+
+
+def with_defaults(program, names, *given):
+    """Values of flags that were not given."""
+    flags = program["FLAGS"]
+    flags.unparse_flags()
+    flags(["train_ms1m.py", *given])
+    for name in names:
+        if not any(flag.startswith(f"--{name}=") for flag in given):
+            flags[name].value = flags[name].default
+    program["fill_in_defaults"]({})
+    return [flags[name].value for name in names]
+
+
+def test_the_margin_grows_late_without_hard_normalization(program):
     """A quarter of the way is left to leaving chance, and half of it to growing."""
-    program = runpy.run_path(str(PROGRAM), run_name="train_ms1m")
-    given, names = program["FLAGS"], ("margin_wait", "margin_interval", "margin_increase", "loss_weight")
+    names = ("margin_wait", "margin_interval", "margin_increase", "loss_weight")
     for feature_norm, expected in (("none", (175, 35, 0.04, 1.0)), ("soft", (175, 35, 0.04, 50.0))):
-        given.unparse_flags()
-        given(["train_ms1m.py", f"--feature_norm={feature_norm}"])
-        for name in names:
-            given[name].value = None
-        program["fill_in_defaults"]({})
-        assert [given[name].value for name in names] == pytest.approx(expected)
+        assert with_defaults(program, names, f"--feature_norm={feature_norm}") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((), ["sgd", "cosine", 0.03, 5e-4]),
+        (("--data_dir=faces",), ["sgd", "steps", 0.1, 5e-4]),
+        (("--data_dir=faces", "--backbone=vit_b"), ["adamw", "cosine", 0.001, 0.1]),
+        (("--backbone=vit_b", "--optimizer=sgd"), ["sgd", "cosine", 0.03, 5e-4]),
+        (("--optimizer=adamw", "--weight_decay=0.05"), ["adamw", "cosine", 0.001, 0.05]),
+    ],
+)
+def test_a_vit_is_trained_as_insightfaces(program, given, expected):
+    names = ("optimizer", "schedule", "learning_rate", "weight_decay")
+    further = ("data_dir", "backbone", "steps", "warmup_steps")
+    assert with_defaults(program, (*names, *further), *given)[: len(names)] == expected
+    optimizer = program["make_optimizer"]()
+    assert isinstance(optimizer, keras.optimizers.AdamW if expected[0] == "adamw" else keras.optimizers.SGD)
+    assert optimizer.weight_decay == pytest.approx(expected[3] * (10 if expected[0] == "sgd" else 1))
 
 
 @pytest.mark.slow
