@@ -141,3 +141,4 @@ _FUNCTIONS = {
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
 }
+OPERATORS = {"Shape", *_FUNCTIONS}

@@ -49,6 +49,9 @@ def build(
         raise ValueError(f"`image_std` must be positive. Received: image_std={image_std}")
     images = base.image_input(_input_shape(file, input_shape))
     graph = Graph(file)
+    for node in file.nodes:  # before something is said of a shape that only such an operator has
+        if node.operator not in onnx_operators.OPERATORS and node.operator not in onnx_folding.OPERATORS:
+            raise graph.unknown(node)
     scaled = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
     return keras.Model(images, _embeddings(graph, scaled), name=name)
 
@@ -119,8 +122,7 @@ class Graph:
                 return
             layer = onnx_operators.OPERATORS.get(node.operator)
             if layer is None:
-                known = ", ".join(sorted(onnx_operators.OPERATORS))
-                raise self.error(node, f"no known operator. Known: {known}")
+                raise self.unknown(node)
             values = layer(self, node)
         except errors.FileFormatError:
             raise
@@ -214,6 +216,10 @@ class Graph:
         """Raises `FileFormatError` that names a node and what was expected of it, unless the condition holds."""
         if not condition:
             raise self.error(node, f"expected {expected}")
+
+    def unknown(self, node: Node) -> errors.FileFormatError:
+        """The error that names a node that has no layer, and those that have."""
+        return self.error(node, f"no known operator. Known: {', '.join(sorted(onnx_operators.OPERATORS))}")
 
     def error(self, node: Node, problem: str) -> errors.FileFormatError:
         """The error that names a node and a problem."""
