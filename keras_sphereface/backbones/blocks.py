@@ -122,6 +122,7 @@ def flatten(x, dtype=None):
     return layers.Flatten(data_format="channels_last", dtype=dtype, name="flatten")(layout.to_channels_last(x))
 
 
-def dense(x, units, use_bias=True, dtype=None, name=None):
-    """Linear layer with PyTorch's default initialization."""
-    return layers.Dense(units, use_bias=use_bias, kernel_initializer=linear_uniform(), dtype=dtype, name=name)(x)
+def dense(x, units, use_bias=True, initializer=None, dtype=None, name=None):
+    """Linear layer, by default with PyTorch's initialization."""
+    initializer = initializer or linear_uniform()
+    return layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, dtype=dtype, name=name)(x)

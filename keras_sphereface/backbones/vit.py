@@ -123,8 +123,7 @@ def _check_sizes(config):
 
 def _dense(x, units, use_bias, dtype, name):
     """Linear layer of each token, or of all."""
-    initializer = initializers.TruncatedNormal(stddev=LINEAR_STDDEV)
-    return layers.Dense(units, use_bias=use_bias, kernel_initializer=initializer, dtype=dtype, name=name)(x)
+    return blocks.dense(x, units, use_bias, initializers.TruncatedNormal(stddev=LINEAR_STDDEV), dtype, name)
 
 
 def _layer_norm(x, dtype, name):
