@@ -343,12 +343,28 @@ def test_onnx_of_a_network_of_keras(tmp_path):
     assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.999999
 
 
+def test_onnx_of_a_network_of_tokens(tmp_path, rng):
+    """Rows of a feature map as tokens: MLP-Mixer's layers, but for the turn between them."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(6, 2, strides=2)(inputs)
+    x = keras.layers.Reshape((-1, 6))(x)
+    y = keras.layers.Dense(12, activation="gelu")(keras.layers.LayerNormalization()(x))
+    x = keras.layers.Add()([x, keras.layers.Dense(6, use_bias=False)(y)])
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.Flatten()(x)))
+    assert export.export(model, tmp_path / "m.onnx", "onnx").smallest_cosine > 0.99999
+    wrong = keras.Model(inputs, keras.layers.Flatten()(keras.layers.BatchNormalization(name="norm")(x)))
+    with pytest.raises(
+        ValueError, match="'norm' cannot be written as ONNX: expected normalization of the last axis of"
+    ):
+        export.export(wrong, tmp_path / "wrong.onnx", "onnx")
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
         (
-            keras.layers.Reshape((64, 3), name="rows"),
-            "'rows' cannot be written as ONNX: expected vectors or feature maps",
+            keras.layers.Reshape((8, 8, 3, 1), name="cubes"),
+            "'cubes' cannot be written as ONNX: expected vectors, tokens or feature maps",
         ),
         (keras.layers.Concatenate(axis=1, name="below"), "'below' .* expected concatenation along the last axis"),
         (keras.layers.ReLU(threshold=1.0, name="late"), "'late' .* expected a ReLU with threshold 0"),

@@ -127,7 +127,8 @@ def _separable(graph, layer, names, shape):
 
 
 def _batch_norm(graph, layer, names, shape):
-    _require(_axis(layer) in (-1, len(shape) - 1), layer, "normalization of the last axis")
+    fits = _axis(layer) in (-1, len(shape) - 1) and len(shape) in (2, 4)
+    _require(fits, layer, "normalization of the last axis of vectors or feature maps")
     values = (*_scale_and_center(layer, shape), _numpy(layer.moving_mean), _numpy(layer.moving_variance))
     weights = [graph.weight(value, exact=True) for value in values]  # few numbers, and variances can be tiny
     return graph.node("BatchNormalization", [names[0], *weights], epsilon=layer.epsilon)
