@@ -238,9 +238,8 @@ def make_trainer(num_classes, image_size):
         seed=FLAGS.seed,
     )
     trainer = ksf.FaceClassifier(backbone, head)
-    trainer.compile(
-        ksf.GuardedOptimizer(make_optimizer()), jit_compile={"true": True, "false": False}.get(FLAGS.xla, "auto")
-    )
+    xla = {"true": True, "false": False}.get(FLAGS.xla, "auto")
+    trainer.compile(ksf.GuardedOptimizer(make_optimizer()), jit_compile=xla)
     return trainer
 
 

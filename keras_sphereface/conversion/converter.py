@@ -189,7 +189,7 @@ def _read(path, architecture, include_head):
         content = checkpoint.read(path, include_head)
         architecture = architecture or table.recognize(content.backbone, path)
         tensors = table.canonical_names(table.get(architecture), content.backbone, path)
-        unused = [name for name in (mapping.MASK_TOKEN,) if name in content.backbone.keys() - tensors.keys()]
+        unused = content.backbone.keys() & {mapping.MASK_TOKEN}
         return architecture, dataclasses.replace(content, backbone=tensors, ignored=(*content.ignored, *unused)), None
     if family not in (*_IN_ONNX, ANY_ONNX):
         raise ValueError(

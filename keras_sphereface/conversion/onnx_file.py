@@ -227,6 +227,10 @@ class OnnxFile:
         shown = problem if len(problem) <= _LONGEST_PROBLEM else f"{problem[:_LONGEST_PROBLEM]}..."
         return errors.FileFormatError(f"{self.path}: {shown}.")
 
+    def error_at(self, node: Node, problem: str) -> errors.FileFormatError:
+        """The error that names the file, a node and a problem."""
+        return self.error(f"{node.operator} of {node.output!r}: {problem}")
+
     def _model(self):
         onnx = errors.require("onnx", "export")
         if os.path.getsize(self.path) > _LARGEST_FILE:

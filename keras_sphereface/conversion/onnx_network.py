@@ -223,4 +223,4 @@ class Graph:
 
     def error(self, node: Node, problem: str) -> errors.FileFormatError:
         """The error that names a node and a problem."""
-        return self.file.error(f"{node.operator} of {node.output!r}: {problem}")
+        return self.file.error_at(node, problem)

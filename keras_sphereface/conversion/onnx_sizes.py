@@ -34,21 +34,25 @@ def check(file: OnnxFile, image_size: tuple[int, int]) -> None:
                 if node.operator in _NO_LARGER:
                     continue
                 raise file.error(f"{node.operator} of {name!r}: ONNX cannot tell its size")
-            size = math.prod(shape)
-            numbers, products = numbers + size, products + size * _inner(node, shapes)
+            size, inner = math.prod(shape), _inner(node, shapes)
+            if inner is None:
+                raise file.error(f"{node.operator} of {name!r}: ONNX cannot tell the size of what it multiplies by")
+            numbers, products = numbers + size, products + size * inner
             if size > MOST_IN_A_MAP or numbers > MOST_NUMBERS or products > MOST_PRODUCTS:
                 raise file.error(f"{node.operator} of {name!r}: {shape} are more than any face network has")
 
 
-def _inner(node: Node, shapes: dict[str, tuple]) -> int:
-    """How many products each number of a node's output takes."""
+def _inner(node: Node, shapes: dict[str, tuple]) -> int | None:
+    """How many products each number of a node's output takes; `None` if that is not known."""
     if node.operator not in _PRODUCTS:
         return 1
-    shape = shapes.get(node.input(1), ())
+    shape = shapes.get(node.input(1), (None,))
+    if None in shape:
+        return None
     if node.operator == "Conv":
         return math.prod(shape[1:])
-    turned = node.operator == "Gemm" and node.attributes.get("transB")
-    return max(1, shape[-1 if turned else -2] or 1) if len(shape) > 1 else 1
+    is_turned = len(shape) == 1 or (node.operator == "Gemm" and node.attributes.get("transB"))
+    return shape[-1 if is_turned else -2] if shape else 1
 
 
 class _Sizes:
@@ -80,7 +84,7 @@ class _Sizes:
             except errors.FileFormatError:
                 raise
             except Exception as error:  # NumPy has no class of its own for what does not fit
-                raise self.error(node, errors.one_line(error)) from error
+                raise self.file.error_at(node, errors.one_line(error)) from error
         else:
             return
         if array.dtype.kind == "i" and array.size <= _MOST_SIZES:
@@ -101,8 +105,4 @@ class _Sizes:
     def require(self, node: Node, condition: bool, expected: str) -> None:
         """Raises `FileFormatError` unless the condition holds."""
         if not condition:
-            raise self.error(node, f"expected {expected}")
-
-    def error(self, node: Node, problem: str) -> errors.FileFormatError:
-        """The error that names a node and a problem."""
-        return self.file.error(f"{node.operator} of {node.output!r}: {problem}")
+            raise self.file.error_at(node, f"expected {expected}")

@@ -14,7 +14,8 @@ from keras_sphereface.conversion.onnx_file import OnnxFile
 from keras_sphereface.conversion.tensors import check_units, listing
 
 _WITH_WEIGHTS = ("Conv", "MatMul", "Gemm", "Add", "Mul", "LayerNormalization", "BatchNormalization")
-_OF_EACH_BLOCK = ("Softmax", "Clip")  # attention's weights, and ReLU6
+_ATTENTION = "Softmax"
+_OF_EACH_BLOCK = (_ATTENTION, "Clip")  # the latter is ReLU6
 _PARTS_OF_QKV = 5  # axes: images, tokens, three, heads, dimensions of a head
 
 
@@ -32,6 +33,8 @@ def read(file: OnnxFile) -> Checkpoint:
     Raises:
         FileFormatError: If it holds another network.
     """
+    if not any(node.operator == _ATTENTION for node in file.nodes):  # before the weights of any other network are read
+        raise file.error(f"it has no attention ({_ATTENTION}): no ViT of this kind")
     reader = _Reader(file)
     return Checkpoint(file.path, file.sha256, reader.read(), head={}, ignored=(), arguments=reader.arguments)
 
@@ -73,7 +76,7 @@ class _Reader:
             raise self._error("its tokens have no positions")
         self.tensors["pos_embed"] = positions.reshape(1, *positions.shape[-2:])
         dim, depth = positions.shape[-1], 0
-        while (norm := self._layer_norm()) and len(self._peek("MatMul", "Gemm")[0]) == dim:
+        while (norm := self._layer_norm()) and self._inputs_of_next() == dim:
             check_units(depth := depth + 1, self.file.path)
             self._block(f"blocks.{depth - 1}", norm)
         self._named("norm", norm)
@@ -162,12 +165,12 @@ class _Reader:
     def _take(self, *operators):
         return self._next(*operators)[1]
 
-    def _peek(self, *operators):
-        """The arrays of the next operator with weights, a matrix as `(inputs, outputs)`, which is left to be taken."""
+    def _inputs_of_next(self):
+        """How many numbers the next matrix takes; it is left to be taken."""
         place = self._place
-        arrays = self._matrix()
+        matrix, *_ = self._matrix()
         self._place = place
-        return arrays
+        return len(matrix)
 
     def _next(self, *operators):
         """The next operator with weights, which must be one of these, and its arrays."""

@@ -124,3 +124,35 @@ def test_a_small_file_that_asks_for_any_memory_is_not_run(path):
         errors.FileFormatError, match=r"MatMul of 'huge': \(1, 5994, 5994\) are more than any face network"
     ):
         convert(save(path, model), "vit", channel_order="RGB")
+
+
+def test_sizes_that_only_the_numbers_tell_are_not_run(path):
+    model = Transformer().build()
+    last = model.graph.node[-1]
+    nodes = [
+        helper.make_node("NonZero", [last.input[0]], ["places"]),
+        helper.make_node("Cast", ["places"], ["factor"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Transpose", ["factor"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["factor", "turned"], ["square"]),
+        helper.make_node("ReduceMean", ["square"], ["mean"], axes=[0, 1]),
+        helper.make_node("Sub", [last.input[0], "mean"], ["embeddings"]),
+    ]
+    model.graph.node.remove(last)
+    model.graph.node.extend(nodes)
+    with pytest.raises(errors.FileFormatError, match="NonZero of 'places': ONNX cannot tell its size"):
+        convert(save(path, model), "vit", channel_order="RGB")
+
+
+def test_how_many_products_a_number_takes():
+    from keras_sphereface.conversion import onnx_sizes
+    from keras_sphereface.conversion.onnx_file import Node
+
+    def inner(operator, shape, **attributes):
+        return onnx_sizes._inner(Node(operator, ("x", "factor"), ("y",), attributes, None), {"factor": shape})
+
+    assert inner("Conv", (8, 3, 5, 5)) == 75
+    assert inner("MatMul", (2, 7, 9)) == 7
+    assert inner("MatMul", (7,)) == 7
+    assert (inner("Gemm", (7, 9)), inner("Gemm", (9, 7), transB=1)) == (7, 7)
+    assert inner("Add", (7, 9)) == 1
+    assert inner("MatMul", (None, 9)) is inner("Conv", (8, None, 5, 5)) is None
