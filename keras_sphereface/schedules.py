@@ -96,7 +96,8 @@ def learning_rate(
         )
     if boundaries is not None and name != "steps":
         raise ValueError(f"Only 'steps' has `boundaries`. Received: name={name!r}, boundaries={boundaries!r}")
-    if not is_number(peak) or peak <= 0 or not 0 <= warmup_steps < total_steps:
+    total_steps, warmup_steps = whole_number("total_steps", total_steps), whole_number("warmup_steps", warmup_steps, 0)
+    if not is_number(peak) or peak <= 0 or warmup_steps >= total_steps:
         raise ValueError(
             "A schedule needs a finite peak > 0 and 0 <= warmup_steps < total_steps. "
             f"Received: peak={peak!r}, warmup_steps={warmup_steps}, total_steps={total_steps}"
@@ -112,7 +113,7 @@ def learning_rate(
         values = [peak * 0.1**count for count in range(len(steps) + 1)]
         # Without a boundary Keras's class has no step to compare with: one past the end stands for none.
         schedule = schedules.PiecewiseConstantDecay(steps or [total_steps], values if steps else [peak, peak])
-    return Warmup(schedule, int(warmup_steps))
+    return Warmup(schedule, warmup_steps)
 
 
 def _boundaries(boundaries, total_steps, warmup_steps):
