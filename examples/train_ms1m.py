@@ -88,6 +88,11 @@ flags.DEFINE_float(
 )
 for name in ("loss_weight", "clip_norm"):
     flags.register_validator(name, lambda value: value is None or 0 < value < float("inf"), "must be above 0")
+for name in ("weight_decay", "margin_increase"):
+    flags.register_validator(
+        name, lambda value: value is None or 0 <= value < float("inf"), "must be finite and not negative"
+    )
+flags.register_validator("momentum", lambda momentum: 0 <= momentum <= 1, "must be of 0 to 1")
 flags.register_validator("ema", lambda momentum: momentum is None or 0 < momentum < 1, "must be between 0 and 1")
 flags.DEFINE_enum("dtype_policy", "auto", ["auto", "float32", "mixed_bfloat16", "mixed_float16"], "Precision of the "
                   "network; the head has float32, and so has the saved model. auto: mixed_bfloat16 where the hardware "
@@ -211,7 +216,7 @@ def num_classes_of(dataset):
 
 def validation_pairs():
     """The pairs to measure while training, and at the end."""
-    if FLAGS.data_dir is None:
+    if FLAGS.data_dir is None and not FLAGS.pairs:
         return [ksf.data.synthetic_pairs(num_identities=100, first_identity=SYNTHETIC_IDENTITIES, seed=FLAGS.seed)]
     names = FLAGS.pairs or sorted(str(path) for path in pathlib.Path(FLAGS.data_dir).glob("*.bin"))
     sets = [
@@ -295,7 +300,7 @@ def checkpoints_of(output_dir):
 
 def make_checkpoint(dataset, output_dir):
     """The checkpoints, with what must stay the same for a run to go on from one."""
-    length = {"steps", "warmup_steps"} if FLAGS.schedule == "constant" else set()  # Then a run may grow longer.
+    length = {"steps"} if FLAGS.schedule == "constant" else set()  # Then a run may grow longer.
     run = {f"--{name}": FLAGS[name].value for name in FIXED + CHANGEABLE if name not in length}
     run |= {"images": dataset.num_images, "people": dataset.num_classes}
     may_change = [name for name in run if name.removeprefix("--") in FLAGS.may_change]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from keras_sphereface.arguments import whole_number
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse, pair_scores
 from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.evaluation.verification import (
@@ -13,6 +14,7 @@ from keras_sphereface.evaluation.verification import (
     NUM_HARDEST,
     REPLICATES,
     check_choices,
+    check_fars,
     check_identities,
     verification,
 )
@@ -64,8 +66,9 @@ def evaluate(
     >>> report = evaluate(model, ksf.data.read_bin("lfw.bin"))  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     """
-    fars = tuple(fars)
-    check_choices(threshold, fars, bootstrap, seed, hardest)
+    check_model(model)
+    fars = check_fars(fars)
+    check_choices(threshold, bootstrap, seed, hardest)
     check_pairs(pairs)
     identities = pairs.pair_identities()
     check_identities(identities, pairs.mated)
@@ -125,6 +128,12 @@ def embed_images(
     if fused is None:
         raise ValueError(f"Expected at least one image. Received: pairs={pairs!r}")
     return fused
+
+
+def check_model(model: Any) -> None:
+    """Raises `ValueError` unless a model can be called; the path of one is the usual mistake."""
+    if not callable(model):
+        raise ValueError(f"Expected a model, e.g. keras_sphereface.load_pretrained(path). Received: model={model!r}")
 
 
 def check_pairs(pairs: Any) -> None:
@@ -218,9 +227,9 @@ def _crop_size(model, crop):
     if crop is None:
         return None
     if crop != "center":
-        if not (isinstance(crop, tuple | list) and len(crop) == 2 and all(int(side) > 0 for side in crop)):
+        if not isinstance(crop, tuple | list) or len(crop) != 2:
             raise ValueError(f"Expected crop as None, 'center' or (height, width). Received: crop={crop!r}")
-        return tuple(int(side) for side in crop)
+        return tuple(whole_number(f"crop[{axis}]", side) for axis, side in enumerate(crop))
     size = input_size(model)
     if size is None or None in size:
         raise ValueError("crop='center' needs a model with a fixed input size; give crop=(height, width) instead.")

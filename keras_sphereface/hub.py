@@ -23,7 +23,9 @@ OTHER_FILES = {
     ".h5": "Load it with keras.saving.load_model(path), then save('model.keras')",
     ".onnx": "keras_sphereface.Recognizer(path) runs ONNX files",
     ".tflite": "keras_sphereface.Recognizer(path) runs LiteRT files",
-    **dict.fromkeys((".pth", ".pt", ".ckpt"), "Make one of it: keras_sphereface.convert(path, architecture=...)"),
+    **dict.fromkeys(
+        (".pth", ".pt", ".ckpt", ".safetensors"), "Make one of it: keras_sphereface.convert(path, architecture=...)"
+    ),
 }
 FILE_ENDINGS = (".keras", *OTHER_FILES)
 

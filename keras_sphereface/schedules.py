@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sphereface.arguments import is_number, whole_number
@@ -77,7 +78,7 @@ def learning_rate(
         peak: The largest learning rate, above 0 and finite.
         total_steps: Number of steps of the whole run, the warm-up included.
         warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
-        boundaries: Steps at which `"steps"` divides by 10; of no other schedule. Defaults to 1/3, 7/12 and 5/6 of the
+        boundaries: Steps after which `"steps"` divides by 10; of no other schedule. Defaults to 1/3, 7/12 and 5/6 of the
             run.
 
     Returns:
@@ -96,6 +97,8 @@ def learning_rate(
         )
     if boundaries is not None and name != "steps":
         raise ValueError(f"Only 'steps' has `boundaries`. Received: name={name!r}, boundaries={boundaries!r}")
+    if boundaries is not None and not isinstance(boundaries, (list, tuple, np.ndarray)):
+        raise ValueError(f"`boundaries` must be a list of steps. Received: boundaries={boundaries!r}")
     total_steps, warmup_steps = whole_number("total_steps", total_steps), whole_number("warmup_steps", warmup_steps, 0)
     if not is_number(peak) or peak <= 0 or warmup_steps >= total_steps:
         raise ValueError(

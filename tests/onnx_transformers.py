@@ -16,14 +16,15 @@ class Transformer:
         folded: Whether the last batch normalizations are in the linear layers.
         turned: Whether matrices are turned by operators of their own.
         bias: Whether queries, keys and values have an offset.
+        shared: Whether equal weights are stored once and given their other names, as before training.
         activation: Of the perceptron.
         heads: As the sizes say.
     """
 
-    def __init__(self, old=False, folded=False, turned=False, bias=False, activation="Clip", heads=HEADS):
+    def __init__(self, old=False, folded=False, turned=False, bias=False, shared=False, activation="Clip", heads=HEADS):
         self.nodes, self.weights, self.random = [], [], np.random.RandomState(0)
         self.old, self.folded, self.turned, self.bias = old, folded, turned, bias
-        self.activation, self.heads = activation, heads
+        self.shared, self.activation, self.heads = shared and self._first_norm(), activation, heads
 
     def node(self, kind, *inputs, output=None, **attributes):
         output = output or f"{kind}_{len(self.nodes)}"
@@ -40,6 +41,9 @@ class Transformer:
     def sizes(self, *numbers):
         return self.stored(np.array(numbers, "int64"))
 
+    def _first_norm(self):
+        return self.stored(np.ones(DIM, "float32")), self.stored(np.zeros(DIM, "float32"))
+
     def linear(self, x, inputs, outputs, bias=True):
         if self.turned:
             x = self.node("MatMul", x, self.node("Transpose", self.drawn(outputs, inputs), perm=[1, 0]))
@@ -48,7 +52,10 @@ class Transformer:
         return self.node("Add", self.drawn(outputs), x) if bias else x
 
     def norm(self, x):
-        scale, offset = self.drawn(DIM, low=0.5, high=1.0), self.drawn(DIM)
+        if self.shared:
+            scale, offset = (self.node("Identity", name) for name in self.shared)
+        else:
+            scale, offset = self.drawn(DIM, low=0.5, high=1.0), self.drawn(DIM)
         if not self.old:
             return self.node("LayerNormalization", x, scale, offset, axis=-1, epsilon=1e-5)
         centred = self.node("Sub", x, self.node("ReduceMean", x, axes=[-1]))

@@ -286,6 +286,17 @@ def test_wrong_usage_is_exit_code_2(run):
         (["verify", A, B, "--threshold", "x"], "--threshold: expected a cosine, -1..1. Received: x"),
         (["identify", "x.db", A, "--top", "two"], "--top: expected a whole number of at least 1. Received: two"),
         (["identify", "x.db", A, "--top", "0"], "--top: expected a whole number of at least 1. Received: 0"),
+        (["train", "x", "--seed", "-1"], "--seed: expected a whole number from 0 to 2**32 - 1. Received: -1"),
+        (["train", "x", "--learning-rate", "nan"], "--learning-rate: expected a finite number above 0. Received: nan"),
+        (
+            ["train", "x", "--weight-decay", "-1"],
+            "--weight-decay: expected a finite number of at least 0. Received: -1",
+        ),
+        (["train", "x", "--margin", "inf"], "--margin: expected a finite number of at least 0. Received: inf"),
+        (
+            ["plot", "digits", "d.png", "--seed", "-1"],
+            "--seed: expected a whole number from 0 to 2**32 - 1. Received: -1",
+        ),
     ],
 )
 def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys):
@@ -303,6 +314,7 @@ def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys)
         (["train", "synthetic", "--output", "x.txt"], "x.txt"),
         (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
         (["train", "synthetic", "--head", "Softmax", "--scale", "30"], "--scale: Softmax has none"),
+        (["train", "synthetic", "--backbone", "nope"], "--backbone must be one of sfnet4, "),
         (["plot", "margins", "x.gif"], "ending in .png"),
         (["detect", "people", "--size", "0", "5"], "Expected --size as 112 112 or 112 96. Received: --size 0 5"),
         (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),

@@ -249,6 +249,8 @@ def test_a_curve_begins_where_its_own_comparisons_do(draw):
 def test_pictures_of_nothing_are_refused(tmp_path):
     with pytest.raises(ValueError, match="Expected at least one run"):
         ksf.plots.save_animation([], tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="`frames_per_second` must be a finite number above 0"):
+        ksf.plots.save_animation([None], tmp_path / "a.gif", frames_per_second=0)
     one_kind = verification([0.1, 0.2], [1, 1])
     with pytest.raises(ValueError, match="Received: 2 mated, 0 nonmated"):
         report_curve(one_kind)

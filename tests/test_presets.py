@@ -164,7 +164,13 @@ def test_a_path_that_is_not_there_is_said_to_be_missing(name):
 
 @pytest.mark.parametrize(
     ("ending", "advice"),
-    [(".weights.h5", "load_weights"), (".onnx", "Recognizer"), (".pth", "convert"), (".txt", "another")],
+    [
+        (".weights.h5", "load_weights"),
+        (".onnx", "Recognizer"),
+        (".pth", "convert"),
+        (".safetensors", "convert"),
+        (".txt", "another"),
+    ],
 )
 def test_a_file_of_another_kind_says_what_to_do_with_it(tmp_path, ending, advice):
     path = tmp_path / f"model{ending}"

@@ -317,6 +317,25 @@ def test_a_gallery_is_made_when_somebody_is_enrolled(tmp_path):
         other.enroll("Bob", RED)
 
 
+def test_a_gallery_is_made_where_its_path_was_given(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ours = recognizer(gallery="people.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ours.enroll("Ann", RED)
+    assert (tmp_path / "people.db").exists()
+    assert not (tmp_path / "elsewhere" / "people.db").exists()
+
+
+def test_a_report_with_a_threshold_that_nobody_reaches_gives_its_others():
+    scores, mated = [0.9, 0.8, 0.7, 1.0, 0.1, 0.2], [1, 1, 1, 0, 0, 0]
+    report = ksf.evaluation.verification(scores, mated, fars=[1.0, 0.5, 0.34])
+    assert report.tar_at_far[0.34].threshold < 1
+    report.tar_at_far[0.2] = report.tar_at_far[0.34]._replace(threshold=np.nextafter(1.0, 2.0))
+    thresholds = recognizer(thresholds=report).thresholds
+    assert thresholds.fars == (0.5, 0.34)
+
+
 def test_several_threads_and_objects_share_one_gallery(tmp_path):
     path, errors = tmp_path / "people.db", []
     objects = [recognizer(gallery=path) for _ in range(2)]

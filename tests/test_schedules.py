@@ -52,6 +52,9 @@ def test_bad_arguments_are_refused():
         schedules.learning_rate("linear", 0.1, 100)
     with pytest.raises(ValueError, match=r"warmup_steps=100, total_steps=100"):
         schedules.learning_rate("cosine", 0.1, 100, warmup_steps=100)
+    for boundaries in (10, "10"):
+        with pytest.raises(ValueError, match="`boundaries` must be a list of steps"):
+            schedules.learning_rate("steps", 0.1, 100, boundaries=boundaries)
     for numbers in ((100, None), (100, 0.5), (10.5, 0), (0, 0)):
         with pytest.raises(ValueError, match="_steps` must be an integer of at least "):
             schedules.learning_rate("cosine", 0.1, *numbers)

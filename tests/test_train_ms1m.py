@@ -66,7 +66,9 @@ def test_trains_measures_saves_and_resumes(faces, tmp_path):
     with open(tmp_path / "log.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["0", "1"], "the second run goes on after the first"
-    saved = [json.loads(path.read_text())["step"] for path in sorted((tmp_path / "checkpoints").glob("*.json"))]
+    kept = [json.loads(path.read_text()) for path in sorted((tmp_path / "checkpoints").glob("*.json"))]
+    assert all(one["run"]["--warmup_steps"] == 0 for one in kept), "a longer run does not warm up again"
+    saved = [one["step"] for one in kept]
     assert saved == [2, 3], "the last epoch ends with the last step"
     assert all(np.isfinite(float(row["loss"])) for row in rows)
     assert all(0 <= float(row["val_toy_accuracy"]) <= 1 for row in rows)
@@ -176,6 +178,9 @@ def test_wrong_flags_are_refused_in_a_line(tmp_path):
         ("--margin=0.5",): "flag --margin=0.5",
         ("--sample_rate=0",): "--sample_rate=0.0: must be above 0 and at most 1",
         ("--loss_weight=0",): "--loss_weight=0.0: must be above 0",
+        ("--weight_decay=-5", "--optimizer=adamw"): "--weight_decay=-5.0: must be finite and not negative",
+        ("--margin_increase=inf",): "--margin_increase=inf: must be finite and not negative",
+        ("--momentum=3",): "--momentum=3.0: must be of 0 to 1",
         ("--seed=-1",): "flag --seed=-1",
         ("--clip_norm=1", "--distribute=mirrored"): "clips each replica",
         ("--accumulate=2", "--distribute=mirrored"): "--accumulate: Keras can't accumulate",

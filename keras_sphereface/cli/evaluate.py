@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.cli import UsageError, options
+from keras_sphereface.cli import UsageError, options, writing_output
 from keras_sphereface.errors import require
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import REPLICATES
@@ -94,9 +94,9 @@ def run(args: argparse.Namespace) -> None:
     if args.save:  # before it is printed: who reads that may be gone
         report.save(args.save)
     paths = (report.verification if is_ijb else report).plot(args.plot) if args.plot else []
-    print(json.dumps(report.to_dict(), indent=2) if args.json else report)
-    if paths and not args.json:
-        print("\n".join(f"drawn: {path}" for path in paths))
+    lines = [json.dumps(report.to_dict(), indent=2)] if args.json else [report, *(f"drawn: {path}" for path in paths)]
+    with writing_output():
+        print(*lines, sep="\n")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -129,9 +129,11 @@ def check(args: argparse.Namespace) -> None:
 
 def _check_no_input(args):
     """The report must not take the place of what it is made from."""
-    for name in ("model", "pairs", "protocol", "list", "features"):
-        given = getattr(args, name)
-        if given and (os.path.abspath(given) == os.path.abspath(args.save) or _is_same_file(given, args.save)):
+    given = [getattr(args, name) for name in ("model", "pairs", "protocol", "list", "features")]
+    # A list that is not there is looked for in the folder of the images.
+    inside = [os.path.join(args.lfw or args.images or "", path) for path in (args.protocol, args.list) if path]
+    for path in filter(None, given + inside):
+        if os.path.abspath(path) == os.path.abspath(args.save) or _is_same_file(path, args.save):
             raise UsageError(
                 f"--save needs a file of its own. Received: {args.save}, which is what is read; choose another"
             )

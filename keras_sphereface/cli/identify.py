@@ -11,7 +11,7 @@ false accept rate is that of one comparison: with N people, a stranger is given 
 
 import argparse
 
-from keras_sphereface.cli import ERROR, NO, options
+from keras_sphereface.cli import ERROR, NO, options, writing_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int | None:
             found = recognizer.identify_all(photo, args.top) if is_all else [recognizer.identify(photo, args.top)]
         answers += [{"photo": photo, "face": number, **one.to_dict()} for number, one in enumerate(found)]
         if not args.json:
-            for number, one in enumerate(found):
-                print(f"{photo}, face {number}: {one}" if len(found) > 1 else f"{photo}: {one}")
+            with writing_output():
+                for number, one in enumerate(found):
+                    print(f"{photo}, face {number}: {one}" if len(found) > 1 else f"{photo}: {one}")
     options.say_left_out(failed, photos)
     if args.json:
         options.show(args, answers)

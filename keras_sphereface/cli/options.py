@@ -4,6 +4,7 @@ import argparse
 import codecs
 import contextlib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -25,6 +26,21 @@ def positive(text: str) -> int:
 def count(text: str, least: int = 0) -> int:
     """Type of an option: a whole number of at least 0."""
     return _number(int, text, lambda number: number >= least, f"a whole number of at least {least}")
+
+
+def above_zero(text: str) -> float:
+    """Type of an option: a finite number above 0."""
+    return _number(float, text, lambda number: 0 < number < math.inf, "a finite number above 0")
+
+
+def not_negative(text: str) -> float:
+    """Type of an option: a finite number of at least 0."""
+    return _number(float, text, lambda number: 0 <= number < math.inf, "a finite number of at least 0")
+
+
+def seed(text: str) -> int:
+    """Type of an option: a seed, as NumPy and Keras take them."""
+    return _number(int, text, lambda number: 0 <= number < 2**32, "a whole number from 0 to 2**32 - 1")
 
 
 def cosine(text: str) -> float:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=options.positive,
         default=1,
         metavar="N",
-        help="leave out people with fewer images (default: 1)",
+        help="leave out people with fewer images; broken ones count (default: 1)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first broken image instead of leaving it out"
@@ -125,8 +125,8 @@ class Packer:
         self.people = []  # those with a sound image; their places are the labels
 
     def write_recordio(self, path: pathlib.Path) -> list[str]:
-        """Writes train.rec, .idx and property; returns the names of the files."""
-        from keras_sphereface.data.recordio_property import check_property, write_property
+        """Writes train.rec, .idx and property; returns the files' paths."""
+        from keras_sphereface.data.recordio_property import PROPERTY, check_property, write_property
         from keras_sphereface.data.recordio_writer import RecordIOWriter
 
         check_property(path, len(self.faces.class_names), self.image_size)
@@ -135,10 +135,10 @@ class Packer:
                 writer.add(data, label)
             check_property(path, len(self.people), self.image_size)  # fewer, where all of a person's images are broken
         write_property(path.parent, len(self.people), self.image_size)
-        return [os.fspath(path), f"{path.stem}.idx", "property"]
+        return [*map(os.fspath, (path, path.with_suffix(".idx"), path.with_name(PROPERTY)))]
 
     def write_tfrecord(self, path: pathlib.Path) -> list[str]:
-        """Writes the TFRecord file; returns its name in a list."""
+        """Writes the TFRecord file; returns its path in a list."""
         from keras_sphereface.data.tfrecord import TFRecordWriter
 
         with TFRecordWriter(path) as writer:

@@ -33,9 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_margins(digits, "softmax and every margin of the package")
     digits.add_argument("--dimensions", type=int, choices=(2, 3), default=2, help="default: %(default)s")
     digits.add_argument(
-        "--epochs", type=options.positive, default=60, help="passes over 1,347 digits (default: %(default)s)"
+        "--epochs", type=options.positive, default=60, help="passes over 1,348 digits (default: %(default)s)"
     )
-    digits.add_argument("--seed", type=int, default=0, help="of the split, weights and order (default: %(default)s)")
+    digits.add_argument(
+        "--seed", type=options.seed, default=0, help="of the split, weights and order (default: %(default)s)"
+    )
 
     curves = pictures.add_parser("curves", help="ROC or DET of several reports in one picture")
     _add_common(curves, "the file to write: .png, .svg or .pdf")

@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="mobilefacenet", help="network (default: %(default)s)")
     parser.add_argument("--embedding-dim", type=options.positive, default=512, help="default: %(default)s")
     parser.add_argument("--head", choices=HEADS, default=HEADS[0], help="loss (default: %(default)s, variant v2)")
-    parser.add_argument("--margin", type=float, help="default: the head's own")
-    parser.add_argument("--scale", type=float, help="default: the head's own")
+    parser.add_argument("--margin", type=options.not_negative, help="default: the head's own")
+    parser.add_argument("--scale", type=options.above_zero, help="default: the head's own")
     parser.add_argument(
         "--steps", type=options.positive, default=20_000, help="of the whole run (default: %(default)s)"
     )
@@ -49,8 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps-per-epoch", type=options.positive, help="between checkpoints (default: a tenth of --steps)"
     )
     parser.add_argument("--batch-size", type=options.positive, default=128, help="default: %(default)s")
-    parser.add_argument("--learning-rate", type=float, default=0.1, help="peak, cosine decay (default: %(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=5e-4, help="as papers state it (default: %(default)s)")
+    parser.add_argument(
+        "--learning-rate", type=options.above_zero, default=0.1, help="peak, cosine decay (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weight-decay", type=options.not_negative, default=5e-4, help="as papers state it (default: %(default)s)"
+    )
     parser.add_argument("--augment", choices=("none", "flip", "strong"), default="flip", help="default: %(default)s")
     parser.add_argument(
         "--dtype",
@@ -59,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="precision of the network; the head has float32, and so has the model that is written; auto: mixed_bfloat16 "
         "where the hardware is faster with it (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=options.seed, default=0, help="of weights, order and augmentation (default: %(default)s)"
+    )
     parser.add_argument(
         "--may-change",
         action="append",
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
 
     import keras
 
+    from keras_sphereface import backbones
     from keras_sphereface.callbacks import PairVerification, StopAfter
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.data.pairs import number_names
@@ -86,6 +93,8 @@ def run(args: argparse.Namespace) -> None:
     output = pathlib.Path(args.output)
     if output.suffix != ".keras":
         raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
+    if args.backbone not in (known := backbones.names()):
+        raise UsageError(f"--backbone must be one of {', '.join(known)}. Received: {args.backbone}")
     check_output(output)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype

@@ -154,14 +154,14 @@ def _check_others(entries, known, path):
 
 
 def _holds_tensors(value):
-    """Whether there are tensors in an entry, which then may be of the network; numbers and texts are not."""
+    """Whether there are tensors in an entry, which then may be of the network; single numbers and texts are not."""
     pending, seen = [value], set()
     while pending:  # no recursion: a nested file must not exhaust the stack
         value = pending.pop()
         if id(value) in seen:  # a file may hold a list that holds itself, or one under exponentially many names
             continue
         seen.add(id(value))
-        if hasattr(value, "detach"):
+        if hasattr(value, "detach") and value.ndim:
             return True
         if isinstance(value, collections.abc.Mapping):
             pending.extend(value.values())
@@ -219,7 +219,12 @@ def _array(name, value, path):
             f"{path}: {name!r} is sparse, quantized, complex, nested, without data, or larger than its data, expected a "
             "dense real tensor."
         )
-    array = value.detach().to(torch.float32).numpy()
+    try:
+        array = value.detach().to(torch.float32).resolve_neg().numpy()
+    except (RuntimeError, NotImplementedError) as error:  # PyTorch's, for types of which it only keeps the bytes
+        raise errors.FileFormatError(
+            f"{path}: {name!r} is {value.dtype}, expected numbers of 16 bits or more."
+        ) from error
     if not np.isfinite(array).all():
         raise errors.FileFormatError(f"{path}: {name!r} has values that are not finite (NaN or infinity).")
     return array

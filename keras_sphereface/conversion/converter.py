@@ -56,8 +56,8 @@ def convert(
     IR-SE of AdaFace, CVLface, face.evoLVe and InsightFace_Pytorch, the ViT of `arcface_torch`, LVFace and CVLface, and
     MobileFaceNet in the naming of its usual PyTorch implementation (`conv1`, `dw_conv1`, `blocks`, `conv2`, `linear7`,
     `linear1`). The file is read with `weights_only`: nothing in it is run. Needs the extra `convert` (PyTorch). Of ONNX
-    files, which need the extra `export` instead, an IResNet and a ViT of this kind are known wherever they come from, and
-    any other convolutional network becomes Keras's own layers.
+    files, which need the extra `export` instead, an IResNet and a ViT of this kind are known whichever exporter of PyTorch
+    wrote them, and any other convolutional network becomes Keras's own layers.
 
     Args:
         path: A `.pth`, `.pt` or `.ckpt` file: a state dict, alone or in the entries of the known trainers; or a

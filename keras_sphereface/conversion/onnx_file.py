@@ -22,9 +22,11 @@ _MOST_COPIES = 8
 _SLACK = 1 << 20
 MOST_NODES = 2400  # 24 blocks of a ViT have 1,509 as older exporters write them, IResNet-200 has 688
 _LARGEST_FILE = 2**31  # of protobuf
+_LONGEST_NAME = 255  # bytes of a file's name; looking for a longer one raises
 _LONGEST_PROBLEM = 1000  # letters; a file may hold anything as a name
 _IR_VERSION = 8  # of 2021: weights need not be inputs, and ONNX Runtime 1.18 reads it
 _DOMAINS = ("", "ai.onnx")
+_OTHER_NUMBERS = (10, 11, 16)  # ONNX's float16, float64 and bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,8 @@ class OnnxFile:
             raise self.error(
                 f"its first input should be (images, 3, height, width). Received: {self.images!r}, {sizes}"
             )
+        if images.type.tensor_type.elem_type in _OTHER_NUMBERS:
+            raise self.error(f"{self.images!r} are not float32 numbers. Export the network in float32")
         self.image_size = sizes[1:3] if self.is_channels_last else sizes[2:]
         self.embeddings = graph.output[0].name if graph.output else None
         self.nodes = self._needed([node for node in nodes if node.output not in self._tensors])
@@ -250,7 +254,12 @@ class OnnxFile:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         path = pathlib.Path(self.path).parent / location
-        if not location or str(pathlib.PurePath(location)) != path.name or "\\" in location or path.is_symlink():
+        if (
+            not 0 < len(location.encode()) <= _LONGEST_NAME
+            or str(pathlib.PurePath(location)) != path.name
+            or "\\" in location
+            or path.is_symlink()
+        ):
             raise self.error(f"the weights {name!r} are in {location!r}, expected the name of a file beside it")
         if not path.is_file():
             raise self.error(f"the weights {name!r} are in {location!r}, which should be beside it and is not there")

@@ -50,7 +50,13 @@ class _Reader:
             for node in file.nodes
             if node.operator == "Transpose" and file.has_weight(node.input(0))
         }
-        self._turned = turned.keys()
+        self._turned = set(turned)
+        # Exporters keep equal weights once, and give them their other names so.
+        turned |= {
+            node.output: node.input(0)
+            for node in file.nodes
+            if node.operator == "Identity" and file.has_weight(node.input(0))
+        }
         self._nodes = []
         for node in file.nodes:
             if node.operator not in _WITH_WEIGHTS:

@@ -77,10 +77,8 @@ def _max_pool(graph, node):
     if node.input(0) in graph.not_negative:
         graph.not_negative.add(node.output)
     if any(more):
-        not_negative = node.input(0) in graph.not_negative
-        graph.require(
-            node, not_negative and "auto_pad" not in node.attributes, "sizes rounded down, or no numbers below zero"
-        )
+        fits = node.input(0) in graph.not_negative and node.attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+        graph.require(node, fits, "sizes rounded down, or no numbers below zero")
     top, left, bottom, right = _pads(graph, node)
     padded, padding = _pad(graph, node, x, window, strides)
     if any(more):

@@ -19,6 +19,7 @@ MAX_PIXELS = 64 * 1024 * 1024
 # As many pixels with 16 bits of red, green, blue and alpha, not compressed. What is longer is another file, or has no end.
 MAX_BYTES = 8 * MAX_PIXELS
 _BLOCK = 64 * 1024
+_BAND = 1 << 20  # pixels that are converted at once
 
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -66,7 +67,7 @@ def decode_image(data: bytes, name: str = "") -> np.ndarray:
     >>> decode_image(encode_png(np.zeros((2, 3, 3), "uint8"))).shape
     (2, 3, 3)
     """
-    return np.array(_open_rgb(data, name), dtype=np.uint8)
+    return _pixels(_open(data, name))
 
 
 def check_size(size: Size, argument: str = "image_size") -> tuple[int, int]:
@@ -95,7 +96,8 @@ def decode_resized(data: bytes, image_size: Size, name: str = "") -> np.ndarray:
     Raises:
         FileFormatError: As `decode_image`.
     """
-    return _resized(_open_rgb(data, name), image_size)
+    image = _open(data, name)
+    return _resized(image if image.mode == "RGB" else Image.fromarray(_pixels(image)), image_size)
 
 
 def resize_image(array: np.ndarray, image_size: Size) -> np.ndarray:
@@ -202,7 +204,7 @@ def _pillow_to_rgb(image, name):
     try:  # Pillow reads the pixels now, where it has only opened a file.
         upright = ImageOps.exif_transpose(image)
         if image.mode != "I" or image.format in _SIXTEEN_BITS:
-            return np.array(_to_rgb(upright), dtype=np.uint8)
+            return _pixels(_checked(upright))
         array = np.array(upright)
     except _DECODE_ERRORS as error:
         raise FileFormatError(f"{name}: cannot be decoded ({one_line(error)}). Replace or remove it.") from error
@@ -279,7 +281,8 @@ def encode_png(array: np.ndarray) -> bytes:
     return _encode(array, "PNG")
 
 
-def _open_rgb(data, name):
+def _open(data, name):
+    """A Pillow image, upright and decoded."""
     label = name or f"image of {len(data)} bytes"
     if not data:
         raise FileFormatError(f"{label}: holds no bytes, expected an image file. Remove or replace it.")
@@ -290,7 +293,10 @@ def _open_rgb(data, name):
         if (image.mode, getattr(image, "format", None)) == ("I", "TIFF"):  # 16-bit ones are "I;16"
             raise ValueError("signed and 32-bit pixels have no fixed range")
         if width * height <= MAX_PIXELS:
-            return _to_rgb(image.to_pillow() if is_heif else ImageOps.exif_transpose(image))
+            if is_heif:
+                return _checked(image.to_pillow())
+            ImageOps.exif_transpose(image, in_place=True)  # which would else copy those that are upright, too
+            return _checked(image)
     except _DECODE_ERRORS as error:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "of no known kind" if unknown else one_line(error)
@@ -301,13 +307,29 @@ def _open_rgb(data, name):
     raise _too_large(label, width, height)
 
 
-def _to_rgb(image):
+def _checked(image):
+    """The image, decoded; `ValueError` if its numbers are not of a known range."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range")
+    image.load()
+    return image
+
+
+def _pixels(image):
+    """The image as a uint8 array of RGB, band by band: all at once Pillow would copy it several times."""
+    width, height = image.size
+    array = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND // width)
+    for top in range(0, height, rows):
+        band = image if rows >= height else image.crop((0, top, width, min(top + rows, height)))
+        array[top : top + rows] = _to_rgb(band)
+    return array
+
+
+def _to_rgb(image):
     if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow's own conversion would clip at 255
-        grey = (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        image = Image.fromarray(grey)
-    return image.convert("RGB")
+        return (np.asarray(image, dtype=np.int64) >> 8).clip(0, 255)[..., None]
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _encode(array, image_format, **options):

@@ -97,7 +97,7 @@ def part_header(header, where):
     magic, word = PART_HEADER.unpack_from(header)
     if magic != MAGIC:
         raise FileFormatError(
-            f"{where}: expected a record of RecordIO, which begins with {MAGIC:#x}, found {magic:#x}. Delete a wrong .idx so "
+            f"{where}: expected a RecordIO record, which begins with {MAGIC:#x}, found {magic:#x}. Delete a wrong .idx so "
             "that it is rebuilt, or restore the file."
         )
     flag, length = word >> LENGTH_BITS, word & MAX_LENGTH

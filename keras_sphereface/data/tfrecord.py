@@ -256,7 +256,7 @@ def write_tfrecord(
         The path of the file, as a `pathlib.Path`.
 
     Raises:
-        ValueError: If images and labels differ in number.
+        ValueError: If images and labels differ in number, or a label is none that a reader takes, or has no name.
 
     Example:
     >>> ksf.data.write_tfrecord("faces/train.tfrecord", [face_a, face_b], [0, 1])
@@ -265,6 +265,10 @@ def write_tfrecord(
     path.parent.mkdir(parents=True, exist_ok=True)
     with TFRecordWriter(path) as writer:
         for data, label in paired(images, np.asarray(labels).tolist(), path.name, progress):
+            if class_names is not None and label not in range(len(class_names)):
+                raise ValueError(
+                    f"Expected a class name for each label. Received: {len(class_names)} for label={label!r}"
+                )
             if not isinstance(data, bytes | bytearray | memoryview):
                 data = encode_jpeg(data, quality)
             writer.add(bytes(data), label, None if class_names is None else class_names[label])

@@ -129,7 +129,9 @@ def open_features(path: Path, names: Sequence[str] | None = None, model_signatur
             head["model_signature"] = str(model_signature)
         total = file["features"].shape[0]
         _check_head(file, path, head, total if names is None else len(names))
-        if (valid := int(file["valid_rows"][0])) < total:
+        if (valid := int(file["valid_rows"][0])) > total:
+            raise FileFormatError(f"{path}: claims {valid} of {total} rows: it is damaged. Delete the file")
+        if valid < total:
             raise FileFormatError(
                 f"{path}: holds {valid} of {total} rows: the extraction was stopped. "
                 f"Run it again with the same arguments to go on"
@@ -149,10 +151,22 @@ def _open(path):
         raise FileFormatError(
             f"{path}: not a whole HDF5 file ({error}). Choose another path; delete it if it is a broken feature file"
         ) from error
-    if not {"features", "valid_rows"} <= set(file) or "format" not in file.attrs:
+    if not _is_sound(file):
         file.close()
         raise FileFormatError(f"{path}: not a feature file of this package. Choose another path")
     return file
+
+
+def _is_sound(file):
+    """Whether an HDF5 file has the parts of a feature file, in their shapes."""
+    features, valid = file.get("features"), file.get("valid_rows")
+    if not all(isinstance(part, h5py.Dataset) for part in (features, valid)) or "format" not in file.attrs:
+        return False
+    is_count = valid.shape == (1,) and valid.dtype.kind in "iu"
+    tables = [features, file.get("flipped_features", features)]
+    return is_count and all(
+        isinstance(table, h5py.Dataset) and len(table.shape) == 2 and table.dtype.kind == "f" for table in tables
+    )
 
 
 def _check_head(file, path, head, count):

@@ -14,7 +14,7 @@ from keras_sphereface.evaluation.mates import check_ranks
 from keras_sphereface.evaluation.report import RATE_WIDTH, VerificationReport, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 from keras_sphereface.evaluation.templates import template_embeddings
-from keras_sphereface.evaluation.verification import NO_ACCURACY, check_choices, verification
+from keras_sphereface.evaluation.verification import NO_ACCURACY, check_fars, verification
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -131,8 +131,7 @@ def ijb(
     Reference: Whitelam et al., IARPA Janus Benchmark-B Face Dataset, CVPRW 2017; Maze et al., IARPA Janus Benchmark - C,
     ICB 2018.
     """
-    ranks, fpirs, fars = check_ranks(ranks), check_limits(fpirs), tuple(fars)
-    check_choices(None, fars, bootstrap=0, seed=0, hardest=0)
+    ranks, fpirs, fars = check_ranks(ranks), check_limits(fpirs), check_fars(fars)
     details = {
         **check_details(details, *_OWN_DETAILS),
         "flip": "none" if flipped_features is None else "sum",

@@ -182,7 +182,8 @@ class VerificationReport:
     def plot(self, folder: Path) -> list[str]:
         """Draws the report's pictures as PNG files.
 
-        ROC, DET, scores and angles always; embedding norms and the sheet of the hardest pairs where images are known.
+        Scores and angles always; ROC and DET where there are pairs of both kinds; embedding norms and the sheet of the
+        hardest pairs where images are known.
 
         Args:
             folder: Folder for the files; made if it is not there.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import is_number, whole_number
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
 from keras_sphereface.evaluation.counts import accept_counts, check_mated, check_scores, operating_point
@@ -73,11 +73,11 @@ def verification(
     >>> verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], bootstrap=0).auc
     1.0
     """
-    scores, fars = _finite_scores(scores), tuple(fars)
+    scores, fars = _finite_scores(scores), check_fars(fars)
     mated = check_mated(mated, len(scores))
     folds = _check_folds(folds, len(scores))
     check_identities(identities, mated)
-    check_choices(threshold, fars, bootstrap, seed, hardest)
+    check_choices(threshold, bootstrap, seed, hardest)
     details = check_details(details, "folds", "threshold", "intervals")
     num_mated = int(mated.sum())
     has_both = 0 < num_mated < len(mated)
@@ -110,11 +110,16 @@ def verification(
     return report
 
 
-def check_choices(threshold: float | None, fars: Sequence[float], bootstrap: int, seed: int, hardest: int) -> None:
+def check_fars(fars: Sequence[float]) -> tuple[float, ...]:
+    """Returns false accept rates as a tuple; raises `ValueError` unless they are above 0 and at most 1."""
+    rates = tuple(fars) if np.iterable(fars) else None
+    if rates is None or not all(is_number(far) and 0 < far <= 1 for far in rates):
+        raise ValueError(f"Expected false accept rates above 0 and at most 1, e.g. [1e-3]. Received: fars={fars!r}")
+    return rates
+
+
+def check_choices(threshold: float | None, bootstrap: int, seed: int, hardest: int) -> None:
     """Raises `ValueError` unless these arguments of `verification` are in their ranges: before an hour of embedding."""
-    fars = tuple(fars)
-    if not all(0 < far <= 1 for far in fars):
-        raise ValueError(f"Expected false accept rates above 0 and at most 1. Received: fars={fars}")
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
     whole_number("bootstrap", bootstrap, least=0)

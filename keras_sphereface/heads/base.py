@@ -39,7 +39,7 @@ class AngularHead(keras.layers.Layer):
             `"auto"` for blocks where one matrix of (batch, classes) would be beyond 256 MiB. Needs `detach=True`.
         sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over; `None` for
             all classes, as 1 is.
-        seed: Seed of the draws, an integer; `None` for a random one.
+        seed: Seed of the draws, an integer of 0 or more; `None` for a random one.
         **kwargs: `name`, `dtype`, `trainable`, as in every Keras layer.
     """
 

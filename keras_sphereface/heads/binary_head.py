@@ -43,7 +43,7 @@ class BinaryHead(AngularHead):
         class_block: Number of classes at a time in the loss, see `AngularHead`. Defaults to `"auto"`.
         sample_rate: Partial FC, as in `MarginHead`. The loss is a sum over classes: one that was drawn counts for as many as
             it stands for, so that loss and gradient are those of all classes in expectation. Defaults to `None`.
-        seed: Seed of the draws, an integer. Defaults to `None`, a random one.
+        seed: Seed of the draws, an integer of 0 or more. Defaults to `None`, a random one.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments, returns, raises: as `MarginHead`; the logits are before the sigmoid.

@@ -42,7 +42,8 @@ class MarginHead(AngularHead):
         sample_rate: Partial FC: the share of the classes, in (0, 1], that a training step's loss is taken over. The batch's
             own are always among them, the others are drawn anew for each step, uniformly; there are always more than
             the batch has examples. Train with `SampledSGD` or `SampledAdam`. Defaults to `None`, all classes, as 1 is.
-        seed: Seed of the draws, an integer. Defaults to `None`, a random one, which `keras.utils.set_random_seed` fixes.
+        seed: Seed of the draws, an integer of 0 or more. Defaults to `None`, a random one, which
+            `keras.utils.set_random_seed` fixes.
         **kwargs: `name`, `dtype`, `trainable`.
 
     Call arguments:

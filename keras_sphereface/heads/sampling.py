@@ -31,8 +31,8 @@ def check_seed(seed):
     """Returns `seed` as an int, or None; raises ValueError."""
     if seed is None:
         return None
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise ValueError(f"`seed` must be None or an integer. Received: seed={seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:  # for every backend
+        raise ValueError(f"`seed` must be None or an integer from 0 to 2**31 - 1. Received: seed={seed!r}")
     return int(seed)
 
 

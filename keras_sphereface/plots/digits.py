@@ -54,7 +54,7 @@ def train_on_digits(head: str | keras.layers.Layer, dimensions: int = 2, epochs:
     Args:
         head: `"softmax"`, a margin as text (`"arcface"`, `"cosface=0.2"`, or one of your own), or a head of ten classes.
         dimensions: 2 or 3, the embedding's. Defaults to `2`.
-        epochs: Passes over the 1,347 training digits. Defaults to `60`.
+        epochs: Passes over the 1,348 training digits. Defaults to `60`.
         seed: Seeds the split, the weights and the order. Defaults to `0`.
 
     Returns:

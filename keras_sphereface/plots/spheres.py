@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_sphereface.arguments import positive_number
 from keras_sphereface.errors import require
 from keras_sphereface.hints import Path
 from keras_sphereface.plots.digits import NUM_CLASSES, DigitsRun
@@ -106,7 +107,7 @@ def save_animation(
         dpi: Resolution. Defaults to `80`.
 
     Raises:
-        ValueError: If the path does not end in `.gif`, or there is no run.
+        ValueError: If the path does not end in `.gif`, there is no run, or the speed is not above 0.
         MissingDependencyError: If matplotlib or Pillow is not installed.
 
     Example:
@@ -117,6 +118,7 @@ def save_animation(
         raise ValueError("Expected at least one run to draw. Received: runs=[]")
     if not str(path).lower().endswith(".gif"):
         raise ValueError(f"An animation is written as a GIF. Received: path={str(path)!r}")
+    positive_number("frames_per_second", frames_per_second)
     image = require("PIL.Image", "plots")
     pictures = []
     for frame in range(min(len(run.embeddings) for run in runs)):
@@ -124,7 +126,7 @@ def save_animation(
         canvas.figure.set_dpi(dpi)
         canvas.draw()
         pictures.append(image.fromarray(np.asarray(canvas.buffer_rgba())).convert("P", palette=image.Palette.ADAPTIVE))
-    durations = [1000 // frames_per_second] * len(pictures)
+    durations = [round(1000 / frames_per_second)] * len(pictures)
     durations[-1] = 2000  # The result stays for two seconds.
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 

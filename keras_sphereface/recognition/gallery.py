@@ -64,11 +64,12 @@ class Gallery:
         self.path = ":memory:" if path is None else os.fspath(path)
         if not self.path:  # for SQLite a file that is gone at the end
             raise ValueError("Expected the path of a gallery's file, or None for one in memory. Received: path=''")
+        self._file = None if path is None else os.path.abspath(self.path)  # wherever the program goes before it is made
         self._lock, self._is_absent = threading.RLock(), False
         is_absent = path is not None and not os.path.exists(path)
         if is_absent:
             check_output(path)
-        self._open(":memory:" if is_absent else self.path)
+        self._open(":memory:" if is_absent or path is None else self._file)
         self._is_absent = is_absent
 
     def _open(self, path):
@@ -87,7 +88,7 @@ class Gallery:
         """Leaves the empty gallery in memory that stands for an absent file, so that nobody finds an empty one."""
         stand_in, self._is_absent = self._connection, False
         try:
-            self._open(self.path)
+            self._open(self._file)
         except BaseException:
             self._connection, self._is_absent = stand_in, True
             raise
@@ -135,7 +136,7 @@ class Gallery:
             kind: `"DEFERRED"` to read; `"IMMEDIATE"` to write: nobody else writes between its reading and its writing.
         """
         with self._lock:
-            if self._is_absent and (kind == "IMMEDIATE" or os.path.exists(self.path)):
+            if self._is_absent and (kind == "IMMEDIATE" or os.path.exists(self._file)):
                 self._open_file()
             try:
                 self._connection.execute(f"BEGIN {kind}")

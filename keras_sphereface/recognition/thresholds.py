@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from keras_sphereface.arguments import is_number
+from keras_sphereface.errors import shown
 from keras_sphereface.evaluation.report import VerificationReport
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
@@ -126,7 +127,9 @@ class Thresholds:
 
 def _pairs(entries):
     if hasattr(entries, "tar_at_far"):
-        entries = {far: point.threshold for far, point in entries.tar_at_far.items() if point is not None}
+        points = {far: point for far, point in entries.tar_at_far.items() if point is not None}
+        # A FAR of 1 accepts everybody; a threshold above 1, the next number above a pair of equal embeddings, nobody.
+        entries = {far: point.threshold for far, point in points.items() if far < 1 and point.threshold <= 1}
     try:
         if isinstance(entries, Mapping):
             return [(float(far), float(threshold)) for far, threshold in entries.items()]
@@ -134,5 +137,5 @@ def _pairs(entries):
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
             "Expected thresholds as a list of dictionaries with `far` and `threshold`, a dictionary from FAR to "
-            f"threshold, or a report. Received: {entries!r}"
+            f"threshold, or a report. Received: {shown(entries)}"
         ) from error

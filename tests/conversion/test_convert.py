@@ -435,6 +435,10 @@ def test_pickled_code_is_not_run(tmp_path, state):
         ({"backbone": {"a": torch.zeros(1)}, "secret": [torch.zeros(1)]}, "unknown entries: secret"),
         ({"fc.weight": torch.tensor([[1.0, float("nan")]])}, "'fc.weight' has values that are not finite"),
         ({"fc.weight": torch.eye(3).to_sparse()}, "'fc.weight' is sparse"),
+        (
+            {"fc.weight": torch.zeros(4, dtype=torch.uint8).view(torch.bits8)},
+            "'fc.weight' is torch.bits8, expected num",
+        ),
         ({"fc.weight": torch.zeros(2, 2, dtype=torch.complex64)}, "complex"),
         ({"fc.weight": torch.zeros(2, 2, device="meta")}, "without data"),
         ({"fc.weight": torch.zeros(1).expand(1 << 42)}, "larger than its data"),
@@ -446,6 +450,13 @@ def test_files_that_are_no_state_dict(content, message, path):
     with pytest.raises(errors.FileFormatError, match=message) as error:
         convert(save(path, content), architecture="sfnet")
     assert "\n" not in str(error.value)
+
+
+def test_single_numbers_beside_the_network_are_no_part_of_it(state, path):
+    """PyTorch's trainers keep their best accuracy as a tensor. A negated view is numbers like others."""
+    state["fc.bias"] = torch._neg_view(-state["fc.bias"])
+    model = convert(save(path, {"state_dict": state, "best_acc1": torch.tensor(90.0)}), "sfnet")
+    assert model.conversion_report.ignored == ("best_acc1",)
 
 
 def cyclic():

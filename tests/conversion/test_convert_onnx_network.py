@@ -115,7 +115,8 @@ def padded_pools(b, x):
 def pools_rounded_up(b, x):
     """Caffe's."""
     x = b.node("MaxPool", b.node("Relu", conv(b, x, 3, 4)), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
-    x = b.node("MaxPool", x, kernel_shape=[2, 2], strides=[3, 3], pads=[1] * 4, ceil_mode=1)
+    options = {"pads": [1] * 4, "ceil_mode": 1, "auto_pad": "NOTSET"}  # the last as PyTorch's newer exporter has it
+    x = b.node("MaxPool", x, kernel_shape=[2, 2], strides=[3, 3], **options)
     return pooled(b, b.node("MaxPool", x, kernel_shape=[2, 1], strides=[2, 2], ceil_mode=1), 4)
 
 
@@ -470,6 +471,7 @@ def test_weights_in_a_file_beside_it(path):
         ({"location": "../network.onnx.data"}, "in '../network.onnx.data', expected the name"),
         ({"location": ".."}, "in '..', which should be beside it and is not there"),
         ({"location": ""}, "in '', expected the name"),
+        ({"location": "x" * 5000}, "in 'x+"),
         ({"location": "link"}, "in 'link', expected the name"),
         ({"location": "absent"}, "in 'absent', which should be beside it and is not there"),
         ({"length": "9999999"}, "are not in 'network.onnx.data', which is too short"),
@@ -654,6 +656,15 @@ def test_networks_that_are_not_read(network, message, path):
     with pytest.raises(errors.FileFormatError, match=message) as error:
         convert(save(path, network), "onnx")
     assert "\n" not in str(error.value)
+
+
+def test_networks_in_16_bits_are_told_so(path):
+    half, numbers = onnx.TensorProto.FLOAT16, [1, 3, 8, 8]
+    values = [onnx.helper.make_tensor_value_info(name, half, numbers) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "half", values[:1], values[1:])
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(errors.FileFormatError, match=r"'x' are not float32 numbers\. Export the network in float32"):
+        convert(path)
 
 
 def test_what_the_embeddings_do_not_need_is_not_run(path):

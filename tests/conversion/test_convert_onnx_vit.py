@@ -31,6 +31,8 @@ def save(path, model):
         {"old": True},
         {"folded": True},
         {"turned": True, "old": True},
+        {"shared": True},
+        {"shared": True, "old": True},
         {"bias": True, "folded": True, "turned": True},
     ],
     ids=str,

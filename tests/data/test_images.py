@@ -57,6 +57,22 @@ def test_16_bit_grey_keeps_the_high_byte():
     np.testing.assert_array_equal(images.decode_image(save(deep, "PNG"))[..., 0], [[0, 0x80], [0xFF, 0x12]])
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_bands_of_an_image_are_as_the_whole(mode, monkeypatch, rng):
+    pixels = rng.integers(0, 256, (31, 17, 3), np.uint8)
+    image = (
+        Image.fromarray(pixels.astype(np.uint16)[..., 0] * 257)
+        if mode == "I;16"
+        else Image.fromarray(pixels).convert(mode)
+    )
+    data = save(image, "TIFF" if mode == "CMYK" else "PNG")
+    whole = images.decode_image(data)
+    monkeypatch.setattr(images, "_BAND", 50)
+    np.testing.assert_array_equal(images.decode_image(data), whole)
+    assert whole.shape == pixels.shape
+    assert whole.std() > 20
+
+
 def test_a_pillow_image_of_32_bits_is_taken_as_its_array_is():
     values = np.array([[0, 77], [200, 255]], np.uint8)
     found = images.as_image(Image.fromarray(values).convert("I"))

@@ -22,6 +22,7 @@ def test_pack_writes_what_training_reads(folder, tmp_path, capsys):
     assert main(["pack", str(folder), str(tmp_path / "out" / "train.rec"), "--image-size", "32"]) == 0
     printed = capsys.readouterr().out
     assert "Packed 6 images of 3 people" in printed
+    assert all(str(tmp_path / "out" / name) in printed for name in ("train.rec", "train.idx", "property"))
     assert "5 as they were, 1 encoded" in printed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["property", "train.idx", "train.rec"]
     assert (tmp_path / "out" / "property").read_text() == "3,32,32"

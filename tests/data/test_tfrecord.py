@@ -30,6 +30,13 @@ def test_an_example_laid_out_by_hand():
     assert tfrecord_format.decode_example(tfrecord_format.encode_example({"k": -5}), "") == {"k": [-5]}
 
 
+@pytest.mark.parametrize("label", [2, -1])
+def test_a_label_without_a_name_is_refused(label, tmp_path):
+    with pytest.raises(ValueError, match=f"Received: 2 for label={label}"):
+        faces.write_tfrecord(tmp_path / "x.tfrecord", pictures(1), [label], class_names=["ann", "bob"])
+    assert not (tmp_path / "x.tfrecord").exists()
+
+
 def test_round_trip_and_names(tmp_path):
     names = ["ann", "bob", "cleo"]
     path = faces.write_tfrecord(tmp_path / "a" / "x.tfrecord", pictures(5), [0, 0, 1, 2, 1], class_names=names)

@@ -99,6 +99,9 @@ def test_crop_only_where_it_is_asked_for(pairs):
     narrow = keras.Model(images, keras.layers.Flatten()(images))
     with pytest.raises(ValueError, match="crop='center'"):
         evaluate(narrow, pairs)
+    for crop in ((None, 96), ("a", 1), (112.7, 112), (0, 5)):
+        with pytest.raises(ValueError, match=r"`crop\[0\]` must be an integer of at least 1"):
+            evaluate(narrow, pairs, crop=crop)
     report = evaluate(narrow, pairs, crop="center", bootstrap=0)
     assert "crop:8x6" in report.signature
     same = evaluate(lambda block: block.reshape(len(block), -1), pairs, crop=(SIZE, SIZE - 2), bootstrap=0)
@@ -149,6 +152,14 @@ def test_command_line(pairs, model, tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["accuracy"] == evaluate(model, pairs, bootstrap=0).accuracy
 
 
+def test_a_path_is_no_model_and_one_rate_no_list(pairs):
+    with pytest.raises(ValueError, match=r"Expected a model, e\.g\. .* Received: model='model\.keras'"):
+        evaluate("model.keras", pairs)
+    for fars in (1e-3, "0.1", [2], [True], None):
+        with pytest.raises(ValueError, match="Expected false accept rates above 0 and at most 1"):
+            evaluate(_pixels, pairs, fars=fars)
+
+
 def test_the_report_takes_no_inputs_place(pairs, model, tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     write_bin(tmp_path / "toy.bin", pairs)
@@ -160,6 +171,16 @@ def test_the_report_takes_no_inputs_place(pairs, model, tmp_path, capsys):
     words = ["evaluate", "m.keras", "--ijb", ".", "--features", str(tmp_path / "new"), "--save", str(tmp_path / "new")]
     assert main(words) == 2
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+@pytest.mark.parametrize("words", [["--lfw", "faces", "--protocol", "p.txt"], ["--list", "p.txt", "--images", "faces"]])
+def test_nor_that_of_a_list_among_the_images(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "p.txt").write_text("a list")
+    assert main(["evaluate", "m.keras", *words, "--save", "faces/p.txt"]) == 2
+    assert "--save needs a file of its own" in capsys.readouterr().err
+    assert (tmp_path / "faces" / "p.txt").read_text() == "a list"
 
 
 def test_identities_are_compared_before_any_image_is_embedded(pairs):

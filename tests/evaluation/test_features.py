@@ -125,6 +125,28 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
         open_features(tmp_path / "none.h5")
 
 
+@pytest.mark.parametrize("part", ["features", "flipped_features", "valid_rows"])
+@pytest.mark.parametrize("value", [None, 1.0, np.zeros(0), np.zeros((4, 8), "S3"), np.zeros((2, 2, 2))], ids=str)
+def test_parts_of_a_wrong_kind_are_refused(part, value, tmp_path):
+    extract(embed, blocks, tmp_path / "f.h5", NAMES, "m", flip=True)
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        del file[part]
+        if value is None:
+            file.create_group(part)
+        else:
+            file[part] = value
+    with pytest.raises(FileFormatError, match="not a feature file"):
+        open_features(tmp_path / "f.h5")
+
+
+def test_more_rows_than_there_are_are_refused(tmp_path):
+    extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
+    with h5py.File(tmp_path / "f.h5", "a") as file:
+        file["valid_rows"][0] = 99
+    with pytest.raises(FileFormatError, match=f"claims 99 of {len(NAMES)} rows"):
+        open_features(tmp_path / "f.h5")
+
+
 def test_bad_features_are_refused_naming_the_image(tmp_path):
     def broken(images):
         return np.where(images[:, 0, :, 0] == IMAGES[4, 0, 0, 0], np.nan, 1.0)

@@ -285,6 +285,11 @@ def test_fold_accuracies_of_hand_made_folds():
     assert [cut.threshold for cut in cuts] == pytest.approx([0.5, 0.5])
 
 
+def test_equal_embeddings_score_1_to_the_last_bit(rng):
+    embeddings = np.repeat(rng.normal(size=(50, 512)) * rng.uniform(0.01, 100, (50, 1)), 2, axis=0)
+    assert (pair_scores(embeddings, np.arange(0, 100, 2), np.arange(1, 100, 2)) == 1).all()
+
+
 def test_pair_scores_are_cosines_at_known_angles():
     angles = np.radians([0, 60, 90, 180])
     embeddings = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32) * [[1], [5], [0.1], [70]]

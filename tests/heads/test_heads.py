@@ -328,7 +328,7 @@ def test_numbers_of_numpy_are_numbers():
     head = heads.MarginHead(margin="arcface", **{name: kinds[type(value)](value) for name, value in given.items()})
     config = json.loads(json.dumps(head.get_config()))
     assert {name: config[name] for name in given} == given
-    for seed in ("a", 1.5, True):
+    for seed in ("a", 1.5, True, -1, 2**31):
         with pytest.raises(ValueError, match="`seed` must be None or an integer"):
             heads.ArcFace(5, seed=seed)
 
