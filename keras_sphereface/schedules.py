@@ -97,7 +97,7 @@ def learning_rate(
         )
     if boundaries is not None and name != "steps":
         raise ValueError(f"Only 'steps' has `boundaries`. Received: name={name!r}, boundaries={boundaries!r}")
-    if boundaries is not None and not isinstance(boundaries, (list, tuple, np.ndarray)):
+    if boundaries is not None and (isinstance(boundaries, str) or not np.iterable(boundaries)):
         raise ValueError(f"`boundaries` must be a list of steps. Received: boundaries={boundaries!r}")
     total_steps, warmup_steps = whole_number("total_steps", total_steps), whole_number("warmup_steps", warmup_steps, 0)
     if not is_number(peak) or peak <= 0 or warmup_steps >= total_steps:
