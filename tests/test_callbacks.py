@@ -192,6 +192,18 @@ def test_statistics_of_labels_that_are_no_classes_are_refused(rng):
     callbacks.EmbeddingStatistics(images, [-1] * 8)
 
 
+def test_statistics_of_what_the_model_does_not_take_are_refused_before_an_epoch(rng):
+    images, labels = coloured_squares(rng, 8)
+    with pytest.raises(ValueError, match="Expected images of the model's input size"):
+        make_trainer().fit(
+            images, labels, verbose=0, callbacks=[callbacks.EmbeddingStatistics(images[:, :-1].tolist(), labels)]
+        )
+    plain = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+    plain.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"of a FaceClassifier\. Received: a Sequential"):
+        plain.fit(images, labels, verbose=0, callbacks=[callbacks.EmbeddingStatistics(images, labels)])
+
+
 def few_pairs(folds=None):
     return data.PairSet.from_arrays(np.zeros((2, 8, 8, 3), np.uint8), [0, 0], [1, 0], [False, True], folds=folds)
 

@@ -20,7 +20,7 @@ class EmbeddingStatistics(keras.callbacks.Callback):
 
     Raises:
         ValueError: If the labels are no class numbers or `batch_size` is no integer of at least 1; when training begins, if
-            labels are not among the head's classes.
+            the model is no `FaceClassifier`, images are of another size than its, or labels are not among its classes.
 
     Example:
     >>> statistics = keras_sphereface.callbacks.EmbeddingStatistics(images, labels)
@@ -32,11 +32,21 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         super().__init__()
         if len(images) != len(labels):
             raise ValueError(f"Expected as many labels as images. Received: {len(images)} images, {len(labels)} labels")
-        self.images, self.labels = images, _class_numbers(labels)
+        self.images = images if hasattr(images, "shape") else np.asarray(images)
+        self.labels = _class_numbers(labels)
         self.batch_size = whole_number("batch_size", batch_size)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Checks the labels against the head's classes, before an epoch is spent."""
+        """Checks the images against the model's size and the labels against its classes, before an epoch is spent."""
+        from keras_sphereface.evaluator import check_size
+
+        if not hasattr(self.model, "head"):
+            raise ValueError(
+                "EmbeddingStatistics measures the embeddings of a FaceClassifier. "
+                f"Received: a {type(self.model).__name__}; build the trainer with keras_sphereface.FaceClassifier"
+            )
+        if len(self.images.shape) == 4:  # a head may be on a model of anything
+            check_size(self.model.backbone, self.images)
         outside = self.labels[self.labels >= self.model.head.num_classes]
         if len(outside):
             raise ValueError(

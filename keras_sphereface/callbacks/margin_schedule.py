@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_sphereface.arguments import finite_number, positive_number, whole_number
 from keras_sphereface.callbacks.scalars import value_of
@@ -56,7 +57,7 @@ class MarginSchedule(keras.callbacks.Callback):
         super().__init__()
         self._head = head
         self.increase = positive_number("increase", increase)
-        if isinstance(interval, Sequence) and not isinstance(interval, str):
+        if isinstance(interval, (Sequence, np.ndarray)) and not isinstance(interval, str):
             self.interval = [whole_number("interval", step, least=0) for step in interval]
         else:
             self.interval = whole_number("interval", interval)

@@ -26,6 +26,8 @@ def _as_vectors(graph, node, x):
     """Flattens in the order that ONNX has the numbers in."""
     if len(x.shape) == VECTORS:
         return x
+    if len(x.shape) == _GROUPED:  # exporters join the step back to channels with this one
+        x = graph.layer(layers.Reshape, (*x.shape[1:3], -1))(x)
     if set(x.shape[1:-1]) == {1} or node.input(0) in graph.channels_last:
         return graph.layer(layers.Flatten)(x)
     graph.maps[node.output] = x

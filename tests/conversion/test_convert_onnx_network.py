@@ -135,6 +135,12 @@ def shuffled(b, x):
     return pooled(b, conv(b, x, 8, 8, groups=2), 8)
 
 
+def shuffled_at_the_end(b, x):
+    """As PyTorch's newer exporter joins two steps."""
+    x = b.node("Reshape", conv(b, x, 3, 8), numbers(b, -1, 2, 4, 30, 30))
+    return gemm(b, b.node("Reshape", b.node("Transpose", x, perm=[0, 2, 1, 3, 4]), numbers(b, 0, 7200)), 7200)
+
+
 def expanded(b, x):
     """Squeeze and excitation by `expand_as`, and a mean of rows and columns in one axis."""
     y = b.node("Reshape", x, numbers(b, 0, 0, -1))
@@ -275,6 +281,7 @@ NETWORKS = [
     pools_rounded_up,
     scaled_products,
     shuffled,
+    shuffled_at_the_end,
     expanded,
     sizes_computed,
     normalized_before_the_matrix,
