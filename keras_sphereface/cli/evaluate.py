@@ -10,14 +10,13 @@ MODEL is a .keras file, or whatever load_pretrained takes: a preset's name, hf:/
 """
 
 import argparse
-import json
 import os
 import pathlib
 import zipfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.cli import UsageError, options, writing_output
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.errors import require
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import REPLICATES
@@ -94,9 +93,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save:  # before it is printed: who reads that may be gone
         report.save(args.save)
     paths = (report.verification if is_ijb else report).plot(args.plot) if args.plot else []
-    lines = [json.dumps(report.to_dict(), indent=2)] if args.json else [report, *(f"drawn: {path}" for path in paths)]
-    with writing_output():
-        print(*lines, sep="\n")
+    options.show(args, report.to_dict(), "\n".join([str(report), *(f"drawn: {path}" for path in paths)]))
 
 
 def check(args: argparse.Namespace) -> None:

@@ -135,7 +135,7 @@ class Packer:
                 writer.add(data, label)
             check_property(path, len(self.people), self.image_size)  # fewer, where all of a person's images are broken
         write_property(path.parent, len(self.people), self.image_size)
-        return [*map(os.fspath, (path, path.with_suffix(".idx"), path.with_name(PROPERTY)))]
+        return [os.fspath(one) for one in (path, path.with_suffix(".idx"), path.with_name(PROPERTY))]
 
     def write_tfrecord(self, path: pathlib.Path) -> list[str]:
         """Writes the TFRecord file; returns its path in a list."""

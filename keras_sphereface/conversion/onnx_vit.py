@@ -45,34 +45,25 @@ class _Reader:
     def __init__(self, file):
         self.file, self.tensors = file, {}
         self.arguments = {"input_shape": (*file.image_size, 3)} if all(file.image_size) else {}
-        turned = {
-            node.output: node.input(0)
+        # Exporters turn a matrix by an operator of its own, and keep equal weights once: the others are named by one.
+        self._made = {
+            node.output: node
             for node in file.nodes
-            if node.operator == "Transpose" and file.has_weight(node.input(0))
-        }
-        self._turned = set(turned)
-        # Exporters keep equal weights once, and give them their other names so.
-        turned |= {
-            node.output: node.input(0)
-            for node in file.nodes
-            if node.operator == "Identity" and file.has_weight(node.input(0))
+            if node.operator in ("Transpose", "Identity") and file.has_weight(node.input(0))
         }
         self._nodes = []
         for node in file.nodes:
             if node.operator not in _WITH_WEIGHTS:
                 continue
-            arrays = tuple(
-                self._array(name, turned.get(name, name))
-                for name in node.inputs
-                if file.has_weight(turned.get(name, name))
-            )
+            arrays = tuple(self._array(name) for name in node.inputs if name in self._made or file.has_weight(name))
             if any(array.size > 1 for array in arrays):
                 self._nodes.append((node, arrays))
         self._place = 0
 
-    def _array(self, name, stored):
-        array = self.file.weight(stored)
-        return array.T if name in self._turned else array
+    def _array(self, name):
+        maker = self._made.get(name)
+        array = self.file.weight(maker.input(0) if maker else name)
+        return array.T if maker and maker.operator == "Transpose" else array
 
     def read(self):
         """Returns the tensors by name."""
