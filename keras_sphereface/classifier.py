@@ -4,6 +4,7 @@ import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
 from keras_sphereface.embedder import build_embedder, images_shape, only_tensor
+from keras_sphereface.finite_mean import FiniteMean
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
 from keras_sphereface.sampled_optimizers import for_sampling
@@ -61,7 +62,7 @@ class FaceClassifier(keras.Model):
             )
         self.backbone = backbone
         self.head = head
-        self._trackers = [keras.metrics.Mean(name=name) for name in STATISTICS]
+        self._trackers = [FiniteMean(name=name) for name in STATISTICS]
         for name in ("_embedder", "_traced"):  # Not tracked: their weights are the backbone's.
             object.__setattr__(self, name, None)
         shape = images_shape(backbone)
@@ -140,6 +141,9 @@ class FaceClassifier(keras.Model):
             traced, jit_compile = TracedBackbone(self.backbone, compiled=jit_compile is True), False
         object.__setattr__(self, "_traced", traced)
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            # It leaves out updates that are not finite: their loss is left out of the epoch's. Keras has no public way.
+            object.__setattr__(self, "_loss_tracker", FiniteMean(name="loss"))
 
     def get_compile_config(self) -> dict:
         """Returns what a saved model is compiled with again, `jit_compile` as it was asked for: each device chooses anew."""

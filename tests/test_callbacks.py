@@ -240,7 +240,7 @@ def test_bad_arguments_are_refused(rng, tmp_path):
         callbacks.Checkpoint(tmp_path, keep=0)
     with pytest.raises(ValueError, match="`every` must be"):
         callbacks.PairVerification(few_pairs(), name="x", every=0)
-    for wrong in ("acuracy", ("tar_at_far",), ("accuracy", "name")):
+    for wrong in ("acuracy", ("tar_at_far",), ("accuracy", "name"), 3):
         with pytest.raises(ValueError, match=r"Expected metrics of .*'auc'"):
             callbacks.PairVerification(few_pairs(), metrics=wrong)
     with pytest.raises(ValueError, match=r"Expected a PairSet.* Received: pairs='lfw.bin'"):

@@ -52,6 +52,16 @@ def test_a_crop_laid_on_a_photo_comes_back_with_its_points_in_place():
 
 
 @pytest.mark.core
+@pytest.mark.parametrize("points", [ARCFACE_112X112[:4], np.full((5, 2), np.nan)])
+def test_a_detector_that_gives_no_places_is_told_so_with_the_photos_name(points):
+    aligner = FaceAligner(Known(Face(np.zeros(4), points, 0.5)))
+    with pytest.raises(
+        ValueError, match=r"ann\.jpg: expected of the detector faces with a box \(4,\) and points \(5, 2\)"
+    ):
+        aligner(smooth_picture(200, 200), "ann.jpg")
+
+
+@pytest.mark.core
 def test_a_turned_and_enlarged_face_is_turned_back():
     crop = smooth_picture(112, 112)
     turned = np.rot90(crop.repeat(2, axis=0).repeat(2, axis=1))  # counter-clockwise: (x, y) goes to (y, side - x)

@@ -76,6 +76,30 @@ def test_a_bad_batch_is_skipped_counted_and_named(rng, caplog):
     )
 
 
+@pytest.mark.parametrize("bad", [(BAD,), (5,)])
+def test_the_logs_of_an_epoch_are_the_means_of_the_batches_that_count(rng, bad):
+    images, labels = spoilt(rng, bad=bad)
+    trainer, without = guarded_trainer(), guarded_trainer()
+    without.set_weights(trainer.get_weights())
+    history = fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"))
+    keep = ~np.isin(np.arange(len(images)) // BATCH, bad)
+    expected = fit(without, images[keep], labels[keep])
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    for name in ("accuracy", "embedding_norm", "target_angle"):
+        assert np.isfinite(history[name]).all()
+
+
+def test_an_epoch_of_which_nothing_counts_has_no_loss(rng):
+    images, labels = spoilt(rng, batches=2, bad=(0, 1))
+    history = fit(guarded_trainer(), images, labels, callbacks.NonFiniteGuard("skip"))
+    assert np.isnan(history["loss"]).all()
+
+
+def test_without_a_guard_the_loss_tells_of_a_bad_batch(rng):
+    images, labels = spoilt(rng, batches=2, bad=(1,))
+    assert not np.isfinite(fit(make_trainer(), images, labels)["loss"]).any()
+
+
 def test_a_fixed_scale_outlives_any_number_of_skipped_batches(rng):
     images, labels = spoilt(rng, batches=2, bad=(0,))
     trainer = guarded_trainer()

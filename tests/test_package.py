@@ -29,6 +29,7 @@ MAY_IMPORT = {
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",
     "feature_norms": "",
+    "finite_mean": "",
     "evaluation": "files",
     "data": "devices files",
     "presets": "files",
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "sampled_optimizers": "fused_sgd",
     # 3: what people call
     "traced_backbone": "backbones",
-    "classifier": "devices embedder losses sampled_optimizers traced_backbone",
+    "classifier": "devices embedder finite_mean losses sampled_optimizers traced_backbone",
     "registration": "backbones classifier fused_sgd guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",

@@ -1,6 +1,6 @@
 """Verification on pairs while training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ class PairVerification(keras.callbacks.Callback):
         name: str | None = None,
         every: int = 1,
         batch_size: int = 64,
-        metrics: Sequence[str] | None = None,
+        metrics: Iterable[str] | str | None = None,
     ):
         from keras_sphereface.evaluator import check_pairs
 
@@ -49,8 +49,10 @@ class PairVerification(keras.callbacks.Callback):
         if metrics is None:
             has_folds = pairs.folds is not None and len(np.unique(pairs.folds)) > 1
             metrics = ("accuracy",) if has_folds else ("best_threshold_accuracy",)
-        self.metric_names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-        if not set(self.metric_names) <= set(METRICS):
+        self.metric_names = (
+            tuple(metrics) if isinstance(metrics, Iterable) and not isinstance(metrics, str) else (metrics,)
+        )
+        if not all(name in METRICS for name in self.metric_names):
             raise ValueError(f"Expected metrics of {METRICS}. Received: metrics={metrics!r}")
         self.report = None
 

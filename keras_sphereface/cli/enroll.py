@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int | None:
     finally:
         if done:  # they are in the gallery, however this ends
             options.show(args, [one.to_dict() for one in done], "\n".join(map(str, done)))
-    options.say_left_out(failed, list(people))
+    options.say_left_out(failed, list(people), what="people")
     return ERROR if failed else None
 
 

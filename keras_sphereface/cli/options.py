@@ -156,8 +156,8 @@ def leaving_out(failed: dict[str, str], photo: str, *others: type[Exception]) ->
         failed[photo] = error_line(error)
 
 
-def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str = "") -> None:
-    """Names the photos that could not be used on stderr.
+def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str = "", what: str = "photos") -> None:
+    """Names the photos, or whatever else, that could not be used on stderr.
 
     Raises:
         ValueError: If none could be used.
@@ -168,7 +168,7 @@ def say_left_out(failed: dict[str, str], photos: Sequence[str], consequence: str
     for reason in failed.values():
         print(f"left out: {reason}", file=sys.stderr)
     if len(failed) == len(photos):
-        raise ValueError(f"None of {len(photos)} photos could be used{consequence}")
+        raise ValueError(f"None of {len(photos)} {what} could be used{consequence}")
 
 
 def show(args: argparse.Namespace, result: Any, text: Any = None) -> None:

@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_sphereface import errors
 from keras_sphereface.backbones import base
-from keras_sphereface.conversion import onnx_folding, onnx_operators
+from keras_sphereface.conversion import onnx_folding, onnx_lengths, onnx_operators
 from keras_sphereface.conversion.onnx_file import Node, OnnxFile
 from keras_sphereface.conversion.onnx_sizes import MOST_IN_A_MAP, MOST_NUMBERS, MOST_PRODUCTS
 from keras_sphereface.hints import Tensor
@@ -19,6 +19,7 @@ from keras_sphereface.model_size import without_weights
 # Keras follows a network by recursion, one layer deep each.
 MOST_LAYERS = 900
 _LARGEST_IMAGE = 1024
+_KNOWN = onnx_operators.OPERATORS.keys() | onnx_lengths.OPERATORS.keys()
 
 
 def build(
@@ -50,7 +51,7 @@ def build(
     images = base.image_input(_input_shape(file, input_shape))
     graph = Graph(file)
     for node in file.nodes:  # before something is said of a shape that only such an operator has
-        if node.operator not in onnx_operators.OPERATORS and node.operator not in onnx_folding.OPERATORS:
+        if node.operator not in _KNOWN and node.operator not in onnx_folding.OPERATORS:
             raise graph.unknown(node)
     scaled = graph.layer(layers.Rescaling, (1 / std).tolist(), (-mean / std).tolist())(images)
     return keras.Model(images, _embeddings(graph, scaled), name=name)
@@ -101,7 +102,8 @@ class Graph:
         tensors: Names to Keras tensors.
         arrays: Names to what was computed of weights and sizes alone.
         not_negative: Names of tensors without negative numbers.
-        norms: Names to the tensors whose vectors' lengths they are.
+        lengths: Names to the `Length`s that they are of vectors.
+        squares: Names to the tensors whose squares they are.
         maps: Names of vectors to the feature maps that they are.
         channels_last: Names of maps that have their channels last in ONNX, too.
     """
@@ -109,16 +111,20 @@ class Graph:
     def __init__(self, file: OnnxFile, with_weights: bool = True):
         self.with_weights = with_weights
         self.file, self.tensors, self.arrays = file, {}, {}
-        self.not_negative, self.norms, self.maps = set(), {}, {}
+        self.not_negative, self.lengths, self.squares, self.maps = set(), {}, {}, {}
         self.channels_last = {file.images} if file.is_channels_last else set()
         self._layers = collections.Counter()
         self._numbers_left, self._products_left = MOST_NUMBERS, MOST_PRODUCTS
 
     def add(self, node: Node) -> None:
-        """Computes a node's values: a layer gives one, or a tuple of several, or none of images."""
+        """Computes a node's values: a layer gives one, or a tuple of several."""
         try:
             if onnx_folding.is_known(self, node):
                 self.arrays[node.output] = self.file.count(onnx_folding.fold(self, node))
+                return
+            length = onnx_lengths.length_of(self, node)
+            if length is not None:
+                self.lengths[node.output] = length
                 return
             layer = onnx_operators.OPERATORS.get(node.operator)
             if layer is None:
@@ -130,8 +136,6 @@ class Graph:
             raise self.error(node, errors.one_line(error)) from error
         values = values if isinstance(values, tuple) else (values,)
         for name, value in zip(node.outputs, values):
-            if value is None:
-                continue
             size = math.prod(value.shape[1:])
             self._numbers_left -= size
             if size > MOST_IN_A_MAP or self._numbers_left < 0:
@@ -219,7 +223,7 @@ class Graph:
 
     def unknown(self, node: Node) -> errors.FileFormatError:
         """The error that names a node that has no layer, and those that have."""
-        return self.error(node, f"no known operator. Known: {', '.join(sorted(onnx_operators.OPERATORS))}")
+        return self.error(node, f"no known operator. Known: {', '.join(sorted(_KNOWN))}")
 
     def error(self, node: Node, problem: str) -> errors.FileFormatError:
         """The error that names a node and a problem."""

@@ -8,12 +8,11 @@ import functools
 import numpy as np
 from keras import layers
 
-from keras_sphereface.conversion import onnx_shapes, onnx_windows
-from keras_sphereface.conversion.onnx_folding import axes_of
+from keras_sphereface.conversion import onnx_lengths, onnx_shapes, onnx_windows
+from keras_sphereface.conversion.onnx_lengths import NO_BOUND
 from keras_sphereface.conversion.onnx_shapes import VECTORS
 from keras_sphereface.conversion.onnx_windows import MAPS
 
-_NO_BOUND, _NO_LENGTH = 1e37, 1e-5
 _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
 
 
@@ -25,6 +24,14 @@ def _batch_norm(graph, node):
     return graph.call(
         graph.layer(layers.BatchNormalization, momentum=0.9, epsilon=node.attributes.get("epsilon", 1e-5)), x, *weights
     )
+
+
+def _instance_norm(graph, node):
+    x = graph.tensor(node, rank=MAPS)
+    weights = [graph.array(node, place, rank=1) for place in (1, 2)]
+    graph.require(node, {len(weight) for weight in weights} == {x.shape[-1]}, f"{x.shape[-1]} numbers of each kind")
+    layer = graph.layer(layers.GroupNormalization, groups=-1, epsilon=node.attributes.get("epsilon", 1e-5))
+    return graph.call(layer, x, *weights)
 
 
 def _prelu(graph, node):
@@ -39,29 +46,32 @@ def _prelu(graph, node):
 def _per_channel(graph, node, array, x):
     """A constant beside a tensor as one number, or as one for each channel."""
     channels, rank = x.shape[-1], len(x.shape)
-    by_place = (
-        array.shape[-3:] == (channels, 1, 1) if rank == MAPS else array.shape[-1:] == (channels,) and rank == VECTORS
-    )
+    is_last = rank == VECTORS or node.output in graph.channels_last
+    by_place = array.shape[-1:] == (channels,) if is_last else array.shape[-3:] == (channels, 1, 1) and rank == MAPS
     fits = array.ndim <= rank and (array.size == 1 or (array.size == channels and by_place))
     graph.require(node, fits, f"one number, or {channels} for channels")
     return array.reshape(-1)
 
 
+def _each(graph, node, place=0):
+    """An input whose numbers are changed each for itself, so that they stay in the order that they have in ONNX."""
+    if node.input(place) in graph.channels_last:
+        graph.channels_last.add(node.output)
+    return graph.tensor(node, place, any_order=True)
+
+
 def _relu(graph, node):
     graph.not_negative.add(node.output)
-    return graph.layer(layers.ReLU)(graph.tensor(node))
+    return graph.layer(layers.ReLU)(_each(graph, node))
 
 
 def _leaky_relu(graph, node):
-    return graph.layer(layers.LeakyReLU, negative_slope=node.attributes.get("alpha", 0.01))(graph.tensor(node))
+    return graph.layer(layers.LeakyReLU, negative_slope=node.attributes.get("alpha", 0.01))(_each(graph, node))
 
 
 def _clip(graph, node):
     lowest, highest = (_bound(graph, node, place, name) for place, name in ((1, "min"), (2, "max")))
-    if node.input(0) in graph.norms:
-        graph.require(node, highest is None, "no upper bound of a length")
-        return _same_length(graph, node, lowest or 0)
-    x = graph.tensor(node)
+    x = _each(graph, node)
     if lowest is None and highest is None:
         return _same(graph, node)
     if lowest is None:  # highest - relu(highest - x)
@@ -77,35 +87,39 @@ def _clip(graph, node):
 
 def _bound(graph, node, place, name):
     value = graph.array(node, place).item() if node.input(place) else node.attributes.get(name)
-    return None if value is None or abs(value) > _NO_BOUND else float(value)
+    return None if value is None or abs(value) > NO_BOUND else float(value)
 
 
 def _activation(name):
-    return lambda graph, node: graph.layer(layers.Activation, name)(graph.tensor(node))
+    return lambda graph, node: graph.layer(layers.Activation, name)(_each(graph, node))
+
+
+def _neg(graph, node):
+    return _rescale(graph, _each(graph, node), -1.0, 0.0)
 
 
 def _elu(graph, node):
     alpha = node.attributes.get("alpha", 1.0)
     layer = graph.layer(layers.Activation, "elu") if alpha == 1 else graph.layer(layers.ELU, alpha=alpha)
-    return layer(graph.tensor(node))
+    return layer(_each(graph, node))
 
 
 def _gelu(graph, node):
     graph.require(node, node.attributes.get("approximate", b"none") == b"none", "the exact one")
-    return graph.layer(layers.Activation, "gelu")(graph.tensor(node))
+    return graph.layer(layers.Activation, "gelu")(_each(graph, node))
 
 
 def _sigmoid(graph, node):
     graph.not_negative.add(node.output)
-    return graph.layer(layers.Activation, "sigmoid")(graph.tensor(node))
+    return graph.layer(layers.Activation, "sigmoid")(_each(graph, node))
 
 
 def _hard_sigmoid(graph, node):
     numbers = node.attributes.get("alpha", 0.2), node.attributes.get("beta", 0.5)
     graph.not_negative.add(node.output)
     if np.allclose(numbers, _HARD_SIGMOID, atol=1e-6):
-        return graph.layer(layers.Activation, "hard_sigmoid")(graph.tensor(node))
-    return graph.layer(layers.ReLU, max_value=1.0)(_rescale(graph, graph.tensor(node), *numbers))
+        return graph.layer(layers.Activation, "hard_sigmoid")(_each(graph, node))
+    return graph.layer(layers.ReLU, max_value=1.0)(_rescale(graph, _each(graph, node), *numbers))
 
 
 def _add(graph, node):
@@ -113,6 +127,11 @@ def _add(graph, node):
 
 
 def _mul(graph, node):
+    for place in (0, 1):
+        if onnx_lengths.divides(graph, node, place, power=-1):
+            return _unit_vectors(graph, node, 1 - place)
+    if node.input(0) == node.input(1):
+        graph.squares[node.output] = node.input(0)
     return _of_two(graph, node, layers.Multiply, lambda constant: (constant, 0.0))
 
 
@@ -123,11 +142,9 @@ def _sub(graph, node):
 
 
 def _div(graph, node):
-    x = graph.tensor(node)
-    divisor = node.input(1)
-    if divisor in graph.norms:
-        graph.require(node, graph.norms[divisor] == node.input(0), "vectors and their own lengths")
-        return graph.layer(layers.UnitNormalization, axis=-1)(x)
+    if onnx_lengths.divides(graph, node, 1, power=1):
+        return _unit_vectors(graph, node, 0)
+    x = _each(graph, node)
     constant = _per_channel(graph, node, graph.array(node, 1), x)
     graph.require(node, constant.all(), "no division by zero")
     return _rescale(graph, x, 1.0 / constant, 0.0)
@@ -140,7 +157,7 @@ def _of_two(graph, node, layer, scale_and_offset):
         pair = graph.tensor(node, 0), graph.tensor(node, 1)
         graph.require(node, len(pair[0].shape) == len(pair[1].shape), "two tensors of as many axes")
         return graph.layer(layer)(list(pair))
-    x = graph.tensor(node, 1 - constants[0])
+    x = _each(graph, node, 1 - constants[0])
     return _rescale(graph, x, *scale_and_offset(_per_channel(graph, node, graph.array(node, constants[0]), x)))
 
 
@@ -149,14 +166,14 @@ def _rescale(graph, x, scale, offset):
     return graph.layer(layers.Rescaling, *plain)(x)
 
 
-def _maximum(graph, node):
-    if node.input(0) not in graph.norms:
-        return _extreme(layers.Maximum, graph, node)
-    graph.require(node, len(node.inputs) == 2, "a length and a number")
-    return _same_length(graph, node, graph.array(node, 1).max())
+def _pow(graph, node):
+    graph.require(node, (graph.array(node, 1) == 2).all(), "the square")
+    graph.squares[node.output] = node.input(0)
+    x = graph.tensor(node)
+    return graph.layer(layers.Multiply)([x, x])
 
 
-def _extreme(layer, graph, node):
+def _of_several(layer, graph, node):
     return graph.layer(layer)([graph.tensor(node, place) for place in range(len(node.inputs))])
 
 
@@ -184,36 +201,22 @@ def _dense(graph, node, matrix, bias):
     return graph.call(graph.layer(layers.Dense, matrix.shape[1], use_bias=bool(bias)), x, matrix, *bias)
 
 
-def _length(graph, node):
-    """The vectors' lengths, which `_div` looks for."""
-    x = graph.tensor(node, rank=VECTORS)
-    axes = axes_of(graph, node, len(x.shape))
-    graph.require(node, axes == (1,) and node.attributes.get("keepdims", 1), "the vectors' lengths")
-    graph.norms[node.output] = node.input(0)
-
-
 def _expand(graph, node):
-    """A length along its vector, or a pixel over a map."""
+    """A pixel over a map."""
     sizes = graph.array(node, 1, rank=1).tolist()
-    if node.input(0) in graph.norms:
-        length = graph.tensors[graph.norms[node.input(0)]].shape[-1]
-        graph.require(node, sizes in ([0, length], [1, length]), "a length for each number of its vector")
-        return _same_length(graph, node, 0)
     x = graph.tensor(node, rank=MAPS)
     graph.require(node, x.shape[1:3] == (1, 1) and len(sizes) == MAPS, "one pixel, expanded to a map")
     graph.require(node, sizes[1] in (1, x.shape[-1]) and sizes[0] in (0, 1), "as many channels and images")
     return graph.layer(layers.UpSampling2D, tuple(sizes[2:]))(x)
 
 
-def _same_length(graph, node, least):
-    """A length that is kept from being zero, or repeated along its vector."""
-    graph.require(node, least <= _NO_LENGTH, f"a least length of at most {_NO_LENGTH}")
-    graph.norms[node.output] = graph.norms[node.input(0)]
-
-
 def _unit_length(graph, node):
-    x = graph.tensor(node, rank=VECTORS)
     graph.require(node, node.attributes.get("p", 2) == 2 and node.attributes.get("axis", -1) in (1, -1), "unit length")
+    return _unit_vectors(graph, node, 0)
+
+
+def _unit_vectors(graph, node, place):
+    x = graph.tensor(node, place, rank=VECTORS)
     return graph.layer(layers.UnitNormalization, axis=-1)(x)
 
 
@@ -222,7 +225,7 @@ def _same(graph, node):
         graph.not_negative.add(node.output)
     if node.input(0) in graph.maps:
         graph.maps[node.output] = graph.maps[node.input(0)]
-    return graph.tensor(node)
+    return _each(graph, node)
 
 
 OPERATORS = (
@@ -230,10 +233,12 @@ OPERATORS = (
     | onnx_shapes.OPERATORS
     | {
         "BatchNormalization": _batch_norm,
+        "InstanceNormalization": _instance_norm,
         "PRelu": _prelu,
         "Relu": _relu,
         "LeakyRelu": _leaky_relu,
         "Clip": _clip,
+        "Neg": _neg,
         "Sigmoid": _sigmoid,
         "Tanh": _activation("tanh"),
         "HardSigmoid": _hard_sigmoid,
@@ -247,10 +252,11 @@ OPERATORS = (
         "Sub": _sub,
         "Mul": _mul,
         "Div": _div,
-        "ReduceL2": _length,
         "Expand": _expand,
-        "Max": _maximum,
-        "Min": functools.partial(_extreme, layers.Minimum),
+        "Pow": _pow,
+        "Max": functools.partial(_of_several, layers.Maximum),
+        "Min": functools.partial(_of_several, layers.Minimum),
+        "Sum": functools.partial(_of_several, layers.Add),
         "LpNormalization": _unit_length,
         "Gemm": _gemm,
         "MatMul": _matmul,

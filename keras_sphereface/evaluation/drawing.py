@@ -71,11 +71,14 @@ def norm_figure(report: "VerificationReport") -> "Figure":
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
+        ValueError: If the report has no norms, as one of scores alone.
 
     Example:
     >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"))
     >>> keras_sphereface.plots.norm_figure(report).savefig("norms.png")
     """
+    if report.norms is None:
+        raise ValueError(f"{report.name}: the report has no norms. Take one of keras_sphereface.evaluate")
     fused = next((text for part, text in _FUSED.items() if part in report.signature.split("|")), "")
     figure, axes = labelled_axes(f"Norm of the embedding{fused}", "Images", f"{report.name}: norms")
     low, high = float(report.norms.min()), float(report.norms.max())
@@ -95,11 +98,14 @@ def hardest_figure(report: "VerificationReport") -> "Figure":
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
+        ValueError: If the report has no images, as one of scores alone.
 
     Example:
     >>> report = keras_sphereface.evaluate(model, keras_sphereface.data.read_bin("lfw.bin"), hardest=8)
     >>> keras_sphereface.plots.hardest_figure(report).savefig("hardest.png")
     """
+    if report.pairs is None:
+        raise ValueError(f"{report.name}: the report has no images. Take one of keras_sphereface.evaluate")
     entries = report.hardest
     rows = max(1, -(-len(entries) // SHEET_COLUMNS))
     figure = require("matplotlib.figure", "plots").Figure(figsize=(4 * SHEET_COLUMNS, 2.6 * rows), layout="constrained")

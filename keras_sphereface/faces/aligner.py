@@ -48,7 +48,9 @@ class FaceAligner:
     ):
         self.size = check_size(size, "size")
         if template is None and self.size not in TEMPLATES and detector is not None:
-            raise ValueError(f"Expected size as one of {list(TEMPLATES)}, or a template. Received: size={size}")
+            raise ValueError(
+                f"Expected size as one of {list(TEMPLATES)}; another needs `template`, (5, 2) places. Received: size={size}"
+            )
         if which not in CHOICES:
             raise ValueError(f"Expected which as one of {CHOICES}. Received: which={which!r}")
         self.which = which
@@ -91,11 +93,13 @@ class FaceAligner:
 
         Raises:
             NoFaceError: If there is none.
-            ValueError: If there is no detector.
+            ValueError: If there is no detector, or what it gives are no faces.
         """
         if self.detector is None:
             raise ValueError("Finding faces needs a detector. Received: detector=None. Use detector='mtcnn'")
-        faces = choose(self.detector.detect(image), image.shape[:2], which or self.which)
+        found = self.detector.detect(image)
+        _check_found(found, name)
+        faces = choose(found, image.shape[:2], which or self.which)
         if not faces:
             raise NoFaceError(
                 f"{name}: no face found in {image.shape[1]} x {image.shape[0]} pixels. "
@@ -127,3 +131,14 @@ class FaceAligner:
                 f"detector. Received: {image.shape[0]} x {image.shape[1]}. Use detector='mtcnn' for photos"
             )
         return image
+
+
+def _check_found(faces, name):
+    """Names the photo, which the alignment of a face without places could not."""
+    for face in faces:
+        places = [np.asarray(part, np.float64) for part in (face.box, face.points)]
+        if [part.shape for part in places] != [(4,), (5, 2)] or not all(np.isfinite(part).all() for part in places):
+            raise ValueError(
+                f"{name}: expected of the detector faces with a box (4,) and points (5, 2), all finite. Received: "
+                f"box={places[0].tolist()}, points={places[1].tolist()}"
+            )

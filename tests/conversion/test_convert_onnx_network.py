@@ -201,6 +201,7 @@ def activations(b, x):
         b.node("Elu", x, alpha=0.5),
         b.node("Selu", x),
         b.node("Softplus", x),
+        b.node("Sum", x, b.node("Neg", b.node("Pow", x, b.weight(np.float32(2)))), x),
     ]
     return pooled(b, b.node("Concat", *maps, axis=1), 3 * len(maps))
 
@@ -225,6 +226,15 @@ def reshaped_for_one(b, x):
     return gemm(b, b.node("Reshape", b.node("Dropout", x), numbers(b, 1, 3072)), 3072)
 
 
+def half_by_instance(b, x):
+    """IBN-Net's: one half of the channels normalized by the image's own mean and variance, the other by the batch's."""
+    b.nodes.append(onnx.helper.make_node("Split", [conv(b, x, 3, 8)], ["one", "two"], axis=1))
+    numbers = b.weight(b.uniform(4)), b.weight(b.normal(4, 9)[:, 0])
+    one = b.node("InstanceNormalization", "one", *numbers, epsilon=1e-3)
+    x = b.node("Relu", b.node("Concat", one, norm(b, "two", 4), axis=1))
+    return gemm(b, b.node("Flatten", b.node("GlobalMaxPool", x)), 8)
+
+
 def prelu_of_vectors(b, x):
     return b.node("PRelu", gemm(b, b.node("Flatten", x, axis=-3), 3072), b.weight(b.uniform(DIM)))
 
@@ -239,6 +249,27 @@ def normalized(b, x):
     length = b.node("ReduceL2", x, axes=[1], keepdims=1)
     length = b.node("Clip", length, b.weight(np.float32(1e-12)))
     return b.node("Div", x, b.node("Expand", length, b.node("Shape", x)))
+
+
+def squares_summed(b, x):
+    """`tf.math.l2_normalize` as tf2onnx writes it."""
+    x = gemm(b, b.node("Flatten", x), 3072)
+    squares = b.node("ReduceSum", b.node("Mul", x, x), numbers(b, -1), keepdims=1)
+    length = b.node("Sqrt", b.node("Max", squares, b.weight(np.float32(1e-12))))
+    return b.node("Mul", x, b.node("Reciprocal", length))
+
+
+def lengths_written_out(b, x):
+    """Vectors divided by their lengths as people write it, each after the other."""
+    x = gemm(b, b.node("Flatten", x), 3072)
+    two, half = b.weight(np.float32(2)), b.weight(np.float32(0.5))
+    squares = b.node("ReduceSum", b.node("Pow", x, two), numbers(b, 1), keepdims=0)
+    length = b.node("Unsqueeze", b.node("Pow", squares, half), numbers(b, 1))
+    x = b.node("Mul", b.node("Div", x, b.node("Cast", length, to=1)), two)
+    squares = b.node("Add", b.weight(np.float32(1e-10)), b.node("ReduceSumSquare", x, axes=[1]))
+    x = b.node("Mul", b.node("Pow", squares, b.weight(np.float32(-0.5))), x)
+    x = b.node("Mul", x, two)
+    return b.node("Mul", x, b.node("Div", b.weight(np.float32(1)), b.node("ReduceL2", x, axes=[-1])))
 
 
 def transposed(b, x):
@@ -291,9 +322,12 @@ NETWORKS = [
     arithmetic,
     viewed,
     reshaped_for_one,
+    half_by_instance,
     prelu_of_vectors,
     unit_length,
     normalized,
+    squares_summed,
+    lengths_written_out,
     transposed,
     max_feature_map,
     two_outputs_and_what_nobody_takes,
@@ -373,6 +407,25 @@ def test_is_trained_on(path):
     trained.compile("sgd", "mse", jit_compile=False)
     trained.fit(pictures(), np.ones((3, 2)), verbose=0)
     assert np.abs(model.get_layer("conv2d_2").get_weights()[0] - before).max() > 0
+
+
+def test_preprocessing_of_images_that_have_their_channels_last(path):
+    """As tf2onnx writes a Keras model that begins with `Rescaling` or an activation."""
+
+    def network(b, x):
+        x = b.node("Sub", b.node("Cast", x, to=1), b.weight(np.float32([123.7, 116.3, 103.5])))
+        x = b.node("Mul", b.weight(np.float32(1 / 58).reshape(1, 1, 1, 1)), x)
+        x = b.node("Transpose", b.node("Tanh", x), perm=[0, 3, 1, 2])
+        return pooled(b, conv(b, x, 3, 4), 4)
+
+    model = convert(save(path, network, [1, 32, 32, 3]), image_mean=0, image_std=1)
+    session = onnxruntime.InferenceSession(str(path))
+    expected = [session.run(None, {"images": one[None].astype("float32")})[0] for one in pictures()]
+    assert close(by_keras(model, pictures()), np.concatenate(expected))
+    for wrong in (np.float32([1, 2, 3])[:, None, None], np.ones(32, "float32")):
+        save(path, lambda b, x: b.node("Sub", x, b.weight(wrong)), [1, 32, 32, 3])  # noqa: B023
+        with pytest.raises(errors.FileFormatError, match=r"Sub of 'x0': expected one number, or 3 for channels"):
+            convert(path)
 
 
 def test_preprocessing_for_each_channel(path):
@@ -573,6 +626,23 @@ def bounded_far_from_zero(b, x):
     b.node("Div", x, b.node("Max", length, b.weight(np.float32([0.1]))))
 
 
+def of_other_vectors(b, x):
+    x, y = gemm(b, b.node("Flatten", x), 3072), gemm(b, b.node("Flatten", x), 3072)
+    b.node("Div", x, b.node("ReduceL2", y, axes=[1]))
+
+
+def not_a_column(b, x):
+    x = gemm(b, b.node("Flatten", x), 3072)
+    b.node("Div", x, b.node("ReduceL2", x, axes=[1], keepdims=0))
+
+
+def squares_far_from_zero(b, x):
+    """An epsilon of squares that counts in short vectors, which Keras's unit length has not."""
+    x = gemm(b, b.node("Flatten", x), 3072)
+    squares = b.node("Add", b.node("ReduceSumSquare", x, axes=[1]), b.weight(np.float32(1e-5)))
+    b.node("Div", x, b.node("Sqrt", squares))
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
@@ -593,6 +663,10 @@ def bounded_far_from_zero(b, x):
         (lambda b, x: b.node("Conv", x), r"Conv of 'x0': its input 1 is no weight"),
         (lambda b, x: b.node("Conv", x, numbers(b, 3)), r"its weight 'w0' has the shape \(1,\), expected 4 axes"),
         (lambda b, x: norm(b, x, 4), r"expected 3 numbers of each kind"),
+        (
+            lambda b, x: b.node("InstanceNormalization", x, *[b.weight(np.ones(4, "float32"))] * 2),
+            r"expected 3 numbers of each kind",
+        ),
         (lambda b, x: b.node("PRelu", x, b.weight(np.ones(3, "float32"))), r"expected one number, or 3 for channels"),
         (lambda b, x: b.node("Clip", x, b.weight(np.float32(1)), b.weight(np.float32(0))), r"expected bounds in order"),
         (lambda b, x: b.node("Clip", x, x), r"its input 1 is no weight"),
@@ -618,7 +692,22 @@ def bounded_far_from_zero(b, x):
         (lambda b, x: b.node("Reshape", x, x), r"Reshape of 'x0': its input 1 is no weight"),
         (lambda b, x: b.node("Squeeze", x, numbers(b, 2)), r"expected rows and columns of one pixel"),
         (lambda b, x: b.node("Transpose", x, perm=[0, 3, 2, 1]), r"expected channels moved first or last"),
-        (lambda b, x: b.node("Relu", b.node("Transpose", x, perm=NCHW_TO_NHWC)), r"its input 0 has the channels last"),
+        (lambda b, x: norm(b, b.node("Transpose", x, perm=NCHW_TO_NHWC), 3), r"its input 0 has the channels last"),
+        (
+            lambda b, x: norm(b, b.node("Relu", b.node("Transpose", x, perm=NCHW_TO_NHWC)), 3),
+            r"its input 0 has the channels last",
+        ),
+        (lambda b, x: b.node("Pow", x, b.weight(np.float32(3))), r"Pow of 'x0': expected the square"),
+        (lambda b, x: b.node("Sqrt", x), r"Sqrt of 'x0': expected the root of a sum of squares"),
+        (lambda b, x: b.node("Reciprocal", x), r"Reciprocal of 'x0': expected the inverse of a length"),
+        (
+            lambda b, x: b.node("ReduceSum", x, numbers(b, 1)),
+            r"ReduceSum of 'x0': expected the sum of vectors' squares",
+        ),
+        (lambda b, x: b.node("ReduceSum", b.node("Mul", x, x), numbers(b, 1)), r"its input 0 is not vectors"),
+        (of_other_vectors, "expected vectors and their own lengths"),
+        (not_a_column, "expected vectors and their own lengths"),
+        (squares_far_from_zero, "expected a least length of at most 1e-05"),
         (lambda b, x: b.node("Concat", x, x, axis=2), r"expected channels"),
         (lambda b, x: gemm(b, b.node("Flatten", x), 9), r"expected a matrix for 3072 numbers"),
         (

@@ -6,7 +6,7 @@ from PIL import Image
 
 from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.evaluation import verification
-from keras_sphereface.evaluation.drawing import norm_figure
+from keras_sphereface.evaluation.drawing import hardest_figure, norm_figure
 from keras_sphereface.evaluation.report import save_json, signature
 
 
@@ -96,6 +96,12 @@ def test_norms_are_those_of_what_is_compared(report, part, words):
     report.norms, report.signature = np.full(4, 1.9), f"toy|{part}|v:1"
     label = norm_figure(report).axes[0].get_xlabel()
     assert label.endswith(words)
+
+
+def test_a_report_of_scores_alone_has_no_norms_and_no_images_to_draw(report):
+    for draw, what in ((norm_figure, "norms"), (hardest_figure, "images")):
+        with pytest.raises(ValueError, match=rf"the report has no {what}\. Take one of keras_sphereface\.evaluate"):
+            draw(report)
 
 
 def test_one_class_only_can_be_printed_saved_and_drawn(tmp_path):
