@@ -141,9 +141,8 @@ class FaceClassifier(keras.Model):
             traced, jit_compile = TracedBackbone(self.backbone, compiled=jit_compile is True), False
         object.__setattr__(self, "_traced", traced)
         super().compile(optimizer=optimizer, loss=HeadLoss(), jit_compile=jit_compile, **kwargs)
-        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            # It leaves out updates that are not finite: their loss is left out of the epoch's. Keras has no public way.
-            object.__setattr__(self, "_loss_tracker", FiniteMean(name="loss"))
+        # Keras has no public way. Not tracked a second time: `metrics` has it by this name.
+        object.__setattr__(self, "_loss_tracker", FiniteMean(name="loss"))
 
     def get_compile_config(self) -> dict:
         """Returns what a saved model is compiled with again, `jit_compile` as it was asked for: each device chooses anew."""
@@ -174,6 +173,9 @@ class FaceClassifier(keras.Model):
         """Returns the mean of the head's losses, scaled over replicas by Keras, and updates the metrics."""
         if y is None:
             raise ValueError("FaceClassifier trains on (images, labels). Received data without labels")
+        for tracker in (self._loss_tracker, *self._trackers):
+            # Of batches that a `GuardedOptimizer` skips; what is evaluated counts as it is.
+            tracker.leaves_out = training and getattr(self.optimizer, "skips_batches", False)
         arguments = {"training": training} if self._samples else {}
         losses, statistics = self.head.loss_and_statistics(y_pred, y, **arguments)
         for tracker in self._trackers:

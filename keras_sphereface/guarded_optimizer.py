@@ -48,6 +48,8 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
     >>> trainer.compile(optimizer)
     """
 
+    skips_batches = True  # asked by those that keep means over batches
+
     def __init__(
         self,
         inner_optimizer: keras.optimizers.Optimizer | str,

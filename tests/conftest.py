@@ -34,12 +34,11 @@ def reference():
     return ROOT / "tests" / "reference"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _imported_is_no_garbage():
-    """Keras collects garbage after each test: a quarter of a second if it looks at all that was imported for all tests."""
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_older_is_no_garbage():
+    """Keras collects garbage after each test: for seconds if it looks at all that was imported and compiled before."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

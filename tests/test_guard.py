@@ -89,6 +89,31 @@ def test_the_logs_of_an_epoch_are_the_means_of_the_batches_that_count(rng, bad):
         assert np.isfinite(history[name]).all()
 
 
+def test_what_is_evaluated_counts_as_it_is(rng):
+    images, labels = spoilt(rng, batches=2, bad=(1,))
+    trainer = guarded_trainer()
+    assert np.isnan(trainer.evaluate(images, labels, batch_size=BATCH, verbose=0, return_dict=True)["loss"])
+    history = trainer.fit(images, labels, batch_size=BATCH, verbose=0, validation_data=(images, labels)).history
+    assert np.isfinite(history["loss"]).all()
+    assert np.isnan(history["val_loss"]).all()
+
+
+@pytest.mark.parametrize("make", [make_trainer, guarded_trainer])
+def test_weights_of_examples_may_be_a_column_and_all_zero(rng, make):
+    images, labels = coloured_squares(rng, BATCH)
+    weights = rng.uniform(size=BATCH).astype("float32")
+    results, start = [], None
+    for given in (weights, weights[:, None], 0 * weights):  # TensorFlow compiles one rank of weights alone
+        trainer = make()
+        start = start or trainer.get_weights()
+        trainer.set_weights(start)
+        trained = trainer.fit(images, labels, sample_weight=given, verbose=0).history
+        results.append({**trained, "evaluated": trainer.evaluate(images, labels, sample_weight=given, verbose=0)})
+        assert all(np.isfinite(values).all() for values in results[-1].values())
+    for name, values in results[0].items():
+        assert results[1][name] == pytest.approx(values, rel=1e-5)
+
+
 def test_an_epoch_of_which_nothing_counts_has_no_loss(rng):
     images, labels = spoilt(rng, batches=2, bad=(0, 1))
     history = fit(guarded_trainer(), images, labels, callbacks.NonFiniteGuard("skip"))
@@ -143,15 +168,19 @@ def test_too_many_skipped_batches_are_an_error(rng):
         fit(guarded_trainer(), images, labels, callbacks.NonFiniteGuard("skip", max_skipped=2))
 
 
-def test_spoilt_statistics_of_a_layer_are_put_back(rng):
+@pytest.mark.parametrize("bad", [BAD, 5])
+def test_spoilt_statistics_of_a_layer_are_put_back(rng, bad):
     inputs = keras.Input((16, 16, 3))
     x = keras.layers.Conv2D(4, 3, strides=4)(keras.layers.BatchNormalization(momentum=0.5)(inputs))
     backbone = keras.Model(inputs, keras.layers.Dense(6)(keras.layers.Flatten()(x)))
     trainer = ksf.FaceClassifier(backbone, ksf.heads.SphereFaceR(4))
     trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003)))
-    images, labels = spoilt(rng)
-    fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"))
+    images, labels = spoilt(rng, bad=(bad,))
+    more = {"validation_data": (images[:BATCH], labels[:BATCH]), "batch_size": BATCH, "shuffle": False, "verbose": 0}
+    history = trainer.fit(images, labels, callbacks=[callbacks.NonFiniteGuard("skip")], **more).history
+    assert np.isfinite(history["val_loss"]).all()
     assert np.isfinite(trainer.predict(images[:2], verbose=0)).all()
+    trainer.evaluate(images, labels, batch_size=BATCH, verbose=0, callbacks=[callbacks.NonFiniteGuard()])
 
 
 def test_weights_that_are_not_finite_are_not_saved_without_a_guard_either(rng, tmp_path):

@@ -57,6 +57,7 @@ class NonFiniteGuard(keras.callbacks.Callback):
         self._skipped = self._applied = 0
         self._scale = None
         self._statistics = []
+        self._is_training = False
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Checks that the optimizer can skip batches, and that their numbers will be right where they lead to records."""
@@ -71,6 +72,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         self._skipped, self._scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
+        self._is_training = True
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Looks no more: what is evaluated later is none of this training."""
+        self._is_training = False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the sums of the gradient's norm to 0 and remembers the layers' statistics."""
@@ -86,6 +92,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
             if hasattr(self.model, "jax_state_sync"):
                 # On JAX the variables are out of date between the steps of an epoch.
                 self.model.jax_state_sync()
+            self._look()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Looks at the last batches before the epoch's validation, which takes the layers' statistics."""
+        if self._is_training:
             self._look()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
