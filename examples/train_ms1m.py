@@ -206,6 +206,8 @@ def training_data():
 
 def num_classes_of(dataset):
     """The head's classes: one for each of the people, or more."""
+    if dataset.num_classes < 2:
+        raise app.UsageError(f"--data_dir={FLAGS.data_dir} has the images of one person, expected at least 2.")
     if FLAGS.num_classes is None:
         return dataset.num_classes
     if FLAGS.num_classes < dataset.num_classes:

@@ -3,7 +3,7 @@
 import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
-from keras_sphereface.embedder import build_embedder, images_shape, only_tensor
+from keras_sphereface.embedder import batch_shape, build_embedder, images_shape, only_tensor
 from keras_sphereface.finite_mean import FiniteMean
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
@@ -151,6 +151,11 @@ class FaceClassifier(keras.Model):
 
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
         """As `keras.Model.fit`. Averaged class weights (`use_ema`) are put back on the sphere at the end."""
+        shape = None if self.built else batch_shape(args[0] if args else kwargs.get("x"))
+        if shape is not None and keras.backend.backend() == "tensorflow":
+            # Elsewhere Keras does so itself before the callbacks begin, which look for the head's variables.
+            with self.distribute_strategy.scope():
+                self.build(shape)
         history = super().fit(*args, **kwargs)
         if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
             self.project()

@@ -50,6 +50,18 @@ def images_shape(model: keras.Model) -> Shape | None:
     return None if shape is None else (None, *shape[1:])
 
 
+def batch_shape(data: Any) -> Shape | None:
+    """The shape `(None, height, width, 3)` of the images that `fit` takes as `x`; None where only the first batch tells."""
+    if hasattr(data, "element_spec"):
+        first = keras.tree.flatten(data.element_spec)[0]
+    else:
+        first = data[0][0] if isinstance(data, keras.utils.PyDataset) else data
+    shape = getattr(first, "shape", None)
+    if shape is None or getattr(shape, "rank", len(shape)) != 4 or None in tuple(shape)[1:]:
+        return None
+    return (None, *tuple(shape)[1:])
+
+
 def only_tensor(outputs: Any) -> Tensor:
     """The tensor of a model's output, which is a list of one for a model made of lists; raises ValueError for more."""
     tensors = keras.tree.flatten(outputs)

@@ -33,12 +33,15 @@ def check_output(path: Path) -> pathlib.Path:
     Raises:
         ValueError: If there is a folder of this name.
         FileNotFoundError: If its folder is not there.
+        NotADirectoryError: If a file is where its folder would be.
         PermissionError: If nothing can be written into its folder.
     """
     path = pathlib.Path(path)
     folder = path.absolute().parent
     if path.is_dir():
         raise ValueError(f"Expected a file. Received: {path}, a folder. Add a file's name")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: a file stands where a folder is expected. Choose another for {path.name}")
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} does not exist. Make it, or choose another for {path.name}")
     if not os.access(folder, os.W_OK):

@@ -161,6 +161,14 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved; of another optimizer's file nothing, with a warning, as Keras's do."""
         if len(store.keys()) != len(self.own_variables):
+            if not self.built:
+                warnings.warn(
+                    "The optimizer's state is not loaded, for it has no variables yet: train the model a step, or call "
+                    "optimizer.build(model.trainable_variables), before its weights are loaded. Training goes on with a new "
+                    "state",
+                    stacklevel=2,
+                )
+                return
             warnings.warn(
                 f"The optimizer's state is not loaded: expected {len(self.own_variables)} counters, received "
                 f"{len(store.keys())}, of another optimizer. Training goes on with a new state",

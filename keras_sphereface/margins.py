@@ -11,6 +11,8 @@ head = keras_sphereface.heads.MarginHead(1000, margin="half_angle", margin_value
 """
 
 import dataclasses
+import inspect
+import math
 from collections.abc import Callable
 
 import keras
@@ -37,6 +39,7 @@ class Margin:
             the angle. Used where nothing is differentiated.
         neutral: The margin value at which the head has no margin: 1.0 for multiplicative margins, 0.0 for additive ones.
             It is also the smallest value allowed, and where a margin schedule starts.
+        largest: The largest value allowed. Defaults to infinity.
 
     Raises:
         TypeError: If one of the functions is neither a function nor None.
@@ -53,6 +56,7 @@ class Margin:
     eta: Callable | None = None
     eta_of_cosine: Callable | None = None
     neutral: float = 1.0
+    largest: float = math.inf
 
     def __post_init__(self):
         for field in ("psi", "eta", "eta_of_cosine"):
@@ -71,6 +75,11 @@ class Margin:
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
         if value < self.neutral:
             raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")
+        if value > self.largest:
+            raise ValueError(
+                f"The margin of {self.name!r} must be at most {self.largest:.4g}; angles are in radians. "
+                f"Received: margin={value}"
+            )
         return float(value)
 
 
@@ -84,11 +93,14 @@ _TABLE = {
             eta=angular.sphereface_r_v2_eta,
             eta_of_cosine=angular.sphereface_r_v2_eta_of_cosine,
         ),
-        Margin("cosface", psi=angular.cosface_psi, neutral=0.0),
-        Margin("arcface", psi=angular.arcface_psi, neutral=0.0),
+        Margin("cosface", psi=angular.cosface_psi, neutral=0.0, largest=2.0),
+        Margin("arcface", psi=angular.arcface_psi, neutral=0.0, largest=math.pi),
         Margin("normface", neutral=0.0),
     )
 }
+
+
+_OWN = frozenset(_TABLE)
 
 
 def names() -> list[str]:
@@ -101,7 +113,13 @@ def names() -> list[str]:
     return sorted(_TABLE)
 
 
-def register(name: str, psi: Callable | None = None, eta: Callable | None = None, neutral: float = 1.0) -> Margin:
+def register(
+    name: str,
+    psi: Callable | None = None,
+    eta: Callable | None = None,
+    neutral: float = 1.0,
+    replace: bool = False,
+) -> Margin:
     """Adds a margin to the table, so that heads take it by name and saved heads find it again.
 
     Args:
@@ -109,11 +127,14 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
         psi: Function `(theta, margin_value) -> tensor` for the target, or None for the cosine.
         eta: The same for the other classes, or None for the cosine.
         neutral: The margin value that means no margin. Defaults to `1.0` (a multiplicative margin).
+        replace: Whether an earlier margin of yours gives its name up, as in a notebook's cell that was changed; heads that
+            have it keep it. Defaults to `False`.
 
     Returns:
         The `Margin`; the first one, where the same lines register it again, as a notebook's cell does.
 
     Raises:
+        TypeError: If a function does not take `(theta, margin_value)`.
         ValueError: If the name is taken by another margin or isn't a non-empty string, or `neutral` is no finite number.
 
     Example:
@@ -123,9 +144,30 @@ def register(name: str, psi: Callable | None = None, eta: Callable | None = None
     if not isinstance(name, str) or not name:
         raise ValueError(f"A margin's name must be a non-empty string. Received: name={name!r}")
     margin = Margin(name, psi=psi, eta=eta, neutral=neutral)
+    for field in ("psi", "eta"):
+        _check_arguments(field, getattr(margin, field))
+    if replace and name not in _OWN:
+        _TABLE[name] = margin
     if not _is_same(_TABLE.setdefault(name, margin), margin):
-        raise ValueError(f"A margin named {name!r} is registered already. Choose another name. Taken: {names()}")
+        advice = "Choose another name" if name in _OWN else "Choose another name, or give replace=True"
+        raise ValueError(f"A margin named {name!r} is registered already. {advice}. Taken: {names()}")
     return _TABLE[name]
+
+
+def _check_arguments(field, function):
+    """A function of one argument would fail in the first loss only."""
+    try:
+        signature = inspect.signature(function) if function else None
+    except ValueError:  # of a function that is not Python's
+        return
+    try:
+        if signature:
+            signature.bind(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"`{field}` of a margin must be a function (theta, margin_value) -> tensor. Received: {field}={function!r}, "
+            f"which takes {signature}"
+        ) from error
 
 
 def _is_same(one, other):
@@ -133,10 +175,19 @@ def _is_same(one, other):
 
     def essence(margin):
         functions = (margin.psi, margin.eta, margin.eta_of_cosine)
-        parts = ("__code__", "__defaults__", "__kwdefaults__", "__closure__")
-        return [margin.neutral, *([getattr(f, part, f) for part in parts] for f in functions)]
+        parts = ("__defaults__", "__kwdefaults__", "__closure__")
+        return [margin.neutral, *([_lines(f), *(getattr(f, part, f) for part in parts)] for f in functions)]
 
     return one == other or essence(one) == essence(other)
+
+
+def _lines(function):
+    """What a function does, wherever its lines are."""
+    code = getattr(function, "__code__", function)
+    if not inspect.iscode(code):
+        return code
+    constants = [_lines(value) if inspect.iscode(value) else repr(value) for value in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars, constants
 
 
 def get(identifier: str | Margin) -> Margin:

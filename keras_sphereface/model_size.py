@@ -27,9 +27,11 @@ def check(config: dict, values: int, source: str) -> None:
     try:
         needed, given = without_weights(lambda: _count(config))
     except Exception as error:  # Keras has no error of its own for broken configurations
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        # Keras puts the configuration in front of what was wrong with it.
+        reason = str(error).rpartition("Exception encountered: ")[2].strip().partition("\n")[0] or type(error).__name__
         raise FileFormatError(
-            f"{source}: the configuration cannot be built ({reason}). Save the model again"
+            f"{source}: the configuration cannot be built ({reason}). Save the model again, or register what it has of "
+            "your own before it is loaded"
         ) from error
     if needed > values or given > GIVEN:
         raise FileFormatError(

@@ -414,6 +414,40 @@ def test_train_takes_crops_of_any_size_and_a_run_can_be_made_longer(run, tmp_pat
     assert "Expected images of the model's input size (28, 24). Received: images of (112, 112)" in error
 
 
+def test_train_says_what_was_hardly_meant(run, tmp_path, rng):
+    """A folder too high up, of which all images are of one person; photos instead of crops."""
+    for person in ("a", "b"):
+        (tmp_path / "data" / "train" / person).mkdir(parents=True)
+        picture = ksf.data.encode_png(rng.integers(0, 256, (32, 48, 3)).astype(np.uint8))
+        (tmp_path / "data" / "train" / person / "1.png").write_bytes(picture)
+    words = ["--backbone", "sfnet4", "--embedding-dim", "4", "--steps", "1", "--batch-size", "2"]
+    words += ["--output", str(tmp_path / "new" / "model.keras")]
+    code, _, error = run("train", str(tmp_path / "data"), *words)
+    assert code == ERROR
+    assert "has the images of one person, expected at least 2: one folder per person" in error
+    code, _, error = run("train", str(tmp_path / "data" / "train"), *words)
+    assert code == 0
+    assert "the images are 32x48 (height x width), and so is what the model takes" in error
+    assert (tmp_path / "new" / "model.keras").is_file()
+
+
+def test_measured_thresholds_go_from_evaluate_to_verify(run, tmp_path):
+    left, right = np.triu_indices(6, 1)
+    images = np.stack([ksf.data.synthetic(3, 2, seed=1).read(number)[0] for number in range(6)])
+    pairs, report = str(tmp_path / "new" / "own.bin"), str(tmp_path / "report.json")
+    ksf.data.write_bin(pairs, ksf.data.PairSet.from_arrays(images, left, right, left // 2 == right // 2))
+    assert (
+        run("evaluate", "model.keras", "--pairs", pairs, "--fars", "0.5", "--bootstrap", "0", "--save", report)[0] == 0
+    )
+    code, out, _ = run("verify", A, A, *MODEL, "--thresholds", report, "--json")
+    answer = json.loads(out)
+    assert (code, answer["match"], answer["far"]) == (0, True, 0.5)
+    assert answer["threshold"] == json.loads(pathlib.Path(report).read_text())["tar_at_far"]["0.5"]["threshold"]
+    code, _, error = run("verify", A, A, *MODEL, "--thresholds", "pairs.bin")
+    assert code == ERROR
+    assert "pairs.bin: expected a report on pairs" in error
+
+
 def test_too_many_broken_images_are_told_in_one_line(run, tmp_path, rng):
     """tf.data passes the error on with a traceback before and behind it."""
     image = ksf.data.encode_png(rng.integers(0, 256, (16, 16, 3)).astype(np.uint8))

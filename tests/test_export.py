@@ -199,6 +199,25 @@ def test_litert(tmp_path, images, many_pairs, rng, precision):
 
 
 @on_tensorflow
+def test_int8_of_a_layer_that_is_always_zero_runs_in_xnnpack(tmp_path, images):
+    """Its calibrated range is nothing, and XNNPACK, which runs files by default, refuses the ratio of scales."""
+    import tensorflow as tf
+
+    inputs = keras.Input(SIZE)
+    x = keras.layers.Conv2D(4, 3, strides=4)(keras.layers.Rescaling(1 / 127.5, -1)(inputs))
+    dead = keras.layers.Conv2D(
+        4, 3, padding="same", activation="relu", bias_initializer=keras.initializers.Constant(-1e3)
+    )
+    x = keras.layers.Add()([x, keras.layers.Conv2D(4, 3, padding="same")(dead(x))])
+    model = keras.Model(inputs, keras.layers.Dense(8)(keras.layers.Flatten()(x)))
+    report = export.export(model, tmp_path / "m.tflite", "litert", "int8", calibration_images=images)
+    assert report.smallest_cosine > 0.99
+    interpreter = tf.lite.Interpreter(str(tmp_path / "m.tflite"))
+    interpreter.allocate_tensors()  # a RuntimeError before
+    assert interpreter.get_output_details()[0]["shape"].tolist() == [1, 8]
+
+
+@on_tensorflow
 def test_statistics_beyond_float16_are_kept(tmp_path):
     """float16 ends at 65504: a variance of 1e5 would become infinity."""
     model = small("iresnet")
@@ -530,13 +549,16 @@ def test_a_litert_file_of_other_inputs_is_refused(tmp_path):
 
 @on_tensorflow
 def test_the_default_model_as_int8_litert(tmp_path):
-    """XNNPACK, LiteRT's default, refuses this file: the built-in operators run it."""
+    """XNNPACK, LiteRT's default, runs it: one of its layers is always zero."""
+    import tensorflow as tf
+
     images = np.stack([data.synthetic(8, 2).read(record)[0] for record in range(16)])
     path = tmp_path / "int8.tflite"
     model = load_pretrained()
     report = export.export(model, path, format="litert", precision="int8", calibration_images=images)
     assert report.smallest_cosine > 0.9
     assert report.size < 1.1 * model.count_params()  # a byte for each
+    tf.lite.Interpreter(str(path)).allocate_tensors()
 
 
 def test_onnx_runtime_takes_no_more_threads_than_the_process_may_use(tmp_path, monkeypatch):

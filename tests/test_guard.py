@@ -137,6 +137,15 @@ def test_a_fixed_scale_outlives_any_number_of_skipped_batches(rng):
     assert float(keras.ops.convert_to_numpy(optimizer.dynamic_scale)) == 1.0
 
 
+def test_a_guard_that_has_no_variables_yet_says_so(rng, tmp_path):
+    images, labels = spoilt(rng, batches=2, bad=())
+    trainer = guarded_trainer()
+    fit(trainer, images, labels)
+    trainer.save_weights(tmp_path / "w.weights.h5")
+    with pytest.warns(UserWarning, match="for it has no variables yet: train the model a step"):
+        guarded_trainer().load_weights(tmp_path / "w.weights.h5")
+
+
 def test_weights_of_another_optimizers_file_load(rng, tmp_path):
     images, labels = spoilt(rng, batches=2, bad=())
     plain, guarded = make_trainer(), guarded_trainer()
@@ -228,6 +237,40 @@ def test_mixed_float16_skips_an_overflow_and_logs_its_scale(rng, caplog):
     assert np.isfinite(history["gradient_norm"]).all()
     assert max(history["gradient_norm_max"]) < 1000, "unscaled: with the scale it is 70,000 and more"
     assert all(np.isfinite(weight).all() for weight in weights_of(trainer))
+
+
+class OwnNetwork(keras.Model):
+    """A class of one's own, which the first batch builds."""
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(6)
+
+    def call(self, images):
+        return self.dense(self.flatten(keras.ops.cast(images, "float32") / 255.0))
+
+
+def test_a_network_that_the_first_batch_builds(rng):
+    images, labels = spoilt(rng)
+    trainer = ksf.FaceClassifier(OwnNetwork(), ksf.heads.SphereFaceR(4))
+    trainer.compile(ksf.GuardedOptimizer(keras.optimizers.SGD(0.003)))
+    margin = callbacks.MarginSchedule(0.1, interval=2)
+    history = fit(trainer, images, labels, callbacks.NonFiniteGuard("skip"), margin)
+    assert history["skipped"] == [1]
+    assert np.isfinite(history["loss"]).all()
+    assert trainer.embedder.predict(images[:2], verbose=0).shape == (2, 6)
+
+
+def test_a_plain_model_that_the_first_batch_builds(rng):
+    model = keras.Sequential([keras.layers.Dense(8), ksf.heads.CosFace(3)])
+    model.compile(ksf.GuardedOptimizer("sgd"), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, y = rng.normal(size=(12, 5)).astype("float32"), np.arange(12) % 3
+    history = fit(model, x, y, callbacks.NonFiniteGuard(), epochs=2)
+    assert history["skipped"] == [0, 0]
+    assert min(history["gradient_norm"]) > 0
+    x[5] = np.nan
+    with pytest.raises(DivergenceError, match="not finite in batch 4"):
+        fit(model, x, y, callbacks.NonFiniteGuard())
 
 
 def test_misuse_is_refused(rng):

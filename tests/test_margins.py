@@ -110,6 +110,43 @@ def test_the_same_lines_may_run_again():
         cell(closed=1.0)
 
 
+@pytest.mark.usefixtures("_registry")
+def test_a_cell_that_was_moved_or_changed_may_run_again():
+    lines = "psi = lambda theta, m: [keras.ops.cos(theta) - m for _ in range(1)][0]"
+
+    def run(cell):
+        namespace = {"keras": keras}
+        exec(cell, namespace)
+        return namespace["psi"]
+
+    first = margins.register("cell", psi=run(lines))
+    assert margins.register("cell", psi=run(f"# A comment.\n\n{lines}")) is first
+    changed = run(lines.replace("- m", "- 2 * m"))
+    with pytest.raises(ValueError, match=r"Choose another name, or give replace=True"):
+        margins.register("cell", psi=changed)
+    second = margins.register("cell", psi=changed, replace=True)
+    assert margins.get("cell") is second is not first
+    with pytest.raises(ValueError, match=r"named 'arcface' is registered already\. Choose another name\. Taken"):
+        margins.register("arcface", psi=changed, replace=True)
+
+
+def test_functions_of_other_arguments_are_refused_at_once():
+    for wrong in ({"psi": lambda theta: theta}, {"eta": lambda theta, m, k: theta}):
+        (field,) = wrong
+        with pytest.raises(TypeError, match=rf"`{field}` of a margin must be a function \(theta, margin_value\)"):
+            margins.register("narrow", **wrong)
+    assert "narrow" not in margins.names()
+
+
+def test_margins_in_degrees_are_refused():
+    for name, most in (("arcface", "3.142"), ("cosface", "2")):
+        with pytest.raises(
+            ValueError, match=rf"must be at most {most}; angles are in radians\. Received: margin=28\.6"
+        ):
+            margins.get(name).validate(28.6)
+    assert margins.get("sphereface").validate(28.6) == 28.6
+
+
 def test_errors_name_what_came_and_what_was_expected():
     with pytest.raises(ValueError, match=r"one of \['arcface', .*'arcfase'"):
         margins.get("arcfase")

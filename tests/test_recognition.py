@@ -97,6 +97,28 @@ def test_thresholds_are_checked_and_read_from_a_report():
             Thresholds(nonsense)
 
 
+def test_thresholds_of_a_saved_report(tmp_path):
+    labels = np.arange(2000) < 1000
+    report = ksf.evaluation.verification(np.where(labels, 0.9, np.linspace(-0.5, 0.5, 2000)), labels, bootstrap=0)
+    path = tmp_path / "report.json"
+    report.save(path)
+    expected = Thresholds(report)
+    for saved in (path, str(path), json.loads(path.read_text())):
+        known = Thresholds(saved)
+        assert (known.fars, known.cosines) == (expected.fars, expected.cosines)
+    assert recognizer(thresholds=path, far=1e-2).threshold == expected.at(1e-2)
+    for content in ("{", "[1]", '{"far": 1}', "[" * 100_000):
+        path.write_text(content)
+        with pytest.raises(
+            ksf.errors.FileFormatError, match=r"report\.json: expected a report on pairs, as keras-sphereface"
+        ):
+            Thresholds(path)
+    with pytest.raises(FileNotFoundError):
+        Thresholds(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match="Expected thresholds as a list"):
+        Thresholds({"tar_at_far": [1]})
+
+
 def test_embed_keeps_order_over_blocks_and_reports_bad_photos(tmp_path):
     bad = tmp_path / "text.jpg"
     bad.write_text("no picture")

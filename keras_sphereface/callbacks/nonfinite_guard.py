@@ -69,9 +69,12 @@ class NonFiniteGuard(keras.callbacks.Callback):
                 "NonFiniteGuard needs a model compiled with keras_sphereface.GuardedOptimizer(optimizer). "
                 f"Received: optimizer={optimizer.name!r}"
             )
-        if not optimizer.built:
+        if not optimizer.built and self.model.built:
             optimizer.build(self.model.trainable_variables)
-        self._skipped, self._scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
+        # A model that the first batch builds has no variables yet, and its optimizer has skipped nothing.
+        self._skipped, self._scale = 0, optimizer.initial_scale
+        if optimizer.built:
+            self._skipped, self._scale = value_of(optimizer.skipped), value_of(optimizer.dynamic_scale)
         self._is_training = True
 
     def on_train_end(self, logs: dict | None = None) -> None:
@@ -81,6 +84,9 @@ class NonFiniteGuard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the sums of the gradient's norm to 0 and remembers the layers' statistics."""
         optimizer = self.model.optimizer
+        if not optimizer.built:
+            self._applied, self._statistics = 0, []
+            return
         self._applied = value_of(optimizer.batches) - value_of(optimizer.skipped)
         optimizer.norm_sum.assign(0.0)
         optimizer.norm_max.assign(0.0)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from keras_sphereface.cli import UsageError, options
 from keras_sphereface.errors import require
 from keras_sphereface.evaluation.embeddings import FLIPS
-from keras_sphereface.evaluation.verification import REPLICATES
+from keras_sphereface.evaluation.verification import FARS, REPLICATES
 from keras_sphereface.files import check_output
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OF_SOURCES = {
     "layout": ("list",),
     "view": ("cfp",),
     **dict.fromkeys(("subset", "features", "no_detector_score", "no_norm", "no_identification"), ("ijb",)),
-    **dict.fromkeys(("crop", "threshold", "bootstrap", "seed"), SOURCES[:-1]),
+    **dict.fromkeys(("crop", "threshold", "fars", "bootstrap", "seed"), SOURCES[:-1]),
 }  # what a protocol has no use for is refused, not passed over
 
 
@@ -75,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold", type=options.cosine, help="report the accuracy at this threshold instead of by folds"
+    )
+    parser.add_argument(
+        "--fars",
+        nargs="+",
+        type=options.rate,
+        metavar="FAR",
+        help="false accept rates to report; a few pairs support none of the usual ones (default: 1e-2 to 1e-6)",
     )
     parser.add_argument(
         "--bootstrap", type=options.count, help=f"draws for the intervals, 0 for none (default: {REPLICATES})"
@@ -152,6 +159,7 @@ def run_pairs(args: argparse.Namespace) -> "VerificationReport":
         batch_size=args.batch_size,
         crop=args.crop,
         threshold=args.threshold,
+        fars=args.fars or FARS,
         bootstrap=REPLICATES if args.bootstrap is None else args.bootstrap,
         seed=args.seed or 0,
     )

@@ -106,13 +106,20 @@ def add_decision(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--far", type=rate, help="false accept rate, e.g. 1e-3: takes the model's measured threshold")
     group.add_argument("--threshold", type=cosine, help="cosine, -1..1, of your own")
+    parser.add_argument(
+        "--thresholds", metavar="REPORT", help="measured thresholds of your own model: what evaluate --save wrote"
+    )
 
 
 def make_recognizer(args: argparse.Namespace, **options) -> "Recognizer":
     """Makes the `Recognizer` that the options describe."""
     from keras_sphereface.recognition import Recognizer
 
-    given = {name: getattr(args, name) for name in ("threshold", "far") if getattr(args, name, None) is not None}
+    given = {
+        name: getattr(args, name)
+        for name in ("threshold", "far", "thresholds")
+        if getattr(args, name, None) is not None
+    }
     which = "largest" if args.which == "all" else args.which
     detector = None if args.detector == "none" else args.detector
     return Recognizer(args.model, detector=detector, which=which, flip=args.flip, dtype=args.dtype, **given, **options)

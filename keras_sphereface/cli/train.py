@@ -12,6 +12,7 @@ authors' choices are flags of examples/train_ms1m.py.
 
 import argparse
 import pathlib
+import sys
 
 from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import check_output, draft
@@ -78,8 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains, measures, saves."""
-    import sys
-
     import keras
 
     from keras_sphereface import backbones
@@ -95,10 +94,12 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
     if args.backbone not in (known := backbones.names()):
         raise UsageError(f"--backbone must be one of {', '.join(known)}. Received: {args.backbone}")
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
     check_output(output)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
     dataset, pairs = _open(args), number_names([read_bin(path) for path in args.pairs])
+    _check_people(args, dataset)
     trainer = _make_trainer(args, dataset)
     checkpoint = _make_checkpoint(args, dataset)
     length = checkpoint.run["--steps-per-epoch"]
@@ -157,6 +158,24 @@ def _open(args):
     if path.is_dir():
         return data.from_recordio(path / "train.rec") if (path / "train.rec").is_file() else data.from_folder(path)
     return data.from_tfrecord(path) if path.suffix.startswith(".tfrec") else data.from_recordio(path)
+
+
+def _check_people(args, dataset):
+    """Refuses what teaches nothing; says what may have been meant otherwise."""
+    from keras_sphereface.data.alignment import TEMPLATES
+
+    if dataset.num_classes < 2:
+        raise ValueError(
+            f"{args.data}: has the images of one person, expected at least 2: one folder per person, with images in it. "
+            "Give the folder that holds those"
+        )
+    height, width = dataset.image_size
+    if args.data != SYNTHETIC and (height, width) not in TEMPLATES:
+        print(
+            f"keras-sphereface train: the images are {height}x{width} (height x width), and so is what the model takes. "
+            "Aligned crops of photos are 112x112: keras-sphereface detect PHOTOS --output CROPS --which largest",
+            file=sys.stderr,
+        )
 
 
 def _make_trainer(args, dataset):

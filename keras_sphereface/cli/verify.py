@@ -2,7 +2,8 @@
 
   keras-sphereface verify a.jpg b.jpg
   keras-sphereface verify a.jpg b.jpg --far 1e-2 --json
-  keras-sphereface verify a.jpg b.jpg --model my.keras --threshold 0.35
+  keras-sphereface evaluate my.keras --pairs own.bin --save own.json
+  keras-sphereface verify a.jpg b.jpg --model my.keras --thresholds own.json
   if keras-sphereface verify a.jpg b.jpg; then echo same; fi
 
 Prints the cosine of the two faces, the threshold and the false accept rate that it stands for: the share of pairs of
@@ -32,8 +33,8 @@ def run(args: argparse.Namespace) -> int | None:
     options.show(args, result.to_dict(), result)
     if result.match is None:
         print(
-            "keras-sphereface verify: no threshold is known for this model, so there is no decision: give --threshold, "
-            "measured with keras-sphereface evaluate",
+            "keras-sphereface verify: no threshold is known for this model, so there is no decision: measure with "
+            "keras-sphereface evaluate --save report.json and give --thresholds report.json, or give --threshold",
             file=sys.stderr,
         )
         return ERROR

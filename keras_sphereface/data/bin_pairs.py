@@ -75,7 +75,7 @@ def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
     """Writes pairs as a `.bin` file that this and other projects' readers take.
 
     Args:
-        path: Path of the file to write.
+        path: Path of the file to write; its folder is made if missing.
         pairs: `PairSet`. Folds, names and identities have no place in the format.
         encoding: `"png"` (no loss), `"jpeg"` (quality 95) or `"array"` (uint8 `(h, w, 3)`). Defaults to `"png"`.
 
@@ -93,6 +93,7 @@ def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
     encode = _ENCODERS[encoding]
     unique = [encode(pairs.image(index)) for index in range(pairs.num_images)]
     images = [unique[index] for pair in zip(pairs.left, pairs.right) for index in pair]
+    pathlib.Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as file:
         pickle.dump((images, [bool(flag) for flag in pairs.mated]), file, protocol=PICKLE_PROTOCOL)
 

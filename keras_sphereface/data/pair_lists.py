@@ -18,6 +18,7 @@ _MAX_DIGITS = 9  # any number of so many digits fits an int32
 _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
 
 LAYOUTS = ("pair", "label_first", "image")
+_LABEL = "label"  # the last name of a table's first line
 
 
 def read_lfw(folder: Path, pairs_file: Path, name: str = "lfw", extension: str = ".jpg") -> PairSet:
@@ -88,7 +89,9 @@ def read_pair_list(
         folder: Folder to which the image names are relative.
         list_file: Path of the list; where there is no such path, its name inside `folder`.
         layout: `"pair"`, `"label_first"` or `"image"`. Defaults to `"pair"`.
-        separator: Text between fields, e.g. `","`. Defaults to `None`: spaces or tabs.
+        separator: Text between fields, e.g. `","`. Defaults to `None`: tabs where every line has them, so that names may
+            have spaces, commas in a file whose name ends in `.csv`, of which a first line that ends in `label` is passed
+            over, else spaces.
         identity: Callable from an image's name in the list to its identity, e.g. `lfw_identity`. Defaults to `None`:
             identities are not known.
         num_folds: Number of folds where the list has none. Defaults to `10`.
@@ -104,13 +107,13 @@ def read_pair_list(
         ValueError: If `layout` is another word.
 
     Example:
-    >>> own = keras_sphereface.data.read_pair_list("photos", "pairs.csv", separator=",")  # lines like a.jpg,b.jpg,1
+    >>> own = keras_sphereface.data.read_pair_list("photos", "pairs.csv")  # lines like a.jpg,b.jpg,1
     >>> calfw = keras_sphereface.data.read_pair_list("calfw", "pairs_CALFW.txt", layout="image")
     """
     if layout not in LAYOUTS:
         raise ValueError(f"Expected layout as one of {LAYOUTS}. Received: layout={layout!r}")
     path = _list_path(folder, list_file)
-    lines = [(number, line.split(separator)) for number, line in _read_lines(path, split=False)]
+    lines = _fields(path, _read_lines(path, split=False), separator)
     rows = _image_rows(path, lines) if layout == "image" else _pair_rows(path, lines, layout == "label_first")
     table = _ImageTable(folder, path)
     for number, left, right, is_mated, _ in rows:
@@ -319,6 +322,17 @@ def _lfw_pair(path, number, fields, mated):
     return number, (left, first), (right, second), mated
 
 
+def _fields(path, lines, separator):
+    """The fields of each line."""
+    is_csv = pathlib.Path(path).suffix.lower() == ".csv"
+    if separator is None and all("\t" in line for _, line in lines):
+        separator = "\t"
+    elif separator is None and is_csv:
+        separator = ","
+    split = [(number, line.split(separator)) for number, line in lines]
+    return split[1:] if is_csv and len(split) > 1 and split[0][1][-1].strip().lower() == _LABEL else split
+
+
 def _pair_rows(path, lines, label_first):
     form = "label left right [fold]" if label_first else "left right label [fold]"
     label_at, left_at, right_at = (0, 1, 2) if label_first else (2, 0, 1)
@@ -327,7 +341,12 @@ def _pair_rows(path, lines, label_first):
         fields = [field.strip() for field in fields]
         good = len(fields) in (3, 4) and len(fields) == len(lines[0][1]) and fields[label_at] in ("0", "1")
         if not good or (len(fields) == 4 and not _is_number(fields[3])):
-            raise _broken(path, number, fields, f"'{form}' with label 0 or 1, the same on every line")
+            raise _broken(
+                path,
+                number,
+                fields,
+                f"'{form}' with label 0 or 1, the same on every line; where names have spaces, with tabs between",
+            )
         fold = int(fields[3]) if len(fields) == 4 else None
         rows.append((number, fields[left_at], fields[right_at], fields[label_at] == "1", fold))
     return rows

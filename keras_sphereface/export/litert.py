@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_CALIBRATION_IMAGES = 500
 THREADS = 2
 FLOAT_OPERATIONS = ["SQUARE", "SUM", "RSQRT", "MINIMUM", "MAXIMUM", "MUL"]  # of int8 files
+# XNNPACK, LiteRT's default, refuses a file with a product of int8 numbers whose scale is that many times its result's.
+_TOO_FINE, _FINEST = 2.0**8, 2.0**7
+_PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def write(
@@ -55,7 +58,41 @@ def _quantized(converter, images):
     quantizer = tf.lite.experimental.QuantizationDebugger(
         converter=converter, debug_dataset=dataset, debug_options=options
     )
-    return quantizer.get_nondebug_quantized_model()
+    return _coarser(quantizer.get_nondebug_quantized_model())
+
+
+def _coarser(content):
+    """The file with a scale that XNNPACK takes for layers whose numbers, in the calibration, are all zero."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    kinds = {getattr(schema.BuiltinOperator, name) for name in _PRODUCTS}
+    for graph in model.subgraphs:
+        products = [one for one in graph.operators if model.operatorCodes[one.opcodeIndex].builtinCode in kinds]
+        for product in products:
+            taken, weights, given = (graph.tensors[index] for index in (*product.inputs[:2], product.outputs[0]))
+            scales = [_scale(tensor) for tensor in (taken, weights, given)]
+            if not all(scale.size for scale in scales) or (scales[0] * scales[1] / scales[2]).max() < _TOO_FINE:
+                continue
+            scale = (scales[0] * scales[1]).max() / _FINEST
+            given.quantization.scale = np.float32([scale])
+            for reader in products:
+                if reader.inputs[0] == product.outputs[0] and len(reader.inputs) > 2 and reader.inputs[2] >= 0:
+                    _rescale_bias(model, graph.tensors[reader.inputs[2]], scale / scales[2][0])
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _scale(tensor):
+    quantization = tensor.quantization
+    return np.float64([] if quantization is None or quantization.scale is None else quantization.scale)
+
+
+def _rescale_bias(model, bias, factor):
+    """A bias is counted in the product of the scales of what it is added to."""
+    numbers = np.frombuffer(bytes(model.buffers[bias.buffer].data), "<i4")
+    model.buffers[bias.buffer].data = np.frombuffer(np.rint(numbers / factor).astype("<i4").tobytes(), np.uint8)
+    bias.quantization.scale = np.float32(_scale(bias) * factor)
 
 
 def load(path: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -129,7 +166,6 @@ def _runtime():
 
 def _interpreter(runtime, path):
     """With XNNPACK, the default, if it takes the file."""
-    resolvers = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make = functools.partial(runtime.Interpreter, str(path), num_threads=min(THREADS, cpu_cores()))
@@ -137,5 +173,11 @@ def _interpreter(runtime, path):
         try:
             interpreter.allocate_tensors()
         except RuntimeError:  # It refuses some int8 operators, which the built-in ones can do.
-            return make(experimental_op_resolver_type=resolvers.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+            return make(experimental_op_resolver_type=_resolvers(runtime))
         return interpreter
+
+
+def _resolvers(runtime):
+    """LiteRT's own operators, without XNNPACK."""
+    types = getattr(runtime, "OpResolverType", None) or runtime.experimental.OpResolverType
+    return types.BUILTIN_WITHOUT_DEFAULT_DELEGATES

@@ -1,18 +1,24 @@
 """What a score means: the cosine thresholds that belong to false accept rates."""
 
+import json
 import math
+import os
+import pathlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from keras_sphereface.arguments import is_number
-from keras_sphereface.errors import shown
+from keras_sphereface.errors import FileFormatError, shown
 from keras_sphereface.evaluation.report import VerificationReport
+from keras_sphereface.hints import Path
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
 
 
-Entries = Iterable[Mapping[str, float]] | Mapping[float, float] | VerificationReport
+_LARGEST_REPORT = 2**24  # bytes; a report has some thousand
+
+Entries = Iterable[Mapping[str, float]] | Mapping[float, float] | VerificationReport | Path
 
 
 class Thresholds:
@@ -20,9 +26,11 @@ class Thresholds:
 
     Args:
         entries: What was measured: a list of dictionaries `far`, `threshold` (as presets and cards have it), a dictionary
-            from FAR to threshold, or a `VerificationReport`. Defaults to none.
+            from FAR to threshold, or a `VerificationReport`, as it is, as its dictionary, or as the file that `report.save`
+            or `keras-sphereface evaluate --save` wrote. Defaults to none.
 
     Raises:
+        FileFormatError: If a file is no saved report.
         ValueError: If a FAR is not between 0 and 1, a threshold is no cosine, or a lower FAR has a lower threshold.
 
     Example:
@@ -58,7 +66,7 @@ class Thresholds:
         known = ", ".join(f"{value:g}" for value in self.fars) or "none at all"
         raise ValueError(
             f"No threshold is known for this model at FAR {far:g}. Known: {known}. Choose one of them, give a threshold "
-            "(a cosine, -1..1), or measure with keras-sphereface evaluate"
+            "(a cosine, -1..1), or measure: keras-sphereface evaluate --save report.json makes what `thresholds` takes"
         )
 
     def decide(self, threshold: float | None = None, far: float | None = None) -> tuple[float | None, float | None]:
@@ -126,16 +134,35 @@ class Thresholds:
 
 
 def _pairs(entries):
+    if isinstance(entries, str | os.PathLike):
+        entries = _saved(pathlib.Path(entries))
     if hasattr(entries, "tar_at_far"):
-        points = {far: point for far, point in entries.tar_at_far.items() if point is not None}
-        # A FAR of 1 accepts everybody; a threshold above 1, the next number above a pair of equal embeddings, nobody.
-        entries = {far: point.threshold for far, point in points.items() if far < 1 and point.threshold <= 1}
+        entries = entries.to_dict()
     try:
+        if isinstance(entries, Mapping) and "tar_at_far" in entries:
+            points = [(float(far), float(point["threshold"])) for far, point in entries["tar_at_far"].items() if point]
+            # A FAR of 1 accepts everybody; a threshold above 1, the next number above a pair of equal embeddings, nobody.
+            return [(far, threshold) for far, threshold in points if far < 1 and threshold <= 1]
         if isinstance(entries, Mapping):
             return [(float(far), float(threshold)) for far, threshold in entries.items()]
         return [(float(entry["far"]), float(entry["threshold"])) for entry in entries]
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError(
             "Expected thresholds as a list of dictionaries with `far` and `threshold`, a dictionary from FAR to "
             f"threshold, or a report. Received: {shown(entries)}"
         ) from error
+
+
+def _saved(path):
+    """The dictionary of a saved report."""
+    try:
+        with open(path, "rb") as file:
+            report = json.loads(file.read(_LARGEST_REPORT))
+    except (ValueError, RecursionError):
+        report = None
+    if not isinstance(report, dict) or "tar_at_far" not in report:
+        raise FileFormatError(
+            f"{path}: expected a report on pairs, as keras-sphereface evaluate --save and report.save write it. "
+            "Measure the model again"
+        )
+    return report

@@ -80,6 +80,24 @@ def test_plain_list_with_and_without_folds(lfw):
     assert pairs.identities.tolist() == ["Ann_Lee", "Bob", "Bob"]
 
 
+def test_names_with_spaces_need_tabs_and_tables_have_commas_and_a_first_line(lfw):
+    (lfw / "Ann Lee").mkdir()
+    for name in ("a 1.png", "a 2.png"):
+        (lfw / "Ann Lee" / name).write_bytes((lfw / "Bob" / "Bob_0001.png").read_bytes())
+    (lfw / "tabs.txt").write_text("Ann Lee/a 1.png\tAnn Lee/a 2.png\t1\nAnn Lee/a 1.png\tBob/Bob_0001.png\t0\n")
+    (lfw / "own.csv").write_text(
+        "left,right,label\r\nAnn Lee/a 1.png,Ann Lee/a 2.png,1\r\nBob/Bob_0001.png,Ann Lee/a 1.png,0"
+    )
+    (lfw / "two.txt").write_text("Ann Lee/a 1.png\t1\nAnn Lee/a 2.png\t1\n")
+    for file, layout, flags in (("tabs.txt", "pair", [1, 0]), ("own.csv", "pair", [1, 0]), ("two.txt", "image", [1])):
+        pairs = read_pair_list(lfw, file, layout=layout)
+        assert pairs.mated.tolist() == flags
+        assert pairs.names[:2] == ["Ann Lee/a 1.png", "Ann Lee/a 2.png"]
+    (lfw / "spaces.txt").write_text("Ann Lee/a 1.png Ann Lee/a 2.png 1\n")
+    with pytest.raises(FileFormatError, match="where names have spaces, with tabs between"):
+        read_pair_list(lfw, "spaces.txt")
+
+
 def test_two_lines_per_pair_as_calfw_has_them(lfw):
     names = ["Ann_Lee/Ann_Lee_0001.png 3", "Ann_Lee/Ann_Lee_0002.png 3", "Bob/Bob_0001.png 0", "Cy/Cy_0001.png 0"]
     (lfw / "pairs_CALFW.txt").write_text("\n".join(names))
