@@ -432,10 +432,10 @@ def test_train_says_what_was_hardly_meant(run, tmp_path, rng):
 
 
 def test_measured_thresholds_go_from_evaluate_to_verify(run, tmp_path):
-    left, right = np.triu_indices(6, 1)
-    images = np.stack([ksf.data.synthetic(3, 2, seed=1).read(number)[0] for number in range(6)])
     pairs, report = str(tmp_path / "new" / "own.bin"), str(tmp_path / "report.json")
-    ksf.data.write_bin(pairs, ksf.data.PairSet.from_arrays(images, left, right, left // 2 == right // 2))
+    code, out, _ = run("pairs", "people", pairs, "--num-folds", "1", "--json")
+    counts = {"pairs": 6, "mated": 3, "people": 3, "images": 6}
+    assert (code, json.loads(out)) == (0, {"output": pairs, **counts})
     assert (
         run("evaluate", "model.keras", "--pairs", pairs, "--fars", "0.5", "--bootstrap", "0", "--save", report)[0] == 0
     )

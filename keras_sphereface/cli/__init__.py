@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": "measure a model on face pairs or an IJB protocol",
     "export": "write a model as SavedModel, ONNX or LiteRT, checked after writing",
     "pack": "pack a folder of images (one folder per person) into MXNet RecordIO or TFRecord",
+    "pairs": "draw verification pairs of a folder of people into a .bin file",
     "plot": "draw margins, the digits' embedding under them, and ROC or DET curves of reports",
     "publish": "push a model with its card to the Hugging Face Hub",
 }

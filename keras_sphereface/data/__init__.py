@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface.data.dataset import from_recordio as from_recordio
     from keras_sphereface.data.dataset import from_tfrecord as from_tfrecord
     from keras_sphereface.data.dataset import synthetic as synthetic
+    from keras_sphereface.data.folder_pairs import folder_pairs as folder_pairs
     from keras_sphereface.data.ijb import IJBMeta as IJBMeta
     from keras_sphereface.data.ijb import read_ijb as read_ijb
     from keras_sphereface.data.ijb_images import IJBImages as IJBImages
@@ -48,6 +49,7 @@ __getattr__, __dir__, __all__ = attach(
         "augmentation": ["Augmentation"],
         "bin_pairs": ["read_bin", "write_bin"],
         "dataset": ["FaceDataset", "from_folder", "from_recordio", "from_tfrecord", "synthetic"],
+        "folder_pairs": ["folder_pairs"],
         "ijb": ["IJBMeta", "read_ijb"],
         "ijb_images": ["IJBImages"],
         "images": ["as_image", "decode_image", "encode_jpeg", "encode_png", "read_image"],

@@ -5,7 +5,7 @@ import itertools
 import os
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
@@ -23,6 +23,8 @@ _BAND = 1 << 20  # pixels that are converted at once
 
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+if "avif" in features.get_supported():  # Pillow from 11.3 on, as it is built
+    FORMATS += ("AVIF",)
 
 # Files whose 16-bit pixels Pillow may open in mode "I", of 32 bits, which elsewhere has no fixed range.
 _SIXTEEN_BITS = ("PNG", "PPM")
@@ -53,8 +55,8 @@ def decode_image(data: bytes, name: str = "") -> np.ndarray:
     EXIF orientation says. The size in the header is checked before any pixel is decoded.
 
     Args:
-        data: Bytes of a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF or PPM file; of a HEIC photo where `pillow-heif` is
-            installed (extra `[faces]`).
+        data: Bytes of a JPEG, PNG, BMP, GIF (first frame), WebP, TIFF or PPM file; of an AVIF file where Pillow takes it;
+            of a HEIC photo where `pillow-heif` is installed (extra `[faces]`).
         name: What the image is called in an error message. Defaults to `""`.
 
     Returns:

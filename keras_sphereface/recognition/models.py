@@ -127,7 +127,8 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
             wrote, a `keras.Model` from images to embeddings, a callable on uint8 `(n, h, w, 3)`
             images, or an object with such a `predict`. Defaults to `None`.
         size: `(height, width)` of the crops. Defaults to `None`: what the model says, else `(112, 112)`.
-        thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card.
+        thresholds: As in `Thresholds`. Defaults to `None`: those of the preset or of the model's card, where the model is
+            named; none of a model that is given as an object.
         dtype: Dtype policy that a Keras model computes in, as in `load_pretrained`. Defaults to `None`: its own.
 
     Returns:

@@ -40,7 +40,7 @@ class Recognizer:
         far: False accept rate that decides among the model's measured thresholds. Defaults to `None`: 1e-3, or the nearest
             that was measured.
         thresholds: Measured thresholds as in `Thresholds`, e.g. a report of `keras_sphereface.evaluate`. Defaults to `None`:
-            those of the preset or of the model's card.
+            those of the preset or of the model's card, where the model is named; none of a model that is given as an object.
         gallery: Path of the gallery's file (made when somebody is enrolled), a `Gallery`, or `None`, one in memory.
             Defaults to `None`.
         index: `"exact"`, or `"usearch"` (extra `[search]`), approximate, for millions. Defaults to `"exact"`.

@@ -45,6 +45,17 @@ def test_cmyk_jpeg_becomes_rgb():
     assert red[1:].max() < 15
 
 
+@pytest.mark.skipif("AVIF" not in images.FORMATS, reason="this Pillow reads no AVIF")
+def test_avif_is_read_and_a_cut_one_named():
+    data = save(Image.new("RGB", (64, 48), (200, 30, 90)), "AVIF", quality=95)
+    decoded = images.decode_image(data)
+    assert decoded.shape == (48, 64, 3)
+    assert np.abs(decoded.astype(int) - (200, 30, 90)).max() <= 8
+    for cut in (20, 200, len(data) - 9):
+        with pytest.raises(FileFormatError, match=r"photo\.avif"):
+            images.decode_image(data[:cut], "photo.avif")
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_pixels_of_32_bits_are_refused(dtype):
     """No range is theirs: a medical image and one of 0..1 look alike."""
