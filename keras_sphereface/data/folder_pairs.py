@@ -58,20 +58,21 @@ def folder_pairs(
     drawn = []
     for members in of_fold:
         count = min(num_pairs // (2 * num_folds), *_possible(sizes[members]))
-        for mated, draw in ((True, _mated), (False, _nonmated)):
-            drawn.append((draw(sizes[members], starts[members], count, rng), mated))
-    used, sides = np.unique(np.concatenate([pairs for pairs, _ in drawn]), return_inverse=True)
+        both = [draw(sizes[members], starts[members], count, rng) for draw in (_mated, _nonmated)]
+        drawn.append(
+            np.stack(both, axis=1).reshape(-1, 2)
+        )  # in turn: a .bin file has no folds but equal parts of the list
+    used, sides = np.unique(np.concatenate(drawn), return_inverse=True)
     left, right = sides.reshape(-1, 2).T
     names = [people.names[index] for index in used]
-    counts = [len(pairs) for pairs, _ in drawn]
     root = pathlib.Path(people.root)
     return PairSet(
         lambda index: read_image(root / names[index]),
         len(names),
         left,
         right,
-        np.repeat([mated for _, mated in drawn], counts),
-        np.repeat(np.repeat(np.arange(num_folds), 2), counts),
+        np.arange(len(left)) % 2 == 0,
+        np.repeat(np.arange(num_folds), [len(pairs) for pairs in drawn]),
         names,
         np.array(people.class_names)[people.labels[used]],
         root.resolve().name if name is None else name,

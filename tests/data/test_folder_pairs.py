@@ -30,6 +30,7 @@ def test_pairs_are_what_they_say_once_each_in_folds_that_share_nobody(folder):
     assert all(left != right for left, right in sides)
     for fold in range(2):
         assert pairs.mated[pairs.folds == fold].sum() == 10 == (~pairs.mated[pairs.folds == fold]).sum()
+    assert pairs.mated.tolist() == [True, False] * 20, "any part of a .bin file, which has no folds, has both kinds"
     people = [set(first[pairs.folds == fold]) | set(second[pairs.folds == fold]) for fold in range(2)]
     assert not people[0] & people[1]
     assert (pairs.name, pairs.protocol) == ("people", "drawn, seed 0")
