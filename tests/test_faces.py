@@ -199,6 +199,39 @@ def test_arrays_of_every_kind_become_rgb():
         ksf.data.as_image(None)
 
 
+@pytest.mark.core
+def test_an_open_file_is_read_from_where_it_stands(tmp_path):
+    rgb = smooth_picture(112, 112)
+    data = ksf.data.encode_png(rgb)
+    np.testing.assert_array_equal(ksf.data.as_image(io.BytesIO(data)), rgb)
+    (tmp_path / "a.png").write_bytes(b"head" + data)
+    with open(tmp_path / "a.png", "rb") as file:
+        file.seek(4)
+        np.testing.assert_array_equal(ksf.data.as_image(file), rgb)
+        with pytest.raises(FileFormatError, match="upload: "):
+            ksf.data.as_image(file, "upload")
+    with (
+        open(tmp_path / "a.png", encoding="latin-1") as text,
+        pytest.raises(TypeError, match="TextIOWrapper for upload"),
+    ):
+        ksf.data.as_image(text, "upload")
+
+    class Upload:
+        async def read(self):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"a file open in binary.* Received: Upload"):
+        ksf.data.as_image(Upload())
+
+
+@pytest.mark.core
+def test_a_recognizer_takes_one_open_file_or_several():
+    recognizer = ksf.Recognizer(lambda crops: crops.mean((1, 2)) + 1, detector=None, size=(8, 8))
+    picture = lambda: io.BytesIO(ksf.data.encode_png(smooth_picture(8, 8)))  # noqa: E731
+    assert recognizer.embed(picture()).shape == (1, 3)
+    assert recognizer.embed([picture(), picture()]).shape == (2, 3)
+
+
 @pytest.fixture(scope="module")
 def mtcnn():
     pytest.importorskip("mtcnn", reason="needs the extra [faces]")

@@ -1,8 +1,10 @@
 """Image files and bytes to RGB uint8 arrays, and back, by Pillow."""
 
+import inspect
 import io
 import itertools
 import os
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
@@ -11,7 +13,8 @@ from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path, Size
 
-Photo = Path | bytes | bytearray | memoryview | Image.Image | np.ndarray  # a picture in whatever form `as_image` takes
+# A picture in whatever form `as_image` takes.
+Photo = Path | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
 
 # A photograph of 64 megapixels decodes to 192 MB: more than any face photo needs, less than would hurt a machine.
 MAX_PIXELS = 64 * 1024 * 1024
@@ -135,12 +138,16 @@ def read_file(path: Path) -> bytes:
         FileFormatError: If there are more than `MAX_BYTES`.
         FileNotFoundError: If there is no such file.
     """
-    with open(path, "rb") as file:  # `file.read(n)` takes n bytes of memory at once, however few there are
-        data = b"".join(itertools.islice(iter(lambda: file.read(_BLOCK), b""), MAX_BYTES // _BLOCK + 1))
+    with open(path, "rb") as file:
+        return _read(file, os.fspath(path))
+
+
+def _read(file, name):
+    """The bytes of an open file from where it stands."""
+    # `file.read(n)` takes n bytes of memory at once, however few there are.
+    data = b"".join(itertools.islice(iter(lambda: file.read(_BLOCK), b""), MAX_BYTES // _BLOCK + 1))
     if len(data) > MAX_BYTES:
-        raise FileFormatError(
-            f"{os.fspath(path)}: has more than {MAX_BYTES} bytes, expected an image file. Reduce or remove it."
-        )
+        raise FileFormatError(f"{name}: has more than {MAX_BYTES} bytes, expected an image file. Reduce or remove it.")
     return data
 
 
@@ -168,8 +175,9 @@ def as_image(source: Photo, name: str = "") -> np.ndarray:
     """Takes an image in whatever form it comes.
 
     Args:
-        source: Path or bytes of an image file; a Pillow image, in mode "I" of 0..255; or an array of 0..255, uint8 or float,
-            uint16 with its full range: `(h, w)`, `(h, w, 1)`, `(h, w, 3)` RGB or `(h, w, 4)` with alpha.
+        source: Path or bytes of an image file, or one that is open for reading in binary, e.g. an upload; a Pillow image, in
+            mode "I" of 0..255; or an array of 0..255, uint8 or float, uint16 with its full range: `(h, w)`, `(h, w, 1)`,
+            `(h, w, 3)` RGB or `(h, w, 4)` with alpha.
         name: What the image is called in an error message. Defaults to `""`: its path, or its shape.
 
     Returns:
@@ -191,12 +199,20 @@ def as_image(source: Photo, name: str = "") -> np.ndarray:
         return decode_image(bytes(source), name)
     if isinstance(source, Image.Image):
         return _pillow_to_rgb(source, name or "image")
+    if is_open_file(source):
+        return decode_image(_read(source, name or "image"), name)
     if isinstance(source, np.ndarray):
         return _array_to_rgb(source, name or "image")
     raise TypeError(
-        "Expected an image as a path, bytes, a Pillow image or a NumPy array. "
+        "Expected an image as a path, bytes, a file open in binary, a Pillow image or a NumPy array. "
         f"Received: {type(source).__name__}{f' for {name}' if name else ''}"
     )
+
+
+def is_open_file(source: object) -> bool:
+    """Whether this is a file that is open for reading in binary, or reads like one, e.g. `io.BytesIO` or an upload's."""
+    read = getattr(source, "read", None)
+    return callable(read) and not inspect.iscoroutinefunction(read) and not isinstance(source, io.TextIOBase)
 
 
 def _pillow_to_rgb(image, name):

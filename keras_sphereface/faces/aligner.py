@@ -63,7 +63,7 @@ class FaceAligner:
         """Aligns the faces of one photo.
 
         Args:
-            source: Path, bytes, Pillow image or array, as in `keras_sphereface.data.as_image`.
+            source: Path, bytes, open file, Pillow image or array, as in `keras_sphereface.data.as_image`.
             name: What the photo is called in messages. Defaults to `""`: its path, if it has one.
             which: Another choice for this photo. Defaults to `None`.
 

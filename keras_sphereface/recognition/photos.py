@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
-from keras_sphereface.data.images import Photo
+from keras_sphereface.data.images import Photo, is_open_file
 from keras_sphereface.evaluation.embeddings import check_embeddings, check_flip, fuse
 from keras_sphereface.evaluator import embed_batch
 from keras_sphereface.faces import FaceAligner
@@ -112,7 +112,9 @@ def as_list(photos: Photo | Sequence[Photo]) -> list:
         ValueError: If there is none.
     """
     is_listed = isinstance(photos, np.ndarray) and photos.ndim == 1 and photos.dtype.kind in "UO"  # of paths
-    is_one = isinstance(photos, _ONE_PHOTO) or (getattr(photos, "ndim", 4) < 4 and not is_listed)
+    is_one = (
+        isinstance(photos, _ONE_PHOTO) or is_open_file(photos) or (getattr(photos, "ndim", 4) < 4 and not is_listed)
+    )
     photos = [photos] if is_one else list(photos)
     if not photos:
         raise ValueError("Expected at least one photo. Received: an empty list")

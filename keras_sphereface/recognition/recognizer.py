@@ -95,7 +95,7 @@ class Recognizer:
         """Compares the faces of two photos.
 
         Args:
-            first, second: Photos: paths, bytes, Pillow images or arrays.
+            first, second: Photos: paths, bytes, open files (as uploads are), Pillow images or arrays.
             threshold, far: Another decision than the recognizer's, for this call. Default to `None`.
 
         Returns:
