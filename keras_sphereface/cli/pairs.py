@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         "pairs": len(pairs),
         "mated": int(pairs.mated.sum()),
         "people": len(set(pairs.identities)),
-        "images": len({*pairs.left.tolist(), *pairs.right.tolist()}),
+        "images": pairs.num_images,
     }
     text = "wrote {output}: {pairs} pairs, {mated} mated, of {images} images of {people} people".format(**result)
     options.show(args, result, text)

@@ -10,13 +10,13 @@ import numpy as np
 
 from keras_sphereface.conversion.onnx_file import Node
 from keras_sphereface.conversion.onnx_folding import axes_of, axes_to_come
+from keras_sphereface.conversion.onnx_shapes import VECTORS
 
 if TYPE_CHECKING:
     from keras_sphereface.conversion.onnx_network import Graph
 
 NO_BOUND = 1e37  # a larger number, which exporters write for none
 _NO_LENGTH = 1e-5
-_VECTORS = 2  # axes
 
 
 class Length(NamedTuple):
@@ -70,8 +70,8 @@ def _sum(graph, node):
 
 
 def _of_vectors(graph, node, vectors, power):
-    graph.tensor(node, rank=_VECTORS)
-    graph.require(node, axes_of(graph, node, _VECTORS) == (1,), "the vectors' lengths")
+    graph.tensor(node, rank=VECTORS)
+    graph.require(node, axes_of(graph, node, VECTORS) == (1,), "the vectors' lengths")
     return Length(vectors, power, bool(node.attributes.get("keepdims", 1)))
 
 

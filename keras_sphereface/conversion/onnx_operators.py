@@ -18,8 +18,7 @@ _HARD_SIGMOID = (1 / 6, 0.5)  # Keras's slope and offset
 
 def _batch_norm(graph, node):
     x = graph.tensor(node)
-    weights = [graph.array(node, place, rank=1) for place in range(1, 5)]
-    graph.require(node, {len(weight) for weight in weights} == {x.shape[-1]}, f"{x.shape[-1]} numbers of each kind")
+    weights = _of_channels(graph, node, x, range(1, 5))
     graph.require(node, not node.attributes.get("training_mode"), "inference")
     return graph.call(
         graph.layer(layers.BatchNormalization, momentum=0.9, epsilon=node.attributes.get("epsilon", 1e-5)), x, *weights
@@ -28,10 +27,15 @@ def _batch_norm(graph, node):
 
 def _instance_norm(graph, node):
     x = graph.tensor(node, rank=MAPS)
-    weights = [graph.array(node, place, rank=1) for place in (1, 2)]
-    graph.require(node, {len(weight) for weight in weights} == {x.shape[-1]}, f"{x.shape[-1]} numbers of each kind")
     layer = graph.layer(layers.GroupNormalization, groups=-1, epsilon=node.attributes.get("epsilon", 1e-5))
-    return graph.call(layer, x, *weights)
+    return graph.call(layer, x, *_of_channels(graph, node, x, (1, 2)))
+
+
+def _of_channels(graph, node, x, places):
+    """The weights of a normalization, a number for each channel."""
+    weights = [graph.array(node, place, rank=1) for place in places]
+    graph.require(node, {len(weight) for weight in weights} == {x.shape[-1]}, f"{x.shape[-1]} numbers of each kind")
+    return weights
 
 
 def _prelu(graph, node):

@@ -59,9 +59,8 @@ def folder_pairs(
     for members in of_fold:
         count = min(num_pairs // (2 * num_folds), *_possible(sizes[members]))
         both = [draw(sizes[members], starts[members], count, rng) for draw in (_mated, _nonmated)]
-        drawn.append(
-            np.stack(both, axis=1).reshape(-1, 2)
-        )  # in turn: a .bin file has no folds but equal parts of the list
+        # Of each kind in turn: a .bin file has no folds but equal parts of the list.
+        drawn.append(np.stack(both, axis=1).reshape(-1, 2))
     used, sides = np.unique(np.concatenate(drawn), return_inverse=True)
     left, right = sides.reshape(-1, 2).T
     names = [people.names[index] for index in used]
