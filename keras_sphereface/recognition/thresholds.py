@@ -1,9 +1,8 @@
 """What a score means: the cosine thresholds that belong to false accept rates."""
 
-import json
+import contextlib
 import math
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -11,12 +10,11 @@ import numpy as np
 from keras_sphereface.arguments import is_number
 from keras_sphereface.errors import FileFormatError, shown
 from keras_sphereface.evaluation.report import VerificationReport
+from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
 
-
-_LARGEST_REPORT = 2**24  # bytes; a report has some thousand
 
 Entries = Iterable[Mapping[str, float]] | Mapping[float, float] | VerificationReport | Path
 
@@ -135,7 +133,7 @@ class Thresholds:
 
 def _pairs(entries):
     if isinstance(entries, str | os.PathLike):
-        entries = _saved(pathlib.Path(entries))
+        entries = _saved(entries)
     if hasattr(entries, "tar_at_far"):
         entries = entries.to_dict()
     try:
@@ -155,11 +153,9 @@ def _pairs(entries):
 
 def _saved(path):
     """The dictionary of a saved report."""
-    try:
-        with open(path, "rb") as file:
-            report = json.loads(file.read(_LARGEST_REPORT))
-    except (ValueError, RecursionError):
-        report = None
+    report = None
+    with contextlib.suppress(FileFormatError):
+        report = read_json(path)
     if not isinstance(report, dict) or "tar_at_far" not in report:
         raise FileFormatError(
             f"{path}: expected a report on pairs, as keras-sphereface evaluate --save and report.save write it. "
