@@ -21,20 +21,21 @@ SHA256 = re.compile("[0-9a-f]{64}")
 _LONGEST_JSON = 4 << 20
 
 
-def check_output(path: Path) -> pathlib.Path:
+def check_output(path: Path, make_folder: bool = False) -> pathlib.Path:
     """Checks that a file can be written, before the long work that makes it.
 
     Args:
         path: Path of the file; an older one may be there.
+        make_folder: Whether to make the file's folder, and those around it, where they are not there. Defaults to `False`.
 
     Returns:
         The path.
 
     Raises:
         ValueError: If there is a folder of this name.
-        FileNotFoundError: If its folder is not there.
-        NotADirectoryError: If a file is where its folder would be.
-        PermissionError: If nothing can be written into its folder.
+        FileNotFoundError: If its folder is not there, and not to be made.
+        NotADirectoryError: If a file is where its folder, or one around that, would be.
+        PermissionError: If nothing can be written into its folder, or that cannot be made.
     """
     path = pathlib.Path(path)
     folder = path.absolute().parent
@@ -42,6 +43,8 @@ def check_output(path: Path) -> pathlib.Path:
         raise ValueError(f"Expected a file. Received: {path}, a folder. Add a file's name")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder}: a file stands where a folder is expected. Choose another for {path.name}")
+    if make_folder:
+        folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise FileNotFoundError(f"The folder {folder} does not exist. Make it, or choose another for {path.name}")
     if not os.access(folder, os.W_OK):

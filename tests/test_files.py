@@ -73,6 +73,7 @@ def test_output_that_cannot_be_written_is_known_before_the_work(tmp_path, monkey
         check_output(tmp_path)
     with pytest.raises(FileNotFoundError, match="no does not exist"):
         check_output(tmp_path / "no" / "new.npz")
+    assert check_output(tmp_path / "new" / "deep" / "new.npz", make_folder=True).parent.is_dir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, who may write anywhere
     with pytest.raises(PermissionError, match="Nothing can be written"):
         check_output(tmp_path / "new.npz")

@@ -177,7 +177,7 @@ def test_command_says_what_is_wrong_in_a_line(reports, tmp_path, capsys):
     output = str(tmp_path / "x.png")
     wrong = {
         ("curves", output, str(tmp_path / "other.json")): "evaluate MODEL --save",
-        ("curves", output, str(tmp_path / "broken.json")): "a report as JSON",
+        ("curves", output, str(tmp_path / "broken.json")): "Give a report that",
         ("margins", str(tmp_path / "x.gif")): "ending in .png",
         ("margins", output, "--import", "no_such_module"): "--import: expected a module",
         ("margins", output, "--margins", "arcfase"): "Unknown margin",
@@ -231,7 +231,7 @@ def test_a_curve_that_is_none_is_refused(tmp_path, changes):
 
 def test_a_report_nested_too_deeply_is_refused(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
-    with pytest.raises(FileFormatError, match=r"deep\.json: expected a report as JSON"):
+    with pytest.raises(FileFormatError, match=r"deep\.json: not JSON .* Give a report"):
         ksf.plots.read_curve(tmp_path / "deep.json")
 
 

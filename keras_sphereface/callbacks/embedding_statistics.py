@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.callbacks.parts import part_of
 
 
 class EmbeddingStatistics(keras.callbacks.Callback):
@@ -40,17 +41,13 @@ class EmbeddingStatistics(keras.callbacks.Callback):
         """Checks the images against the model's size and the labels against its classes, before an epoch is spent."""
         from keras_sphereface.evaluator import check_size
 
-        if not hasattr(self.model, "head"):
-            raise ValueError(
-                "EmbeddingStatistics measures the embeddings of a FaceClassifier. "
-                f"Received: a {type(self.model).__name__}; build the trainer with keras_sphereface.FaceClassifier"
-            )
+        num_classes = part_of(self, "head").num_classes
         if len(self.images.shape) == 4:  # a head may be on a model of anything
             check_size(self.model.backbone, self.images)
-        outside = self.labels[self.labels >= self.model.head.num_classes]
+        outside = self.labels[self.labels >= num_classes]
         if len(outside):
             raise ValueError(
-                f"Labels of EmbeddingStatistics must be below the head's {self.model.head.num_classes} classes, or -1. "
+                f"Labels of EmbeddingStatistics must be below the head's {num_classes} classes, or -1. "
                 f"Received: {outside[:8].tolist()}"
             )
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.callbacks.parts import part_of
 from keras_sphereface.data.pairs import PairSet
 
 METRICS = ("accuracy", "accuracy_std", "best_threshold_accuracy", "best_threshold", "eer", "auc")
@@ -60,13 +61,9 @@ class PairVerification(keras.callbacks.Callback):
         """Checks the size of the pairs' images against the model's, before an epoch is spent."""
         from keras_sphereface.evaluator import check_size
 
-        if not hasattr(self.model, "embedder"):
-            raise ValueError(
-                "PairVerification measures the embeddings of a FaceClassifier. "
-                f"Received: a {type(self.model).__name__}; build the trainer with keras_sphereface.FaceClassifier"
-            )
+        embedder = part_of(self, "embedder")
         if self.pairs.num_images:
-            check_size(self.model.embedder, self.pairs.image(0)[None])
+            check_size(embedder, self.pairs.image(0)[None])
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures, and adds the metrics to the logs."""

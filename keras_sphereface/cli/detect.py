@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int | None:
         raise UsageError(f"Expected --size as {known}. Received: --size {' '.join(map(str, args.size))}")
     photos, found, failed, older = _without_crops(options.list_photos(args.photos), args), [], {}, []
     if args.output:  # before the work, and not as if each photo were to blame
-        args.output.mkdir(parents=True, exist_ok=True)
-        check_output(args.output / "crop_0.png")
+        check_output(args.output / "crop_0.png", make_folder=True)
     aligner = FaceAligner("mtcnn", tuple(args.size), args.which)
     stems = _stems(args.photos, photos, args.output)
     for photo in tqdm(photos, desc="detect", unit="photo", disable=None):

@@ -121,14 +121,12 @@ def check(args: argparse.Namespace) -> None:
     if source == "ijb" and args.flip == "concat":
         raise UsageError("IJB's templates add mirror images. Received: --flip concat; use sum or none")
     for output in filter(None, (args.save, args.features)):
-        pathlib.Path(output).absolute().parent.mkdir(parents=True, exist_ok=True)
-        check_output(output)
+        check_output(output, make_folder=True)
     if args.save:
         _check_no_input(args)
     if args.plot:
         require("matplotlib.figure", "plots")
-        pathlib.Path(args.plot).mkdir(parents=True, exist_ok=True)
-        check_output(pathlib.Path(args.plot, "roc.png"))
+        check_output(pathlib.Path(args.plot, "roc.png"), make_folder=True)
 
 
 def _check_no_input(args):

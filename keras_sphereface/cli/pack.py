@@ -21,6 +21,7 @@ from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.image_headers import upright_sizes
 from keras_sphereface.data.images import decode_image, encode_jpeg, read_file, resize_image
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import check_output
 from keras_sphereface.hints import Size
 
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     faces = list_folder(args.folder, args.min_images)
     bad = BadRecords(args.folder, args.max_bad, args.strict)
     packer = Packer(faces, args.image_size, args.jpeg_quality, bad)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(output, make_folder=True)
     if form == "recordio":
         files = packer.write_recordio(output)
     else:

@@ -35,13 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws, writes and says how many."""
-    import pathlib
-
     from keras_sphereface.data.bin_pairs import write_bin
     from keras_sphereface.data.folder_pairs import folder_pairs
 
-    pathlib.Path(args.output).absolute().parent.mkdir(parents=True, exist_ok=True)
-    check_output(args.output)
+    check_output(args.output, make_folder=True)
     pairs = folder_pairs(args.folder, args.num_pairs, args.num_folds, args.seed)
     write_bin(args.output, pairs)
     result = {

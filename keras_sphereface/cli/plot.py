@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Iterable
 
 from keras_sphereface.cli import UsageError, options
+from keras_sphereface.files import check_output
 
 FORMATS = (".png", ".svg", ".pdf")
 DPI = 120
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     allowed = (*FORMATS, ".gif") if args.picture == "digits" else FORMATS
     if suffix not in allowed:
         raise UsageError(f"Expected a file ending in {', '.join(allowed)}. Received: {args.output}")
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    check_output(args.output, make_folder=True)
     {"margins": draw_margins, "digits": draw_digits, "curves": draw_curves}[args.picture](args)
     print(f"drawn: {args.output}")
 

@@ -94,8 +94,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
     if args.backbone not in (known := backbones.names()):
         raise UsageError(f"--backbone must be one of {', '.join(known)}. Received: {args.backbone}")
-    output.absolute().parent.mkdir(parents=True, exist_ok=True)
-    check_output(output)
+    check_output(output, make_folder=True)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
     dataset, pairs = _open(args), number_names([read_bin(path) for path in args.pairs])

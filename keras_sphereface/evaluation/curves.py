@@ -1,6 +1,5 @@
 """ROC and DET curves of one or several verification reports, drawn with matplotlib's figure objects."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +9,7 @@ from keras_sphereface.arguments import whole_number
 from keras_sphereface.errors import FileFormatError, require
 from keras_sphereface.evaluation.counts import accept_counts, check_both_kinds
 from keras_sphereface.evaluation.metrics import roc_corners
+from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -85,13 +85,7 @@ def read_curve(path: Path) -> tuple[str, Curve]:
     >>> name, curve = keras_sphereface.plots.read_curve("lfw.json")
     >>> keras_sphereface.plots.roc_overlay({name: curve}).savefig("roc.png")
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            values = json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise FileFormatError(
-                f"{path}: expected a report as JSON, as `evaluate --save` writes it. {error}"
-            ) from None
+    values = read_json(path, advice="Give a report that `keras-sphereface evaluate --save` wrote")
     values = values if isinstance(values, dict) else {}
     values = values.get("verification") or values
     try:
