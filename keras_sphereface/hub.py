@@ -5,7 +5,7 @@ import errno
 import os
 import pathlib
 import tempfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -69,8 +69,27 @@ def load_pretrained(
     >>> embeddings = model.predict(crops)
     """
     hub = _checked_arguments(name, dtype, revision=revision, token=token, cache_dir=cache_dir, endpoint=endpoint)
-    model = _load(name, hub)
+    model = _load(name, hub).model
     return model if dtype is None else with_dtype(model, dtype)
+
+
+class Described(NamedTuple):
+    """A model with what is said of it, which were loaded at once.
+
+    Attributes:
+        model: The `keras.Model`.
+        preset: Its `Preset`, or `None` for what has no preset's name.
+        path: The `preset.json` of its folder or repository; where there is none, a path of no file, or `None`.
+    """
+
+    model: keras.Model
+    preset: "presets.Preset | None" = None
+    path: pathlib.Path | None = None
+
+
+def load_described(name: str | os.PathLike | None = None) -> Described:
+    """Loads a model as `load_pretrained` does, with what its preset or its folder says of it."""
+    return _load(name, _checked_arguments(name, None))
 
 
 def _checked_arguments(name, dtype, **hub):
@@ -102,9 +121,11 @@ def _load_preset(preset, hub):
     if preset.status == "published":
         pinned = hub["revision"] in (None, preset.revision)
         hub = {**hub, "revision": hub["revision"] or preset.revision}
-        return _load_from_hub(preset.hub_id, hub, {preset.file: preset.sha256} if pinned else None)
+        return _load_from_hub(preset.hub_id, hub, {preset.file: preset.sha256} if pinned else None)._replace(
+            preset=preset
+        )
     _refuse_revision(hub["revision"], preset.name)
-    return _load_embedded(preset)
+    return Described(_load_embedded(preset), preset)
 
 
 def _load_embedded(preset):
@@ -122,7 +143,7 @@ def _load_embedded(preset):
 
 def _load_from_hub(repo_id, hub, sha256=None):
     folder = hub_files.download(repo_id, sha256=sha256, **hub)
-    return model_folder.read(folder, f"{HUB_SCHEME}{repo_id}")
+    return Described(model_folder.read(folder, f"{HUB_SCHEME}{repo_id}"), path=folder / model_folder.PRESET)
 
 
 def _load_local(name, revision):
@@ -131,10 +152,10 @@ def _load_local(name, revision):
         raise _unknown_name(name)
     if path.is_dir():
         _refuse_revision(revision, name)
-        return model_folder.read(path)
+        return Described(model_folder.read(path), path=path / model_folder.PRESET)
     if path.is_file() and path.suffix == ".keras":
         _refuse_revision(revision, name)
-        return model_folder.read_keras_file(str(path))
+        return Described(model_folder.read_keras_file(str(path)))
     raise _no_model(name, path)
 
 
@@ -273,13 +294,6 @@ def push_to_hub(
             size=weights.stat().st_size,
             sha256=description["sha256"][weights.name],
         )
-
-
-def description_path(name: str | os.PathLike) -> pathlib.Path:
-    """The `preset.json` of a model folder or a repository that was just loaded; a path of no file where there is none."""
-    text = os.fspath(name)
-    folder = hub_files.download(text[len(HUB_SCHEME) :]) if text.startswith(HUB_SCHEME) else text  # from the cache
-    return pathlib.Path(folder, model_folder.PRESET)
 
 
 def checked_repo_id(repo_id: str) -> str:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from keras_sphereface import presets
-from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.errors import FileFormatError, shown
 from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path
 from keras_sphereface.presets.overview import row
@@ -83,16 +83,15 @@ class Card:
         for name in (*TEXTS, *OPTIONAL_TEXTS):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in OPTIONAL_TEXTS):
-                raise ValueError(
-                    f"{name}: expected a text. Received: {one_line(repr(value))}. Leave it out if nothing is known"
-                )
+                raise ValueError(f"{name}: expected a text. Received: {shown(value)}. Leave it out if nothing is known")
             object.__setattr__(self, name, None if value is None else str(value))  # NumPy's texts too
         for name in ("metrics", "thresholds"):
             if not isinstance(getattr(self, name), (list, tuple)):
-                received = one_line(repr(getattr(self, name)))
-                raise ValueError(f"{name}: expected a list of dictionaries. Received: {received}")
+                raise ValueError(f"{name}: expected a list of dictionaries. Received: {shown(getattr(self, name))}")
         object.__setattr__(self, "metrics", [_plain_metric(entry) for entry in self.metrics])
-        object.__setattr__(self, "thresholds", [_plain_threshold(entry) for entry in self.thresholds])
+        presets.check_thresholds(self.thresholds)
+        plain = [{key: float(value) for key, value in entry.items()} for entry in self.thresholds]
+        object.__setattr__(self, "thresholds", plain)
 
     def description_fields(self) -> dict:
         """The fields as they also go into `preset.json`, where `from_description` finds them again."""
@@ -104,19 +103,9 @@ def _plain_metric(entry):
     if not presets.is_metric(entry):
         fields = ", ".join(presets.METRIC_FIELDS)
         raise ValueError(
-            f"A metric needs {fields}: `value` a finite number, the others texts. Received: {one_line(repr(entry))}"
+            f"A metric needs {fields}: `value` a finite number, the others texts. Received: {shown(entry)}"
         )
     return {key: float(entry[key]) if key == "value" else str(entry[key]) for key in entry}
-
-
-def _plain_threshold(entry):
-    if not presets.is_threshold(entry):
-        raise ValueError(
-            "A threshold needs `far` and `threshold`, and may have `tar`: numbers of 0..1, a cosine and 0..100, and nothing "
-            "else. "
-            f"Received: {one_line(repr(entry))}"
-        )
-    return {key: float(value) for key, value in entry.items()}
 
 
 def from_preset(preset: "Preset") -> Card:

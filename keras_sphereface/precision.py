@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from keras_sphereface.errors import one_line
+from keras_sphereface.errors import shown
 from keras_sphereface.layer_graph import copy_weights, inline, is_functional
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def float_policy(dtype: Any) -> "keras.DTypePolicy":
 def _no_float(dtype):
     return ValueError(
         f"Expected dtype as a dtype policy of {', '.join(FLOATS)}, e.g. 'bfloat16' or 'mixed_bfloat16'. "
-        f"Received: dtype={one_line(repr(dtype))}"
+        f"Received: dtype={shown(dtype)}"
     )
 
 

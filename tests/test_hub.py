@@ -18,6 +18,7 @@ from keras_sphereface import backbones, hub, hub_files, model_card, model_folder
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.hub import HubError, load_pretrained, push_to_hub
+from keras_sphereface.recognition import Recognizer
 
 REPO = "faces/tiny"
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(3, 32, 32, 3), dtype="uint8")
@@ -706,6 +707,26 @@ def test_two_processes_at_once(server, published, expected, tmp_path):
     (snapshot,) = cache.glob("models--*/snapshots/*")
     model_folder.read_checksums(snapshot / "preset.json")
     assert not list(cache.rglob("*.incomplete"))
+
+
+def test_a_model_and_its_thresholds_are_of_one_download(backbone, tmp_path, monkeypatch):
+    """Else the thresholds could be those of a model that was published in between."""
+    folders = []
+    for number, cosine in enumerate((0.25, 0.5)):
+        folders.append(tmp_path / str(number))
+        thresholds = [{"far": 1e-3, "threshold": cosine}]
+        model_folder.write(backbone, folders[-1], model_card.Card(thresholds=thresholds).description_fields())
+    downloads = iter(folders)
+    monkeypatch.setattr(hub_files, "download", lambda *args, **options: next(downloads))
+    assert Recognizer(f"hf://{REPO}", detector=None).threshold == 0.25
+    assert next(downloads) == folders[1]
+
+
+def test_thresholds_that_are_given_take_the_place_of_a_card_s_broken_ones(backbone, tmp_path):
+    model_folder.write(backbone, tmp_path, {"thresholds": [{"far": 5, "threshold": 0.5}]})
+    with pytest.raises(FileFormatError, match=r"preset\.json: A threshold needs"):
+        Recognizer(tmp_path, detector=None)
+    assert Recognizer(tmp_path, detector=None, thresholds={1e-3: 0.5}).threshold == 0.5
 
 
 def test_publishing_a_model_folder_keeps_its_card_and_thresholds(backbone, tmp_path):

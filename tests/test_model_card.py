@@ -153,7 +153,7 @@ def test_metrics_are_checked(metric):
     "change",
     [
         *({"far": "x"}, {"tar": None}, {"threshold": float("nan")}, {"threshold": True}, {"more": 1}),
-        *({"far": -1}, {"far": 1.5}, {"threshold": 99}, {"tar": 101}, {"tar": -1}),
+        *({"far": 0}, {"far": 1}, {"threshold": 1.0005}, {"threshold": 99}, {"tar": 101}, {"tar": -1}),
     ],
 )
 def test_thresholds_are_checked(change):
@@ -161,6 +161,11 @@ def test_thresholds_are_checked(change):
         Card(thresholds=[{"far": 0.01}])
     with pytest.raises(ValueError, match="`far` and `threshold`"):
         Card(thresholds=[{"far": 0.01, "threshold": 0.3, **change}])
+
+
+def test_a_card_has_no_thresholds_that_a_recognizer_would_refuse():
+    with pytest.raises(ValueError, match=r"grow as the FAR falls\. Received: {0\.01: 0\.3, 0\.001: 0\.2}"):
+        Card(thresholds=[{"far": 0.001, "threshold": 0.2}, {"far": 0.01, "threshold": 0.3}])
 
 
 def test_a_preset_has_a_card():

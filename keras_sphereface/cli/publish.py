@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> None:
     repo_id = hub.checked_repo_id(args.repo_id)
     if args.dry_run:
         _check_folder(args.dry_run)
-    model = hub.load_pretrained(args.model)
-    card = _card(args.model, args.card)
+    described = hub.load_described(args.model)
+    model, card = described.model, _card(described, args.card)
     if args.dry_run:
         description = model_folder.write(model, args.dry_run, card.description_fields())
         text = model_card.render(card, repo_id, description)
@@ -65,14 +65,16 @@ def _check_folder(folder):
         raise ValueError(f"--dry-run must be a new folder, or one with a model. Received: {folder}, with other files")
 
 
-def _card(model, path):
+def _card(described, path):
     """The card that the model has, with the fields of a JSON file instead of its own."""
-    from keras_sphereface import hub, model_card, presets
+    from keras_sphereface import model_card
 
-    if model in presets.names():
-        card = model_card.from_preset(presets.get(model))
+    if described.preset is not None:
+        card = model_card.from_preset(described.preset)
+    elif described.path is not None:
+        card = model_card.from_description(described.path)
     else:
-        card = model_card.from_description(hub.description_path(model))
+        card = model_card.Card()
     if path is None:
         return card
     try:

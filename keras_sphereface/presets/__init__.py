@@ -5,14 +5,15 @@
 
 import dataclasses
 import functools
-import json
+import itertools
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from keras_sphereface.arguments import is_number
-from keras_sphereface.errors import FileFormatError, did_you_mean
-from keras_sphereface.files import SHA256
+from keras_sphereface.errors import FileFormatError, did_you_mean, shown
+from keras_sphereface.files import SHA256, read_json
 from keras_sphereface.hints import Path
 
 FOLDER = pathlib.Path(__file__).parent
@@ -21,7 +22,6 @@ STATUSES = ("embedded", "published", "planned")
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_FILE = "model.weights.h5"  # the one weight file of a repository that is downloaded, and so can be checked
-MOST_COSINE = 1.001  # one of embeddings of unit length, with their rounding
 METRIC_FIELDS = ("name", "dataset", "value", "unit", "command")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 REPO_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -107,11 +107,7 @@ def read(path: Path) -> Preset:
     >>> preset.name
     'sfnet20_ms1m'
     """
-    try:
-        entry = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: not JSON ({error}). Install the package again") from error
-    return from_dict(entry, path)
+    return from_dict(read_json(path, advice="Install the package again"), path)
 
 
 def from_dict(entry: dict, source: Path = "preset") -> Preset:
@@ -183,9 +179,10 @@ def _problems(preset):
     for metric in preset.metrics:
         if not is_metric(metric):
             yield f"a metric needs {', '.join(METRIC_FIELDS)}, `value` a finite number. Received: {metric!r}"
-    for entry in preset.thresholds:
-        if not is_threshold(entry):
-            yield f"a threshold needs `far` (0..1) and `threshold` (a cosine), may have `tar` (0..100). Received: {entry!r}"
+    try:
+        check_thresholds(preset.thresholds)
+    except ValueError as error:
+        yield str(error)
     if preset.default and preset.status != "embedded":
         yield "the default must be embedded"
 
@@ -216,8 +213,8 @@ def is_threshold(entry: Any) -> bool:
         entry: Anything.
 
     Returns:
-        `True` for a dictionary of `far` (0..1), `threshold` (a cosine) and perhaps `tar` (percent, 0..100), all numbers.
-        Else `False`.
+        `True` for a dictionary of `far` (between 0 and 1), `threshold` (a cosine) and perhaps `tar` (percent, 0..100), all
+        numbers. Else `False`.
 
     Example:
     >>> keras_sphereface.presets.is_threshold({"far": 1e-3, "threshold": 0.35, "tar": 96.5})
@@ -227,7 +224,31 @@ def is_threshold(entry: Any) -> bool:
         return False
     if not all(is_number(value) for value in entry.values()):
         return False
-    return 0 <= entry["far"] <= 1 and abs(entry["threshold"]) <= MOST_COSINE and 0 <= entry.get("tar", 0) <= 100
+    return 0 < entry["far"] < 1 and abs(entry["threshold"]) <= 1 and 0 <= entry.get("tar", 0) <= 100
+
+
+def check_thresholds(entries: Iterable[Any]) -> None:
+    """Checks the thresholds of one model: those of a preset, of a card, or that somebody measured.
+
+    Args:
+        entries: Dictionaries as `is_threshold` wants them, in any order.
+
+    Raises:
+        ValueError: If an entry is no threshold, or a lower FAR has a lower threshold than a higher one.
+
+    Example:
+    >>> keras_sphereface.presets.check_thresholds([{"far": 1e-2, "threshold": 0.25}, {"far": 1e-3, "threshold": 0.35}])
+    """
+    entries = list(entries)
+    for entry in entries:
+        if not is_threshold(entry):
+            raise ValueError(
+                "A threshold needs `far` and `threshold`, and may have `tar`: numbers between 0 and 1, a cosine and 0..100, "
+                f"and nothing else. Received: {shown(entry)}"
+            )
+    points = sorted(((entry["far"], entry["threshold"]) for entry in entries), reverse=True)
+    if any(higher[1] > lower[1] for higher, lower in itertools.pairwise(points)):
+        raise ValueError(f"Expected thresholds that grow as the FAR falls. Received: {shown(dict(points))}")
 
 
 @functools.cache

@@ -1,6 +1,5 @@
 """Whatever stands for a model, as one thing: a function from crops to embeddings, its input size, its thresholds."""
 
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -8,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface import hub, presets
+from keras_sphereface import hub
 from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export import litert, saved_model
 from keras_sphereface.export.onnx_file import open_session, runner
+from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path, Size
 from keras_sphereface.precision import with_dtype
 from keras_sphereface.recognition.thresholds import Thresholds
@@ -142,9 +142,9 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
     if model is None or isinstance(model, str | os.PathLike):
         embed, known = _load(model)
     elif hasattr(model, "predict_on_batch"):
-        embed, known = as_embedder(model), Thresholds()
+        embed, known = as_embedder(model), Thresholds
     elif callable(model) or callable(getattr(model, "predict", None)):
-        embed, known = (model if callable(model) else model.predict), Thresholds()
+        embed, known = (model if callable(model) else model.predict), Thresholds
     else:
         raise TypeError(
             "Expected a model: a name, a path, a keras.Model, a callable or an object with predict(images). "
@@ -158,27 +158,25 @@ def open_model(model: Any = None, size: Size | None = None, thresholds: Any = No
     size = check_size(size, "size")
     if any(side not in (None, given) for side, given in zip(fixed, size)):
         raise ValueError(f"Expected the size of the model's input, {fixed}, or None. Received: size={size}")
-    return FaceModel(embed, size, known if thresholds is None else Thresholds(thresholds))
+    return FaceModel(embed, size, known() if thresholds is None else Thresholds(thresholds))
 
 
 def _load(name):
-    """Returns a model by its name, and the thresholds that its preset or card states."""
+    """Returns a model by its name, and what loads the thresholds that its preset or card states."""
     if name is not None and (kind := exported(name)):
-        return kind(name), Thresholds()
-    model = hub.load_pretrained(name)
-    if name is None:
-        return model, Thresholds(presets.default().thresholds)
-    if name in presets.names():
-        return model, Thresholds(presets.get(name).thresholds)
-    return model, _described(hub.description_path(name))
+        return kind(name), Thresholds
+    described = hub.load_described(name)
+    if described.preset is not None:
+        return described.model, lambda: Thresholds(described.preset.thresholds)
+    return described.model, lambda: _of_card(described.path)
 
 
-def _described(path):
+def _of_card(path):
     """The thresholds of a model's `preset.json`, none where it states none."""
-    if not path.is_file():
+    if path is None or not path.is_file():
         return Thresholds()
-    entries = json.loads(path.read_text(encoding="utf-8")).get("thresholds") or ()
+    description = read_json(path)
     try:
-        return Thresholds(entries)
-    except ValueError as error:
+        return Thresholds(description.get("thresholds") or ())
+    except (AttributeError, ValueError) as error:
         raise FileFormatError(f"{path}: {one_line(error)}") from error

@@ -12,6 +12,7 @@ from keras_sphereface.errors import FileFormatError, shown
 from keras_sphereface.evaluation.report import VerificationReport
 from keras_sphereface.files import read_json
 from keras_sphereface.hints import Path
+from keras_sphereface.presets import check_thresholds
 
 USUAL_FAR = 1e-3  # of a decision: one pair of strangers in a thousand is taken for the same person
 
@@ -41,13 +42,9 @@ class Thresholds:
 
     def __init__(self, entries: Entries = ()):
         pairs = sorted(_pairs(entries), reverse=True)
-        for far, threshold in pairs:
-            if not (0 < far < 1 and -1 <= threshold <= 1):
-                raise ValueError(f"Expected FAR in 0..1 and a cosine. Received: far={far}, threshold={threshold}")
+        check_thresholds({"far": far, "threshold": threshold} for far, threshold in pairs)
         self.fars = tuple(far for far, _ in pairs)
         self.cosines = tuple(threshold for _, threshold in pairs)
-        if any(low > high for low, high in zip(self.cosines, self.cosines[1:])):
-            raise ValueError(f"Expected thresholds that grow as the FAR falls. Received: {dict(pairs)}")
 
     def __bool__(self):
         return bool(self.fars)
