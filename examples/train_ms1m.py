@@ -29,7 +29,6 @@ import keras
 from absl import app, flags, logging
 
 import keras_sphereface as ksf
-from keras_sphereface.files import draft
 
 flags.DEFINE_string("data_dir", None, "Folder with train.rec (InsightFace's layout); synthetic faces if not given.")
 flags.DEFINE_multi_string("pairs", [], "Pairs to measure: FILE.bin, or FOLDER:PAIRS.txt for LFW's layout. "
@@ -362,14 +361,12 @@ def save_model(trainer, path):
     """Saves the model to keep, in float32, and returns it, outside of any distribution."""
     model = trainer.embedder
     if FLAGS.distribute in PARALLEL:  # By way of the file, as its variables lie on the devices.
-        with draft(path) as unfinished:
-            model.save(unfinished)
+        ksf.embedder.save(model, path)
         keras.distribution.set_distribution(None)
         model = keras.saving.load_model(path)
     if FLAGS.dtype_policy != "float32":
         model = ksf.precision.with_dtype(model, "float32")
-    with draft(path) as unfinished:
-        model.save(unfinished)
+    ksf.embedder.save(model, path)
     return model
 
 

@@ -2,6 +2,10 @@
 
 import math
 import numbers
+from collections.abc import Callable
+from typing import Any
+
+from keras_sphereface.errors import shown
 
 
 def whole_number(name: str, value: object, least: int = 1) -> int:
@@ -22,7 +26,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     >>> whole_number("top", np.int64(5))
     5
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if not is_whole(value) or value < least:
         raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
     return int(value)
 
@@ -71,6 +75,43 @@ def positive_number(name: str, value: object, zero_allowed: bool = False) -> flo
         wanted = "a finite number of at least 0" if zero_allowed else "a finite number above 0"
         raise ValueError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
     return float(value)
+
+
+def list_of(
+    name: str, values: object, is_one: Callable[[Any], bool], expected: str, empty_allowed: bool = False
+) -> tuple:
+    """Returns an argument of several values as a tuple, whether it came as a list, an array or one by one.
+
+    Args:
+        name: The argument's name, for the message.
+        values: What was given.
+        is_one: Tells of a value whether it is one of those expected.
+        expected: What was expected, with an example, for the message.
+        empty_allowed: Whether no value at all will do. Defaults to `False`.
+
+    Returns:
+        The values, as they were given.
+
+    Raises:
+        ValueError: If it is a single value or a text, or holds something else than what was expected.
+
+    Example:
+    >>> list_of("ranks", iter([1, 5]), is_whole, "integers, e.g. [1, 5]")
+    (1, 5)
+    """
+    try:
+        iterator = None if isinstance(values, str | bytes) else iter(values)
+    except TypeError:  # a single value
+        iterator = None
+    items = None if iterator is None else tuple(iterator)
+    if items is None or not (items or empty_allowed) or not all(is_one(item) for item in items):
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={shown(values if items is None else items)}")
+    return items
+
+
+def is_whole(value: object) -> bool:
+    """Whether this is an integer, of Python or NumPy; `True` and `False` are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_sphereface.hints import Shape, Tensor
+from keras_sphereface.files import draft
+from keras_sphereface.hints import Path, Shape, Tensor
 
 
 def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Model:
@@ -40,6 +41,24 @@ def build_embedder(backbone: keras.Model, name: str | None = None) -> keras.Mode
     raw = only_tensor(backbone(images))
     embeddings = keras.layers.UnitNormalization(axis=-1, dtype="float32", name="unit_length")(raw)
     return keras.Model(images, embeddings, name=name or f"{backbone.name}_embedder")
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Saves a model as `model.save` does, whole or not at all: an older file stays until the new one is on the disk.
+
+    Args:
+        model: The `keras.Model`.
+        path: The file, ending in `.keras`; its folder exists.
+
+    Raises:
+        ValueError: If the file's name has another ending.
+        OSError: If it cannot be written.
+
+    Example:
+    >>> save(trainer.embedder, "model.keras")  # doctest: +SKIP
+    """
+    with draft(path) as unfinished:
+        model.save(unfinished)
 
 
 def images_shape(model: keras.Model) -> Shape | None:

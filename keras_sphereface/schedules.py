@@ -1,12 +1,12 @@
 """Learning-rate schedules of the papers, made from Keras's own."""
 
+import itertools
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_sphereface.arguments import is_number, whole_number
+from keras_sphereface.arguments import is_number, is_whole, list_of, whole_number
 from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hints import Tensor
 
@@ -78,8 +78,8 @@ def learning_rate(
         peak: The largest learning rate, above 0 and finite.
         total_steps: Number of steps of the whole run, the warm-up included.
         warmup_steps: Steps of linear warm-up from 0. Defaults to `0`.
-        boundaries: Steps after which `"steps"` divides by 10; of no other schedule. Defaults to 1/3, 7/12 and 5/6 of the
-            run.
+        boundaries: Steps after which `"steps"` divides by 10: ascending, after the warm-up; of no other schedule.
+            Defaults to 1/3, 7/12 and 5/6 of the run. Steps that a shorter run does not reach do no harm.
 
     Returns:
         A `keras.optimizers.schedules.LearningRateSchedule`.
@@ -97,8 +97,6 @@ def learning_rate(
         )
     if boundaries is not None and name != "steps":
         raise ValueError(f"Only 'steps' has `boundaries`. Received: name={name!r}, boundaries={boundaries!r}")
-    if boundaries is not None and (isinstance(boundaries, str) or not np.iterable(boundaries)):
-        raise ValueError(f"`boundaries` must be a list of steps. Received: boundaries={boundaries!r}")
     total_steps, warmup_steps = whole_number("total_steps", total_steps), whole_number("warmup_steps", warmup_steps, 0)
     if not is_number(peak) or peak <= 0 or warmup_steps >= total_steps:
         raise ValueError(
@@ -120,15 +118,17 @@ def learning_rate(
 
 
 def _boundaries(boundaries, total_steps, warmup_steps):
-    given = boundaries is not None
-    if not given:
-        boundaries = [round(share * total_steps) for share in STEP_SHARES]
-    boundaries = [int(step) - warmup_steps for step in boundaries]
-    if boundaries != sorted(set(boundaries)) or (boundaries and boundaries[0] <= 0):
-        expected = "`boundaries` must be" if given else "1/3, 7/12 and 5/6 of the run, where 'steps' divides, must be"
+    """The steps that divide the learning rate, counted from the end of the warm-up."""
+    if boundaries is None:
+        what = "1/3, 7/12 and 5/6 of the run, where 'steps' divides,"
+        steps = [round(share * total_steps) for share in STEP_SHARES]
+    else:
+        what = "`boundaries`"
+        given = list_of("boundaries", boundaries, is_whole, "a list of steps, e.g. [50, 80]", empty_allowed=True)
+        steps = [int(step) for step in given]
+    if any(later <= step for step, later in itertools.pairwise([warmup_steps, *steps])):
         raise ValueError(
-            f"{expected} increasing steps after the warm-up. "
-            f"Received: {[step + warmup_steps for step in boundaries]} with warmup_steps={warmup_steps}, "
-            f"total_steps={total_steps}"
+            f"{what} must be increasing steps after the warm-up. "
+            f"Received: {steps} with warmup_steps={warmup_steps}, total_steps={total_steps}"
         )
-    return boundaries
+    return [step - warmup_steps for step in steps]

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from keras_sphereface.errors import FileFormatError, is_of_system, one_line, shown
+from keras_sphereface.files import draft
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FORMAT_VERSION = 1
 SUFFIX = ".h5"
 DTYPES = ("float16", "float32")
 _OPAQUE_BYTES = (1, 2)  # of float8 and bfloat16, for which HDF5 has no type
+_NAMED_AT_MOST = 3
 
 # What h5py raises on broken files, depending on where in them it notices.
 BROKEN_HDF5 = (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
@@ -83,7 +85,7 @@ def write(model: "keras.Model", path: Path, dtype: str = "float16") -> None:
             raise ValueError(f"Weight {name!r} is not finite in {dtype}; train again, or write another dtype")
         index.append([name, list(array.shape)])
         values.append(array.ravel())
-    with h5py.File(path, "w") as file:
+    with draft(path) as unfinished, h5py.File(unfinished, "w") as file:
         file.attrs["format"] = FORMAT_VERSION
         file.create_dataset("index", data=np.frombuffer(json.dumps(index).encode(), np.uint8), track_times=False)
         file.create_dataset("values", data=np.concatenate(values), track_times=False)
@@ -124,9 +126,9 @@ def read(model: "keras.Model", path: Path) -> None:
         variable.assign(values[name])
 
 
-def _few(names, shown=3):
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more if names else "none"
+def _few(names):
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return ", ".join(names[:_NAMED_AT_MOST]) + more if names else "none"
 
 
 def _read_arrays(path):

@@ -100,7 +100,7 @@ def test_save_and_load(rng, tmp_path):
     expected = trainer.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
     actual = loaded.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
     assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), "the optimizer's state was loaded too"
-    trainer.embedder.save(tmp_path / "embedder.keras")
+    ksf.embedder.save(trainer.embedder, tmp_path / "embedder.keras")
     embedder = keras.saving.load_model(tmp_path / "embedder.keras")
     np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
 

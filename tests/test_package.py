@@ -21,11 +21,11 @@ MAY_IMPORT = {
     # 0: pure functions, files
     "angular": "",
     "devices": "",
-    "embedder": "",
     "files": "",
+    "embedder": "files",
     "safe_config": "",
     "model_size": "safe_config",
-    "weights_file": "",
+    "weights_file": "files",
     # 1: tables and readers; evaluation never sees Keras, data never scores
     "margins": "angular",
     "feature_norms": "",
@@ -66,8 +66,8 @@ MAY_IMPORT = {
     "recognition": "data embedder evaluation evaluator export faces files hub precision presets",
     "demo": "data recognition",
     # 4
-    "cli": "backbones callbacks classifier conversion data demo devices evaluation evaluator export faces files heads hub "
-    "ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",
+    "cli": "backbones callbacks classifier conversion data demo devices embedder evaluation evaluator export faces files "
+    "heads hub ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",
 }
 
 

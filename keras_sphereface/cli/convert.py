@@ -12,7 +12,7 @@ import os
 import pathlib
 
 from keras_sphereface.cli import UsageError, options
-from keras_sphereface.files import atomic_writer, check_output, draft
+from keras_sphereface.files import atomic_writer, check_output
 
 MODEL_SUFFIX = ".keras"
 HEAD_SUFFIX = ".npz"
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from keras_sphereface.conversion import convert
-    from keras_sphereface.evaluation.report import save_json
+    from keras_sphereface.embedder import save
+    from keras_sphereface.evaluation.results import save_json
 
     model = convert(
         args.checkpoint,
@@ -81,8 +82,7 @@ def run(args: argparse.Namespace) -> None:
     report = model.conversion_report
     if args.head and not report.head_weights:
         raise ValueError(f"{args.checkpoint}: has no class weights to write to {args.head}; leave --head away.")
-    with draft(args.output) as path:
-        model.save(path)
+    save(model, args.output)
     if args.head:
         with atomic_writer(args.head) as file:
             np.savez(file, **report.head_weights)

@@ -15,7 +15,7 @@ import pathlib
 import sys
 
 from keras_sphereface.cli import UsageError, options
-from keras_sphereface.files import check_output, draft
+from keras_sphereface.files import check_output
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
 WITHOUT = {"margin": ("NormFace", "Softmax"), "scale": ("Softmax",)}
@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.data.pairs import number_names
     from keras_sphereface.devices import fastest_dtype_policy
+    from keras_sphereface.embedder import save
     from keras_sphereface.evaluator import evaluate
     from keras_sphereface.precision import with_dtype
 
@@ -94,12 +95,13 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
     if args.backbone not in (known := backbones.names()):
         raise UsageError(f"--backbone must be one of {', '.join(known)}. Received: {args.backbone}")
+    of_head = _head_arguments(args)
     check_output(output, make_folder=True)
     keras.utils.set_random_seed(args.seed)
     args.dtype = fastest_dtype_policy() if args.dtype == "auto" else args.dtype
     dataset, pairs = _open(args), number_names([read_bin(path) for path in args.pairs])
     _check_people(args, dataset)
-    trainer = _make_trainer(args, dataset)
+    trainer = _make_trainer(args, dataset, of_head)
     checkpoint = _make_checkpoint(args, dataset)
     length = checkpoint.run["--steps-per-epoch"]
     start = checkpoint.resume(trainer)
@@ -116,8 +118,7 @@ def run(args: argparse.Namespace) -> None:
             verbose=1 if sys.stdout.isatty() and not args.json else 0 if args.json else 2,
         )
     model = trainer.embedder if args.dtype == "float32" else with_dtype(trainer.embedder, "float32")
-    with draft(output) as path:
-        model.save(path)
+    save(model, output)
     reports = [evaluate(model, one) for one in pairs]
     result = {
         "output": str(output),
@@ -177,16 +178,21 @@ def _check_people(args, dataset):
         )
 
 
-def _make_trainer(args, dataset):
-    """The network, for images of the data's size, and the head, compiled."""
-    from keras_sphereface import backbones, heads, optimizers, schedules
-    from keras_sphereface.classifier import FaceClassifier
-
+def _head_arguments(args):
+    """What was given of the head's arguments, those that it has."""
     given = {name: value for name in ("margin", "scale") if (value := getattr(args, name)) is not None}
     for name, value in given.items():
         if args.head in WITHOUT[name]:
             raise UsageError(f"--{name}: {args.head} has none. Received: --{name} {value}; leave it out")
-    head = getattr(heads, args.head)(dataset.num_classes, **given)
+    return given
+
+
+def _make_trainer(args, dataset, of_head):
+    """The network, for images of the data's size, and the head, compiled."""
+    from keras_sphereface import backbones, heads, optimizers, schedules
+    from keras_sphereface.classifier import FaceClassifier
+
+    head = getattr(heads, args.head)(dataset.num_classes, **of_head)
     arguments = {"embedding_dim": args.embedding_dim, "input_shape": (*dataset.image_size, 3), "dtype": args.dtype}
     trainer = FaceClassifier(backbones.get(args.backbone, **arguments), head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)

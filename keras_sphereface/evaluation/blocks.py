@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
+from keras_sphereface.evaluation.counts import run_starts
 
 # 8192 rows of 512 float32 are 16 MB: large enough for the product to run at full speed, small enough for any machine.
 BLOCK_ROWS = 8192
@@ -101,6 +102,23 @@ def read_rows(array, numbers):
     rows = np.empty((len(numbers), array.shape[1]), array.dtype)
     rows[ascending] = array[numbers[ascending]]
     return rows
+
+
+def grouped(labels):
+    """Tells how to read rows so that those of one label lie together.
+
+    Args:
+        labels: `(n,)` labels.
+
+    Returns:
+        `(order, names, index)`: row numbers in reading order, or `None` where the array's own will do; the distinct labels,
+        ascending; and of each row read the place of its label among them.
+    """
+    names, index = np.unique(labels, return_inverse=True)
+    if len(run_starts(index)) == len(names):
+        return None, names, index
+    order = np.argsort(index, kind="stable")
+    return order, names, index[order]
 
 
 def unit_blocks(array, name, order=None, block_size=BLOCK_ROWS, progress=True):

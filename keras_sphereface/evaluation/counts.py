@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_sphereface.arguments import is_number
+
 
 class AcceptCounts(NamedTuple):
     """How many comparisons each threshold accepts; thresholds are the distinct scores, from high to low.
@@ -58,7 +60,7 @@ class OperatingPoint(NamedTuple):
     far: float
 
 
-def check_scores(scores, name="scores"):
+def check_scores(scores):
     """Returns `scores` as a 1-D float array (float32 and float64 are kept as they are); refuses NaN.
 
     Raises:
@@ -68,12 +70,12 @@ def check_scores(scores, name="scores"):
     if scores.dtype not in (np.float32, np.float64):
         scores = scores.astype(np.float64)
     if scores.ndim != 1:
-        raise ValueError(f"Expected one score per comparison, a 1-D array. Received: {name}.shape={scores.shape}")
+        raise ValueError(f"Expected one score per comparison, a 1-D array. Received: scores.shape={scores.shape}")
     # min() propagates NaN: one pass, no temporary array of booleans.
     if scores.size and np.isnan(scores.min()):
         row = int(np.flatnonzero(np.isnan(scores))[0])
         raise ValueError(
-            f"A score must be a number; look for a broken image or a zero embedding. Received: {name}[{row}]=nan"
+            f"A score must be a number; look for a broken image or a zero embedding. Received: scores[{row}]=nan"
         )
     return scores
 
@@ -150,11 +152,16 @@ def accept_counts(scores: ArrayLike, mated: ArrayLike) -> AcceptCounts:
     )
 
 
-def run_ends(ordered):
-    """Returns the index of the last element of each run of equal values in an ordered array."""
-    if not len(ordered):
+def run_starts(values):
+    """Returns the index of the first element of each run of equal neighbours."""
+    if not len(values):
         return np.zeros(0, np.int64)
-    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+    return np.append(0, np.flatnonzero(values[1:] != values[:-1]) + 1)
+
+
+def run_ends(values):
+    """Returns the index of the last element of each run of equal neighbours."""
+    return np.append(run_starts(values)[1:], len(values)) - 1 if len(values) else np.zeros(0, np.int64)
 
 
 def allowed_accepts(rate, count):
@@ -191,10 +198,10 @@ def operating_point(mated_sorted: np.ndarray, nonmated_sorted: np.ndarray, far: 
     >>> point.threshold, point.tar, point.far
     (0.5, 1.0, 0.5)
     """
-    if not (len(mated_sorted) and len(nonmated_sorted) and 0 <= far <= 1):
+    if not (len(mated_sorted) and len(nonmated_sorted) and is_number(far) and 0 <= far <= 1):
         raise ValueError(
             f"Expected scores of both kinds and a rate of 0..1. Received: {len(mated_sorted)} mated and "
-            f"{len(nonmated_sorted)} nonmated scores, far={far}"
+            f"{len(nonmated_sorted)} nonmated scores, far={far!r}"
         )
     mated_sorted, nonmated_sorted = np.asarray(mated_sorted), np.asarray(nonmated_sorted)
     num_mated, num_nonmated = len(mated_sorted), len(nonmated_sorted)

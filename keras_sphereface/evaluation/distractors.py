@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import is_whole, list_of, whole_number
 from keras_sphereface.evaluation import blocks
+from keras_sphereface.evaluation.counts import run_starts
 from keras_sphereface.evaluation.mates import check_labels, check_ranks, share
 from keras_sphereface.evaluation.report import RATE_WIDTH, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
@@ -128,18 +129,18 @@ def distractors(
 
 
 def _check_counts(counts, available):
+    """Returns distinct numbers of distractors in ascending order."""
     if counts is None:
-        counts = [*(count for count in DISTRACTOR_COUNTS if count < available), available]
-    counts = tuple(counts)
-    if not counts or any(count != int(count) or not 1 <= count <= available for count in counts):
-        raise ValueError(f"Expected numbers of distractors from 1 to {available}. Received: counts={counts}")
+        return [*(count for count in DISTRACTOR_COUNTS if count < available), available]
+    expected = f"numbers of distractors from 1 to {available}, e.g. [{available}]"
+    counts = list_of("counts", counts, lambda count: is_whole(count) and 1 <= count <= available, expected)
     return sorted({int(count) for count in counts})
 
 
 def _ordered_pairs(labels):
     """Returns row numbers `(probe, mate)` of all ordered pairs of different rows with equal labels."""
     order = np.argsort(labels, kind="stable")
-    groups = np.split(order, np.flatnonzero(labels[order][1:] != labels[order][:-1]) + 1)
+    groups = np.split(order, run_starts(labels[order])[1:])
     probe = [np.repeat(group, len(group) - 1) for group in groups]
     mate = [np.tile(group, (len(group), 1))[~np.eye(len(group), dtype=bool)] for group in groups]
     return np.concatenate(probe), np.concatenate(mate)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BINS = 80
 DPI = 120
 SHEET_COLUMNS = 4
+NAME_LENGTH = 34  # characters of an image's name in the sheet; of a long one the end, which tells it from others
 # What a part of the signature says of the embeddings.
 _FUSED = {"flip:sum": ", image and mirror image added", "flip:concat": ", image and mirror image joined"}
 
@@ -173,5 +174,5 @@ def _two_histograms(report, values, xlabel, what):
     return figure
 
 
-def _short(name, length=34):
-    return name if len(name) <= length else "..." + name[-length:]
+def _short(name):
+    return name if len(name) <= NAME_LENGTH else "..." + name[-NAME_LENGTH:]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.evaluation.embeddings import check_embeddings
+from keras_sphereface.files import draft
 from keras_sphereface.hints import Path
 
 FORMAT = "keras_sphereface features 1"
@@ -82,7 +83,7 @@ def extract(
     if os.path.exists(path):
         with _open(path) as file:
             _check_head(file, path, head, len(names))
-            start = int(file["valid_rows"][0])
+            start = _valid_rows(file, path)
     bar = tqdm(total=len(names), initial=start, desc="features", unit="image", disable=None if progress else True)
     with bar:
         for images in image_blocks(start) if start < len(names) else ():
@@ -129,9 +130,7 @@ def open_features(path: Path, names: Sequence[str] | None = None, model_signatur
             head["model_signature"] = str(model_signature)
         total = file["features"].shape[0]
         _check_head(file, path, head, total if names is None else len(names))
-        if (valid := int(file["valid_rows"][0])) > total:
-            raise FileFormatError(f"{path}: claims {valid} of {total} rows: it is damaged. Delete the file")
-        if valid < total:
+        if (valid := _valid_rows(file, path)) < total:
             raise FileFormatError(
                 f"{path}: holds {valid} of {total} rows: the extraction was stopped. "
                 f"Run it again with the same arguments to go on"
@@ -182,6 +181,14 @@ def _check_head(file, path, head, count):
             )
 
 
+def _valid_rows(file, path):
+    """How many rows are complete, as the file's counter says."""
+    valid, total = int(file["valid_rows"][0]), file["features"].shape[0]
+    if not 0 <= valid <= total:
+        raise FileFormatError(f"{path}: claims {valid} of {total} rows: it is damaged. Delete the file")
+    return valid
+
+
 def _embed(embed, images, names, start):
     features = np.asarray(embed(images), np.float32)
     if features.ndim != 2 or len(features) != len(images):
@@ -190,18 +197,16 @@ def _embed(embed, images, names, start):
 
 
 def _create(path, head, count, blocks):
-    """Makes the file with all its space under another name first: at `path` it is always complete in structure."""
+    """Makes the file with all its space elsewhere first: at `path` it is always complete in structure."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = f"{path}.tmp"
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(temporary, "w", libver="earliest") as file:
+    with draft(path) as unfinished, h5py.File(unfinished, "w", libver="earliest") as file:
         file.attrs.update(head)
         for name, rows in blocks.items():
             file.create_dataset(name, (count, rows.shape[1]), np.float32, dcpl=plan)
         file.create_dataset("valid_rows", data=np.zeros(1, np.int64))
-    os.replace(temporary, path)
 
 
 def _write(path, start, blocks):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.arguments import whole_number
+from keras_sphereface.arguments import is_number, list_of, whole_number
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import allowed_accepts, count_accepted
 from keras_sphereface.evaluation.mates import (
@@ -168,11 +168,10 @@ def identification(
 
 
 def check_limits(fpirs):
-    """Returns distinct FPIR limits from high to low."""
-    fpirs = tuple(fpirs)
-    if not all(0 < limit < 1 for limit in fpirs):
-        raise ValueError(f"Expected limits between 0 and 1. Received: fpirs={fpirs}")
-    return tuple(sorted({float(limit) for limit in fpirs}, reverse=True))
+    """Returns distinct FPIR limits from high to low; raises `ValueError` unless they are between 0 and 1."""
+    expected = "limits between 0 and 1, e.g. [1e-2]"
+    limits = list_of("fpirs", fpirs, lambda limit: is_number(limit) and 0 < limit < 1, expected, empty_allowed=True)
+    return tuple(sorted({float(limit) for limit in limits}, reverse=True))
 
 
 def _open_set(mate_scores, mate_ranks, nonmated_scores, ranks, fpirs):

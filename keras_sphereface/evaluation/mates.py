@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from keras_sphereface.arguments import is_whole, list_of
 from keras_sphereface.evaluation import blocks
+from keras_sphereface.evaluation.counts import run_starts
 
 
 def check_labels(labels, embeddings, name):
@@ -43,10 +45,8 @@ def comparable(gallery_labels, probe_labels):
 
 
 def check_ranks(ranks):
-    """Returns distinct ranks as ascending integers from 1 on."""
-    ranks = tuple(ranks)
-    if not ranks or any(k != int(k) or k < 1 for k in ranks):
-        raise ValueError(f"Expected ranks as integers from 1 on. Received: ranks={ranks}")
+    """Returns distinct ranks in ascending order; raises `ValueError` unless they are integers of at least 1."""
+    ranks = list_of("ranks", ranks, lambda k: is_whole(k) and k >= 1, "integers of at least 1, e.g. [1, 5]")
     return tuple(sorted({int(k) for k in ranks}))
 
 
@@ -65,16 +65,11 @@ def identity_codes(gallery_labels, probe_labels):
         `(order, codes, probe_codes)`: row numbers in reading order, or `None` for the array's own; the non-decreasing
         code of each row read; and the code of each probe, -1 where its identity is not in the gallery.
     """
-    names, inverse = np.unique(gallery_labels, return_inverse=True)
-    order = None
-    if np.count_nonzero(inverse[1:] != inverse[:-1]) + 1 > len(names):
-        order = np.argsort(inverse, kind="stable")
-        inverse = inverse[order]
-    first = np.append(0, np.flatnonzero(inverse[1:] != inverse[:-1]) + 1)
+    order, names, index = blocks.grouped(gallery_labels)
     code_of_name = np.empty(len(names), np.int64)
-    code_of_name[inverse[first]] = np.arange(len(names))
+    code_of_name[index[run_starts(index)]] = np.arange(len(names))
     place = np.minimum(np.searchsorted(names, probe_labels), len(names) - 1)
-    return order, code_of_name[inverse], np.where(names[place] == probe_labels, code_of_name[place], -1)
+    return order, code_of_name[index], np.where(names[place] == probe_labels, code_of_name[place], -1)
 
 
 def mate_scores(gallery, codes, probes, probe_codes):
@@ -122,7 +117,7 @@ def _beaten(probes, rows, codes, probe_codes, mate_scores):
     beaten = products > (mate_scores + error)[:, None]
     probe, row = np.nonzero((products >= (mate_scores - error)[:, None]) & ~beaten)
     beaten[probe, row] = blocks.exact_scores(probes, rows, probe, row) >= mate_scores[probe]
-    first = np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
+    first = run_starts(codes)
     if len(first) < len(codes):
         beaten = np.logical_or.reduceat(beaten, first, axis=1)
     own = probe_codes - codes[0]

@@ -158,15 +158,20 @@ def best_cut(counts: AcceptCounts) -> Cut:
     Returns:
         `Cut`: `threshold` and `accuracy`, 0..1.
 
+    Raises:
+        ValueError: If there are no comparisons.
+
     Example:
     >>> counts = keras_sphereface.evaluation.accept_counts([0.9, 0.7, 0.6, 0.1], [True, False, True, False])
     >>> keras_sphereface.evaluation.best_cut(counts)
     Cut(threshold=0.8, accuracy=0.75)
     """
+    total = counts.num_mated + counts.num_nonmated
+    if not total:
+        raise ValueError("Expected at least one comparison, mated or nonmated. Received: counts of none")
     correct = np.append(0, counts.accepted_mated - counts.accepted_nonmated) + counts.num_nonmated
     best = np.flatnonzero(correct == correct.max())
     middle = best[(len(best) - 1) // 2]
-    total = counts.num_mated + counts.num_nonmated
     return Cut(float(cut_thresholds(counts.thresholds)[middle]), int(correct[middle]) / total)
 
 

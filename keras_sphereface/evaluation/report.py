@@ -1,20 +1,16 @@
 """What an evaluation measured, as one object: a table to print, JSON to save, pictures to draw."""
 
 import dataclasses
-import json
-import os
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from keras_sphereface.evaluation.counts import accept_counts
 from keras_sphereface.evaluation.metrics import roc_corners
-from keras_sphereface.files import atomic_writer
+from keras_sphereface.evaluation.results import Result
 from keras_sphereface.hints import Path
 from keras_sphereface.version import __version__
 
-LABEL_WIDTH = 26
 # Rates of one digit and of two stand in one column; a round 100 % may stick out.
 RATE_WIDTH, INTERVAL_WIDTH = len("99.99 %"), len("  [99.99, 99.99]")
 # A saved report's curve has at most this many corners: enough to draw it, and a file that can still be read.
@@ -49,26 +45,8 @@ def scientific(rate: float) -> str:
     return np.format_float_scientific(rate, precision=3, trim="-")
 
 
-def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Formats (label, text) rows as lines of one width."""
-    width = max([LABEL_WIDTH, *(len(label) for label, _ in rows)])
-    return "\n".join(f"{label:<{width}}  {text}".rstrip() for label, text in rows)
-
-
-def save_json(values: dict, path: Path) -> None:
-    """Writes values as JSON, complete or not at all.
-
-    Raises:
-        ValueError: If a number is NaN or infinite, which JSON does not know.
-    """
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    os.makedirs(os.path.dirname(os.fspath(path)) or ".", exist_ok=True)
-    with atomic_writer(path) as file:
-        file.write(text.encode())
-
-
 @dataclasses.dataclass
-class VerificationReport:
+class VerificationReport(Result):
     """Result of `verification` and of `keras_sphereface.evaluate`; `None` marks what the comparisons cannot tell.
 
     Attributes:
@@ -122,13 +100,13 @@ class VerificationReport:
     norms: np.ndarray | None = dataclasses.field(default=None, repr=False)
     pairs: Any = dataclasses.field(default=None, repr=False)
 
-    def __str__(self):
-        heading = f"{self.name}: {self.num_pairs} pairs, {self.num_mated} mated, {self.num_nonmated} nonmated"
-        notes = [f"note: {note}" for note in self.notes]
-        rows = self.rows()
-        return "\n".join([heading, *([table(rows)] if rows else []), *notes, self.signature])
+    _unsaved = ("scores", "mated", "norms", "pairs")
 
-    def rows(self) -> list:
+    @property
+    def _heading(self):
+        return f"{self.name}: {self.num_pairs} pairs, {self.num_mated} mated, {self.num_nonmated} nonmated"
+
+    def rows(self) -> list[tuple[str, str]]:
         """Returns the table's rows: a label and a text each."""
         folds = f"{len(self.accuracy_folds)} folds" if self.accuracy_folds else "given threshold"
         spread = f"  std {100 * self.accuracy_std:.2f}" if self.accuracy_folds else _at(self.threshold)
@@ -162,22 +140,12 @@ class VerificationReport:
 
         A false accept rate becomes a text like `"0.001"`.
         """
-        skipped = ("scores", "mated", "norms", "pairs", "tar_at_far")
-        values = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in skipped
-        }
-        values["intervals"] = {name: list(edges) for name, edges in self.intervals.items()}
-        values["tar_at_far"] = {
-            f"{far:g}": None if point is None else point._asdict() for far, point in self.tar_at_far.items()
-        }
+        values = super().to_dict()
+        values["tar_at_far"] = values.pop("tar_at_far")  # beside the ROC, as files have always had it
         if self.scores is not None and self.num_mated and self.num_nonmated:
             corners = roc_corners(accept_counts(self.scores, self.mated), SAVED_CORNERS)
             values["roc"] = dict(zip(("accepted_nonmated", "accepted_mated"), (side.tolist() for side in corners)))
         return values
-
-    def save(self, path: Path) -> None:
-        """Saves the report as JSON; an interrupted save leaves no broken file."""
-        save_json(self.to_dict(), path)
 
     def plot(self, folder: Path) -> list[str]:
         """Draws the report's pictures as PNG files.

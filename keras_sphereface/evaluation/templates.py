@@ -5,7 +5,8 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
-from keras_sphereface.evaluation.blocks import check_finite, read_rows
+from keras_sphereface.evaluation.blocks import as_embeddings, check_finite, grouped, read_rows
+from keras_sphereface.evaluation.counts import run_starts
 
 # Image rows in memory at a time: 8192 of 512 float32 are 16 MB.
 BLOCK_IMAGES = 8192
@@ -25,14 +26,10 @@ def image_weights(template_ids, media_ids, detector_scores=None):
     Returns:
         `(n,)` float64.
     """
-    keys = np.stack([np.asarray(template_ids, np.int64), np.asarray(media_ids, np.int64)])
-    order = np.lexsort(keys[::-1])
-    ordered = keys[:, order]
-    new = np.append(True, (ordered[:, 1:] != ordered[:, :-1]).any(axis=0))
-    starts = np.flatnonzero(new)
-    sizes = np.diff(np.append(starts, len(order)))
-    weights = np.empty(len(order))
-    weights[order] = np.repeat(1.0 / sizes, sizes)
+    template, medium = (np.unique(ids, return_inverse=True)[1] for ids in (template_ids, media_ids))
+    # One number for each medium of each template.
+    _, place, sizes = np.unique(template * len(medium) + medium, return_inverse=True, return_counts=True)
+    weights = 1.0 / sizes[place]
     return weights if detector_scores is None else weights * _checked_scores(detector_scores)
 
 
@@ -89,19 +86,14 @@ def template_embeddings(
 
     Reference: Maze et al., IARPA Janus Benchmark - C, ICB 2018; Whitelam et al., IJB-B, CVPRW 2017.
     """
-    features, flipped_features = (
-        rows if rows is None or hasattr(rows, "shape") else np.asarray(rows) for rows in (features, flipped_features)
-    )
+    (features,) = as_embeddings(features=features)
+    if flipped_features is not None:
+        (flipped_features,) = as_embeddings(flipped_features=flipped_features)
     _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores)
     block_size = whole_number("block_size", block_size)
-    template_ids = np.asarray(template_ids)
     weights = image_weights(template_ids, media_ids, detector_scores)
-    order = None
-    ids, index = np.unique(template_ids, return_inverse=True)
-    if np.count_nonzero(index[1:] != index[:-1]) + 1 > len(ids):
-        order = np.argsort(index, kind="stable")
-        index = index[order]
-    starts = np.append(0, np.flatnonzero(index[1:] != index[:-1]) + 1)
+    order, ids, index = grouped(template_ids)
+    starts = run_starts(index)
     templates = np.empty((len(ids), features.shape[1]), np.float32)
     bar = tqdm(total=len(index), desc="templates", unit="image", disable=None if progress else True)
     with bar:
@@ -117,8 +109,6 @@ def template_embeddings(
 
 
 def _check_lengths(features, flipped_features, template_ids, media_ids, detector_scores):
-    if len(features.shape) != 2 or 0 in features.shape:
-        raise ValueError(f"Expected features of shape (n, d), n and d >= 1. Received: features.shape={features.shape}")
     if flipped_features is not None and flipped_features.shape != features.shape:
         raise ValueError(
             f"Expected the mirror images' features to match. Received: features.shape={features.shape}, "

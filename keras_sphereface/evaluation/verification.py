@@ -1,12 +1,11 @@
 """1:1 verification: what a list of scores says about a face model."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.arguments import is_number, whole_number
+from keras_sphereface.arguments import finite_number, is_number, list_of, whole_number
 from keras_sphereface.evaluation import bootstrap as resampling
 from keras_sphereface.evaluation import metrics
 from keras_sphereface.evaluation.counts import accept_counts, check_mated, check_scores, operating_point
@@ -112,16 +111,14 @@ def verification(
 
 def check_fars(fars: Sequence[float]) -> tuple[float, ...]:
     """Returns false accept rates as a tuple; raises `ValueError` unless they are above 0 and at most 1."""
-    rates = tuple(fars) if np.iterable(fars) else None
-    if rates is None or not all(is_number(far) and 0 < far <= 1 for far in rates):
-        raise ValueError(f"Expected false accept rates above 0 and at most 1, e.g. [1e-3]. Received: fars={fars!r}")
-    return rates
+    expected = "false accept rates above 0 and at most 1, e.g. [1e-3]"
+    return list_of("fars", fars, lambda far: is_number(far) and 0 < far <= 1, expected, empty_allowed=True)
 
 
 def check_choices(threshold: float | None, bootstrap: int, seed: int, hardest: int) -> None:
     """Raises `ValueError` unless these arguments of `verification` are in their ranges: before an hour of embedding."""
-    if threshold is not None and not math.isfinite(threshold):
-        raise ValueError(f"Expected a finite threshold. Received: threshold={threshold}")
+    if threshold is not None:
+        finite_number("threshold", threshold)
     whole_number("bootstrap", bootstrap, least=0)
     whole_number("seed", seed, least=0)
     whole_number("hardest", hardest, least=0)

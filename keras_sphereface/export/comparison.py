@@ -81,7 +81,7 @@ class ExportReport:
 
     def save(self, path: Path) -> None:
         """Writes the fields as JSON, complete or not at all."""
-        from keras_sphereface.evaluation.report import save_json
+        from keras_sphereface.evaluation.results import save_json
 
         save_json(self.to_dict(), path)
 

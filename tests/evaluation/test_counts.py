@@ -8,6 +8,8 @@ from keras_sphereface.evaluation.counts import (
     check_scores,
     count_accepted,
     operating_point,
+    run_ends,
+    run_starts,
 )
 
 
@@ -29,9 +31,25 @@ def test_all_equal_scores_give_one_operating_point():
     assert counts.accepted_nonmated.tolist() == [4]
 
 
+def test_scores_that_are_integers_keep_their_digits():
+    """Float32 has no 2^24 + 1: as float32 the two would be tied."""
+    counts = accept_counts([2**24, 2**24 + 1], [0, 1])
+    assert counts.thresholds.tolist() == [2**24 + 1, 2**24]
+    assert (counts.accepted_mated.tolist(), counts.accepted_nonmated.tolist()) == ([1, 1], [0, 1])
+
+
 def test_no_scores_give_no_operating_points():
     counts = accept_counts([], [])
     assert len(counts.thresholds) == counts.num_mated == counts.num_nonmated == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "starts", "ends"),
+    [([7, 7, 3, 3, 3, 7], [0, 2, 5], [1, 4, 5]), ([5], [0], [0]), ([2, 2], [0], [1]), ([], [], [])],
+)
+def test_runs_begin_and_end_where_values_change(values, starts, ends):
+    assert run_starts(np.array(values)).tolist() == starts
+    assert run_ends(np.array(values)).tolist() == ends
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -59,6 +77,13 @@ def test_allowed_accepts_is_exact_where_floats_are_not():
             assert allowed_accepts(allowed / count, count) == allowed
 
 
+def test_allowed_accepts_stays_below_a_rate_just_below_a_share():
+    """Of 10 the rate just below 0.9 allows 8: the product is rounded up to 9, and 9 / 10 is above the rate."""
+    rate = np.nextafter(0.9, 0)
+    assert rate * 10 == 9
+    assert allowed_accepts(rate, 10) == 8
+
+
 def test_operating_point_rejects_all_tied_nonmated():
     # FAR 0.4 of five nonmated allows two. The 2nd to 4th are tied at 0.6, so only the one at 0.8 may pass:
     # the lowest observed score above 0.6 is the mated 0.7.
@@ -75,6 +100,7 @@ def test_operating_point_where_nobody_can_be_accepted():
 
 def test_operating_point_at_rate_one_accepts_everybody():
     assert operating_point(np.array([0.2, 0.9]), np.array([0.1, 0.3]), 1.0) == (0.1, 2, 2, 1.0, 1.0)
+    assert operating_point(np.array([0.05, 0.2]), np.array([0.1, 0.3]), 1.0) == (0.05, 2, 2, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

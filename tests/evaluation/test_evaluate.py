@@ -156,7 +156,7 @@ def test_a_path_is_no_model_and_one_rate_no_list(pairs):
     with pytest.raises(ValueError, match=r"Expected a model, e\.g\. .* Received: model='model\.keras'"):
         evaluate("model.keras", pairs)
     for fars in (1e-3, "0.1", [2], [True], None):
-        with pytest.raises(ValueError, match="Expected false accept rates above 0 and at most 1"):
+        with pytest.raises(ValueError, match="`fars` must be false accept rates above 0 and at most 1"):
             evaluate(_pixels, pairs, fars=fars)
 
 

@@ -1,5 +1,7 @@
 """The feature cache: what a kill leaves, what is refused."""
 
+import errno
+
 import h5py
 import numpy as np
 import pytest
@@ -139,12 +141,33 @@ def test_parts_of_a_wrong_kind_are_refused(part, value, tmp_path):
         open_features(tmp_path / "f.h5")
 
 
-def test_more_rows_than_there_are_are_refused(tmp_path):
+@pytest.mark.parametrize("claimed", [11, 99, -1, -2])
+def test_a_number_of_rows_that_cannot_be_is_refused(tmp_path, claimed):
     extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
     with h5py.File(tmp_path / "f.h5", "a") as file:
-        file["valid_rows"][0] = 99
-    with pytest.raises(FileFormatError, match=f"claims 99 of {len(NAMES)} rows"):
-        open_features(tmp_path / "f.h5")
+        file["valid_rows"][0] = claimed
+    for read in (open_features, lambda path: extract(embed, blocks, path, NAMES, "m")):
+        with pytest.raises(FileFormatError, match=f"claims {claimed} of 10 rows: it is damaged. Delete the file"):
+            read(tmp_path / "f.h5")
+
+
+def test_a_file_that_cannot_be_made_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
+    assert caught.value.filename == str(tmp_path / "f.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_made_under_a_name_of_its_own(tmp_path):
+    other = tmp_path / "f.h5.tmp"  # such as another process may be writing
+    other.write_text("another's")
+    extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
+    assert other.read_text() == "another's"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "f.h5.tmp"]
 
 
 def test_bad_features_are_refused_naming_the_image(tmp_path):

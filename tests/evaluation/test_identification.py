@@ -41,6 +41,11 @@ def test_labels_that_are_never_equal_are_refused():
     assert identification(at(0, 40), ["1", "2"], at(0, 40), texts, ranks=(1,)).rank_rates == {1: 0.0}
 
 
+def test_ranks_are_shown_once_each_and_ascending():
+    result = identification(at(0), ["A"], at(0), ["A"], ranks=(10, np.int64(1), 5, 5))
+    assert [(k, type(k)) for k in result.rank_rates] == [(1, int), (5, int), (10, int)]
+
+
 def test_identity_with_several_entries_counts_once_and_by_its_best():
     # Probe at 0 of A. A's entries are at 80 and 20; B has two entries nearer than 20: they are one rival, not two.
     gallery, labels = at(80, 5, 10, 20, 50), ["A", "B", "B", "A", "C"]
@@ -200,6 +205,46 @@ def test_result_prints_saves_and_says_how(tmp_path):
     assert saved["tpir"] == {"0.5": {"1": None}}
 
 
+def test_rates_by_limit_are_shown_from_high_to_low():
+    # Four strangers: 0.5 allows two, whose threshold is just above 60 degrees; 0.01 allows none.
+    probes, labels = at(10, 40, 50, 60, 70), ["A", *"stuv"]
+    result = identification(at(0), ["A"], probes, labels, ranks=(1,), fpirs=(0.01, 0.5, 0.5))
+    assert list(result.tpir) == [0.5, 0.01]
+    assert result.rows()[2:] == [
+        ("rank 1", "100.00 %"),
+        ("TPIR at FPIR 0.5, rank 1", "100.00 %  at threshold 0.5000"),
+        ("TPIR at FPIR 0.01", "too few nonmated probes"),
+    ]
+    assert list(identification(at(0), ["A"], probes, labels).tpir) == [0.1, 0.01, 0.001]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"ranks": value} for value in (1, [None], [np.inf], [1.5], [True], [0], "15", [])]
+    + [{"fpirs": value} for value in (0.1, ["a"], [None], [np.nan], [True], [1.0], "0.1")],
+    ids=str,
+)
+def test_ranks_and_limits_that_are_none_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=rf"^`{name}` must be .*, e\.g\. \[.*\]\. Received: {name}=.*$"):
+        identification(at(0), ["A"], at(0), ["A"], **wrong)
+
+
+def test_ranks_and_limits_are_distinct_numbers_of_any_kind():
+    ranks, fpirs = np.array([2, 1, 2]), iter((np.float32(0.25), 0.5, 0.25))
+    result = identification(at(0, 90), ["A", "B"], at(10), ["A"], ranks=ranks, fpirs=fpirs)
+    assert list(result.rank_rates) == [1, 2]
+    assert {type(k) for k in result.rank_rates} == {int}
+    assert list(result.tpir) == [0.5, 0.25]
+
+
+def test_reading_in_groups_by_hand():
+    order, names, index = blocks.grouped(["b", "b", "a", "c"])
+    assert (order, names.tolist(), index.tolist()) == (None, ["a", "b", "c"], [1, 1, 0, 2])
+    order, names, index = blocks.grouped(["b", "a", "b", "a"])
+    assert (order.tolist(), names.tolist(), index.tolist()) == ([1, 3, 0, 2], ["a", "b"], [0, 0, 1, 1])
+
+
 def test_top_k_is_exact_and_ties_keep_the_gallery_order(rng):
     gallery, probes = rng.normal(size=(300, 16)), rng.normal(size=(20, 16))
     gallery[250] = gallery[3]
@@ -238,11 +283,22 @@ def test_distractors_ties_count_against_and_blocks_change_nothing(rng):
     assert rates == sorted(rates, reverse=True)
 
 
+def test_distractors_are_taken_by_powers_of_ten_and_then_all():
+    # A has three images, six ordered pairs of them; B and C have one, which is no probe.
+    rows, labels = at(0, 1, 2, 45, 60), [*"AAABC"]
+    result = distractors(rows, labels, np.tile(at(180), (1001, 1)))
+    assert result.rank_rates == {count: {1: 1.0, 10: 1.0} for count in (10, 100, 1000, 1001)}
+    assert (result.num_probes, result.num_trials) == (3, 6)
+
+
 def test_distractors_refuse_what_makes_no_trial():
     with pytest.raises(ValueError, match="two embeddings"):
         distractors(at(0, 20), ["A", "B"], at(20))
-    with pytest.raises(ValueError, match="from 1 to 1"):
-        distractors(at(0, 20), ["A", "A"], at(20), counts=(2,))
+    for counts in ((2,), 1, [None], [np.inf], [0.5], [True], "1"):
+        with pytest.raises(
+            ValueError, match=r"^`counts` must be numbers of distractors from 1 to 1, .*Received: counts="
+        ):
+            distractors(at(0, 20), ["A", "A"], at(20), counts=counts)
 
 
 @pytest.mark.parametrize("block_size", [0, -1, 2.5, True])

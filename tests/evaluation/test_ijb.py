@@ -71,6 +71,39 @@ def test_mean_of_galleries_that_differ():
     assert "TPIR at FPIR 0.5" in str(report)
 
 
+def test_a_rate_that_a_gallery_cannot_tell_is_not_averaged():
+    report = ijb(small_meta(), FEATURES, fars=(0.5,), fpirs=(0.5, 0.1), ranks=(1,))
+    assert report.rows()[-1] == ("1:N TPIR at FPIR 0.1, rank 1", "too few probes")
+
+
+def test_published_numbers_weigh_by_detector_score_and_norm():
+    """Template 1 of an image of length 3 at 0 degrees and one of length 8 at 90, sure by 1 and 1/4; template 2 is at 0."""
+    meta = IJBMeta(
+        name="ijbb",
+        image_names=["a.jpg", "b.jpg", "c.jpg", "d.jpg"],
+        landmarks=np.zeros((4, 5, 2), np.float32),
+        detector_scores=np.array([1, 0.25, 1, 1], np.float32),
+        template_ids=ints(1, 1, 2, 3),
+        media_ids=ints(1, 2, 3, 4),
+        pair_left=ints(1, 1),
+        pair_right=ints(2, 3),
+        pair_mated=np.array([1, 0], bool),
+        galleries=(),
+        probes=None,
+    )
+    features = np.array([[3, 0], [0, 8], [5, 0], [0, -1]], np.float32)
+    for options, sums in (
+        ({}, (3, 8 / 4)),
+        ({"detector_score": False}, (3, 8)),
+        ({"norm_weighting": False}, (1, 1 / 4)),
+        ({"detector_score": False, "norm_weighting": False}, (1, 1)),
+    ):
+        report = ijb(meta, features, **options).verification
+        assert report.scores == pytest.approx(np.array([1, -1]) * sums / np.hypot(*sums), abs=1e-6), options
+    assert list(report.tar_at_far) == [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
+    assert (report.intervals, report.hardest) == ({}, [])
+
+
 def test_options_reach_the_templates_and_the_signature():
     report = ijb(small_meta(), FEATURES, FEATURES, detector_score=False, norm_weighting=False, details={"model": "toy"})
     assert report.signature.startswith(
@@ -134,5 +167,5 @@ def test_pair_scores_depend_on_the_pair_alone(rng):
     "wrong", [{"ranks": (0,)}, {"ranks": ()}, {"fpirs": (1.5,)}, {"fars": (2,)}, {"details": {"distance": "mine"}}]
 )
 def test_arguments_are_checked_before_the_features(wrong):
-    with pytest.raises(ValueError, match="Expected"):
+    with pytest.raises(ValueError, match=r"Received: (ranks=|fpirs=|fars=|distance)"):
         ijb(small_meta(), np.full_like(FEATURES, np.nan), **wrong)

@@ -7,7 +7,8 @@ from PIL import Image
 from keras_sphereface.data.pairs import PairSet
 from keras_sphereface.evaluation import verification
 from keras_sphereface.evaluation.drawing import hardest_figure, norm_figure
-from keras_sphereface.evaluation.report import save_json, signature
+from keras_sphereface.evaluation.report import signature
+from keras_sphereface.evaluation.results import Result, save_json
 
 
 @pytest.fixture
@@ -52,6 +53,37 @@ def test_json_round_trip(report, tmp_path):
     assert read["intervals"]["eer"] == list(report.intervals["eer"])
     assert read["hardest"] == report.hardest
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.json"]
+
+
+def test_a_report_is_a_result_like_others(report):
+    assert isinstance(report, Result)
+    assert report["auc"] == report.auc
+    assert report["notes"] is report.notes
+
+
+def test_a_saved_report_to_the_letter(tmp_path):
+    """FAR 1/2 of one nonmated score allows none: it is not supported. FAR 1 accepts both from 0.25 on."""
+    rates = np.float32(0.5), np.float32(1)
+    report = verification([0.75, 0.25], [1, 0], threshold=0.5, bootstrap=0, fars=rates, hardest=1)
+    report.save(tmp_path / "a.json")
+    values = {
+        "name": "pairs",
+        "signature": signature("pairs", threshold="given-0.5"),
+        **{"num_pairs": 2, "num_mated": 1, "num_nonmated": 1},
+        **{"accuracy": 1.0, "threshold": 0.5, "accuracy_std": None, "accuracy_folds": [], "fold_thresholds": []},
+        **{"best_threshold_accuracy": 1.0, "best_threshold": 0.5, "eer": 0.0, "auc": 1.0, "intervals": {}},
+        "notes": ["TAR at FAR 5e-01 and below is left out: it needs at least 2 nonmated scores, there are 1"],
+        "hardest": [
+            {"pair": 0, "mated": True, "score": 0.75, "wrong": False},
+            {"pair": 1, "mated": False, "score": 0.25, "wrong": False},
+        ],
+        "tar_at_far": {
+            "0.5": None,
+            "1": {"threshold": 0.25, "accepted_mated": 1, "accepted_nonmated": 1, "tar": 1.0, "far": 1.0},
+        },
+        "roc": {"accepted_nonmated": [0, 1], "accepted_mated": [1, 1]},
+    }
+    assert (tmp_path / "a.json").read_text() == json.dumps(values, indent=2) + "\n"
 
 
 def test_json_refuses_what_json_cannot_say(tmp_path):

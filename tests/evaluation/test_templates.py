@@ -42,6 +42,7 @@ def test_flip_is_added_before_normalization():
 
 def test_same_medium_in_two_templates_is_two_media():
     assert image_weights([1, 1, 2, 1], [5, 5, 5, 6]).tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert image_weights([2**62, -1, 2**62, -1], [0, 2**62, 0, 0]).tolist() == [0.5, 1.0, 0.5, 1.0]
 
 
 def test_unsorted_templates_and_blocks_change_nothing(rng, tmp_path):

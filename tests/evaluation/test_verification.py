@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -16,7 +17,13 @@ from keras_sphereface.evaluation import (
 )
 from keras_sphereface.evaluation.bootstrap import WeightedRates, identity_weights, intervals
 from keras_sphereface.evaluation.embeddings import check_embeddings
-from keras_sphereface.evaluation.metrics import cut_thresholds, fold_accuracies, nonmated_needed, supported
+from keras_sphereface.evaluation.metrics import (
+    cut_thresholds,
+    fold_accuracies,
+    nonmated_needed,
+    roc_corners,
+    supported,
+)
 from keras_sphereface.version import __version__
 
 # Mated 0.9 0.8 0.4, nonmated 0.6 0.3 0.1. By hand: of the 9 mated/nonmated couples 8 are in order (0.4 < 0.6).
@@ -142,6 +149,7 @@ def test_one_class_only_gives_no_rates_and_says_why():
 def test_far_without_enough_nonmated_scores_is_none():
     scores = np.linspace(0, 1, 200)
     report = verification(scores, np.arange(200) >= 100, bootstrap=0)
+    assert list(report.tar_at_far) == [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
     assert report.tar_at_far[1e-2].tar == 1.0
     assert report.tar_at_far[1e-3] is report.tar_at_far[1e-6] is None
     assert "needs at least 1000 nonmated scores, there are 100" in str(report)
@@ -182,6 +190,8 @@ def test_order_of_comparisons_does_not_matter(rng):
         ({"bootstrap": -1}, "bootstrap=-1"),
         ({"seed": -1}, "seed=-1"),
         ({"threshold": np.nan}, "threshold=nan"),
+        ({"threshold": "0.3"}, "`threshold` must be a finite number. Received: threshold='0.3'"),
+        ({"threshold": True}, "`threshold` must be a finite number. Received: threshold=True"),
     ],
 )
 def test_bad_input_is_refused(changes, message):
@@ -207,6 +217,21 @@ def test_unit_weights_give_the_unweighted_rates(rng):
     for name in ("accuracy", "best_threshold_accuracy", "eer", "auc"):
         np.testing.assert_allclose(rates[name], getattr(report, name), rtol=1e-12)
     np.testing.assert_allclose(rates["tar@0.01"], report.tar_at_far[1e-2].tar)
+
+
+def test_weighted_accuracy_of_folds_by_hand():
+    """Each fold's cut lies between 0.9 and 0.1, or 0.8 and 0.2, of the other; the cut that accepts nobody gains nothing."""
+    rates = WeightedRates([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], [0, 0, 1, 1], ())
+    assert rates(np.array([[1, 1, 1, 1], [3, 1, 1, 2]]))["accuracy"].tolist() == [1, 1]
+    # Fold 0 has its scores the wrong way round: the other's cut decides both wrongly. Fold 1 is decided by "accept nobody",
+    # the best that fold 0 knows, as it would gain -1 by accepting 0.9: right is the nonmated 0.2, of weight 2 of 3.
+    rates = WeightedRates([0.9, 0.1, 0.8, 0.2], [0, 1, 1, 0], [0, 0, 1, 1], ())
+    assert rates(np.array([[2, 1, 1, 2]]))["accuracy"][0] == pytest.approx((0 + 2 / 3) / 2)
+
+
+def test_a_score_at_the_given_threshold_is_accepted_in_every_draw():
+    rates = WeightedRates([0.5, 0.4], [1, 0], None, (), threshold=0.5)
+    assert rates(np.array([[1, 1], [3, 1]]))["accuracy"].tolist() == [1, 1]
 
 
 def test_integer_weights_are_repeated_comparisons(rng):
@@ -249,6 +274,39 @@ def test_intervals_are_seeded_and_cover_the_estimate(rng):
     assert set(report.intervals) == {"accuracy", "best_threshold_accuracy", "eer", "auc", "tar@0.01"}
 
 
+def test_intervals_are_quantiles_of_all_draws(monkeypatch):
+    """Of the numbers 0, 1, ..., 1000 the middle 95 % lie between 25 and 975, the middle half between 250 and 750."""
+    monkeypatch.setattr("keras_sphereface.evaluation.bootstrap.BLOCK_ELEMENTS", 4 * 300)  # three blocks and a rest
+    for confidence, expected in (({}, (25, 975)), ({"confidence": 0.5}, (250, 750))):
+        numbers = itertools.count()
+
+        def rates(weights, numbers=numbers):
+            return {"rate": np.array([float(next(numbers)) for _ in weights])}
+
+        assert intervals(rates, [1, 1, 0, 0], replicates=1001, **confidence) == {"rate": pytest.approx(expected)}
+
+
+def test_a_nonmated_pair_is_drawn_as_often_as_both_its_people():
+    """Pair 0 is Ann's, pair 1 Bob's, pair 2 of Ann and Bob: its weight is the product of theirs."""
+    drawn = []
+
+    def rates(weights):
+        drawn.append(weights)
+        return {"rate": np.zeros(len(weights))}
+
+    identities = ["Ann", "Bob", "Ann"], ["Ann", "Bob", "Bob"]
+    intervals(rates, np.array([True, True, False]), identities, replicates=50)
+    (weights,) = drawn
+    np.testing.assert_array_equal(weights[:, 2], weights[:, 0] * weights[:, 1])
+    assert {0, 1} == set(weights[:, 2].tolist())  # two people are drawn: both once, or one of them twice
+
+
+def test_two_folds_have_an_interval_of_their_accuracy():
+    scores, mated = [0.9, 0.8, 0.2, 0.1] * 5, [1, 1, 0, 0] * 5
+    report = verification(scores, mated, folds=[0, 1] * 10, bootstrap=20)
+    assert report.accuracy == report.intervals["accuracy"][1] == 1.0
+
+
 def test_draws_that_tell_nothing_leave_no_interval():
     # Ann's pair counts only where she is drawn, Bob and Cy's only where both are: each of these two draws lost one.
     people = (["Ann", "Bob"], ["Ann", "Cy"])
@@ -266,6 +324,7 @@ def test_interval_of_comparisons_has_the_binomial_width(rng):
     rates = WeightedRates(scores, mated, None, (), threshold=0.5)
     low, high = intervals(rates, mated, replicates=2000, seed=0)["accuracy"]
     assert high - low == pytest.approx(2 * 1.96 * 0.02, rel=0.08)
+    assert low + high == pytest.approx(2 * 0.8, abs=0.01)
 
 
 def test_hardest_pairs_are_listed_with_their_decision():
@@ -277,6 +336,38 @@ def test_hardest_pairs_are_listed_with_their_decision():
 def test_hardest_pairs_are_judged_at_their_own_folds_threshold():
     report = verification([0.2, 0.1, 0.9, 0.8], [1, 0, 1, 0], [0, 0, 1, 1], bootstrap=0)
     assert {entry["pair"]: entry["wrong"] for entry in report.hardest} == {0: True, 1: False, 2: False, 3: True}
+
+
+def test_without_folds_hardest_pairs_are_judged_at_the_best_threshold():
+    # The best threshold is 0.7: it rejects the mated 0.4, and nothing else is wrong.
+    report = verification(SCORES, MATED, bootstrap=0, hardest=2)
+    assert {entry["pair"]: entry["wrong"] for entry in report.hardest} == {4: True, 2: False, 1: False, 3: False}
+    one_kind = verification([0.9, 0.4], [1, 1], bootstrap=0)
+    assert [entry["wrong"] for entry in one_kind.hardest] == [None, None]
+
+
+def test_what_a_reader_has_to_know_is_noted():
+    report = verification(SCORES, MATED, bootstrap=20, fars=(1,))
+    assert [note.split(":")[0] for note in report.notes] == [
+        "no accuracy",
+        "intervals draw pairs, not people (identities unknown)",
+    ]
+    people = [1, 2, 3, 4, 5, 6], [1, 3, 3, 5, 5, 1]
+    assert verification(SCORES, MATED, identities=people, bootstrap=20, fars=(1,), threshold=0.5).notes == []
+
+
+def test_corners_of_the_curve_are_saved():
+    # From the highest score on: mated, mated, nonmated, mated, nonmated, nonmated.
+    saved = verification(SCORES, MATED, bootstrap=0).to_dict()["roc"]
+    assert saved == {"accepted_nonmated": [0, 1, 2, 3], "accepted_mated": [2, 3, 3, 3]}
+    # Nine corners (0, 1), (1, 2), ... (7, 8), (8, 8), of which three are kept: the ends, and the third by its rank.
+    counts = accept_counts(np.arange(16.0, 0, -1), np.arange(16) % 2 == 0)
+    assert [side.tolist() for side in roc_corners(counts, 9)] == [list(range(9)), [1, 2, 3, 4, 5, 6, 7, 8, 8]]
+    assert [side.tolist() for side in roc_corners(counts, 3)] == [[0, 2, 8], [1, 3, 8]]
+    # Of the ranks 1, 1.7, 3, 5.2, 9 the second is the first again.
+    assert [side.tolist() for side in roc_corners(counts, 5)] == [[0, 2, 4, 8], [1, 3, 5, 8]]
+    # Nobody can be accepted before the nonmated 0.9.
+    assert [side.tolist() for side in roc_corners(accept_counts([0.9, 0.8], [0, 1]), 9)] == [[0, 1], [0, 1]]
 
 
 def test_fold_accuracies_of_hand_made_folds():
@@ -297,6 +388,17 @@ def test_pair_scores_are_cosines_at_known_angles():
     assert scores.dtype == np.float64
     np.testing.assert_allclose(scores, [0.5, 0, -1, 1], atol=1e-6)
     assert np.abs(scores).max() <= 1
+
+
+def test_pair_scores_are_computed_in_float64(rng):
+    # <(1, 1 + 1e-9), (1, -1)> = -1e-9, over the product of two lengths of sqrt(2); float32 has no 1 + 1e-9.
+    assert pair_scores([[1, 1 + 1e-9], [1, -1]], [0], [1]) == pytest.approx(-5e-10, rel=1e-6)
+    assert pair_scores([[3, 4], [2, 0]], [0], [1]) == pytest.approx(0.6)  # lists of integers too
+    parallel = rng.normal(size=(2000, 7))
+    for factor in (0.3, -0.3):
+        scores = pair_scores(np.concatenate([parallel, factor * parallel]), np.arange(2000), np.arange(2000, 4000))
+        assert np.abs(scores).max() == 1  # rounding would go beyond
+        np.testing.assert_allclose(scores, np.sign(factor), atol=1e-15)
 
 
 def test_fusions_at_known_vectors():
@@ -357,14 +459,25 @@ def test_rates_of_one_kind_are_refused(rate):
         rate(accept_counts([0.1, 0.2], [True, True]))
 
 
-@pytest.mark.parametrize(("mated", "nonmated", "far"), [([0.1], [0.2], 2.0), ([0.1], [0.2], -1), ([], [0.2], 0.1)])
+def test_the_best_cut_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"at least one comparison.* Received: counts of none"):
+        best_cut(accept_counts([], []))
+
+
+@pytest.mark.parametrize(
+    ("mated", "nonmated", "far"),
+    [([0.1], [0.2], 2.0), ([0.1], [0.2], -1), ([], [0.2], 0.1), ([0.1], [0.2], "a"), ([0.1], [0.2], None)],
+)
 def test_an_operating_point_of_nothing_is_refused(mated, nonmated, far):
     with pytest.raises(ValueError, match="Expected scores of both kinds and a rate"):
         operating_point(mated, nonmated, far)
     assert operating_point([0.8], [0.2], 0.0).tar == 1.0  # lists are as good as arrays
 
 
-@pytest.mark.parametrize(("left", "right"), [([0, 1], [2]), ([-1], [0]), ([3], [0]), ([[0]], [[1]]), ([True], [False])])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [([0, 1], [2]), ([-1], [0]), ([3], [0]), ([0, 3], [0, 1]), ([-1, 2], [0, 1]), ([[0]], [[1]]), ([True], [False])],
+)
 def test_rows_of_pairs_are_rows(left, right):
     with pytest.raises(ValueError, match="row"):
         pair_scores(np.eye(3), left, right)
