@@ -55,7 +55,7 @@ def _sfnet(units, embedding_dim):
 NETWORKS = {
     "iresnet50": (_iresnet, (3, 4, 14, 3)),
     "iresnet100": (_iresnet, (3, 13, 30, 3)),
-    "sfnet64": (_sfnet, (3, 7, 16, 3)),
+    "sfnet64": (_sfnet, (3, 8, 16, 3)),
 }
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import angular as angular
     from keras_sphereface import backbones as backbones
     from keras_sphereface import callbacks as callbacks
+    from keras_sphereface import conversion as conversion
     from keras_sphereface import data as data
     from keras_sphereface import demo as demo
     from keras_sphereface import devices as devices
@@ -64,6 +65,7 @@ __getattr__, __dir__, _names = attach(
         "angular",
         "backbones",
         "callbacks",
+        "conversion",
         "data",
         "demo",
         "devices",

@@ -79,7 +79,8 @@ def serve(page: "gradio.Blocks", port: int | None = None, open_browser: bool = F
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise OSError(f"Port {port} cannot be used: another program has it. Choose another (--port)") from error
+        what = "None of the usual ports" if port is None else f"Port {port}"
+        raise OSError(f"{what} can be used: other programs have them. Choose one (--port)") from error
     return address
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sphereface.arguments import is_number
+from keras_sphereface.arguments import positive_number
 from keras_sphereface.hints import Tensor
 
 # How many of the last skipped batches are remembered.
@@ -66,8 +66,7 @@ class GuardedOptimizer(keras.optimizers.LossScaleOptimizer):
             )
         if initial_scale is None:
             initial_scale = 2.0**15 if keras.config.dtype_policy().name == "mixed_float16" else 1.0
-        if not is_number(initial_scale) or initial_scale <= 0:
-            raise ValueError(f"Expected a finite number above 0. Received: initial_scale={initial_scale!r}")
+        positive_number("initial_scale", initial_scale)
         if dynamic_growth_steps is None:
             dynamic_growth_steps = 2000 if initial_scale > 1 else _NEVER
         super().__init__(

@@ -312,7 +312,7 @@ def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys)
         (["enroll", "x.db"], "NAME PHOTO"),
         (["enroll", "x.db", "Ann", *MODEL], "NAME PHOTO"),
         (["train", "synthetic", "--output", "x.txt"], "x.txt"),
-        (["train", "synthetic", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),
+        (["train", "no.rec", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),  # before the data
         (["train", "synthetic", "--head", "Softmax", "--scale", "30"], "--scale: Softmax has none"),
         (["train", "synthetic", "--backbone", "nope"], "--backbone must be one of sfnet4, "),
         (["plot", "margins", "x.gif"], "ending in .png"),

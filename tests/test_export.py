@@ -449,6 +449,7 @@ def test_the_commands_calibration_images(tmp_path, capsys):
         (tmp_path / f"{number}.png").write_bytes(encode_png(np.zeros((side, 8, 3), np.uint8)))
     with pytest.raises(ValueError, match="is a file"):
         read_images(tmp_path / "0.png", 2)
+    (tmp_path / "._0.png").write_bytes(b"what macOS lays beside a file")
     assert read_images(tmp_path, 1).shape == (1, 8, 8, 3)
     with pytest.raises(ValueError, match=r"2\.png has the shape \(9, 8, 3\), .*0\.png has \(8, 8, 3\)"):
         read_images(tmp_path, 4)

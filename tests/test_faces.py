@@ -240,6 +240,22 @@ def mtcnn():
     return ksf.faces.MTCNN()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"min_face": 0}, "`min_face` must be an integer of at least 1"),
+        ({"max_side": 0}, "`max_side` must be an integer of at least 12"),
+        ({"min_confidence": "0.9"}, "`min_confidence` must be a finite number"),
+        ({"min_confidence": 90}, "`min_confidence` must be from 0 to 1. Received: min_confidence=90"),
+    ],
+)
+def test_mtcnn_checks_its_arguments_before_a_photo_is_looked_at(wrong, message):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("MTCNN runs on TensorFlow")
+    with pytest.raises(ValueError, match=message):
+        ksf.faces.MTCNN(**wrong)
+
+
 def test_mtcnn_finds_nothing_in_pictures_without_faces(mtcnn):
     for picture in (np.zeros((1, 1, 3), np.uint8), np.zeros((40, 500, 3), np.uint8), smooth_picture(150, 200)):
         assert mtcnn.detect(picture) == []

@@ -306,7 +306,7 @@ def test_what_is_no_optimizer_and_no_scale_is_refused():
     with pytest.raises(ValueError, match=r"Expected a keras\.optimizers\.Optimizer.* Received: inner_optimizer=0\.1"):
         ksf.GuardedOptimizer(0.1)
     for wrong in (0, -1.0, float("nan"), float("inf"), "1", True):
-        with pytest.raises(ValueError, match=r"Expected a finite number above 0\. Received: initial_scale="):
+        with pytest.raises(ValueError, match=r"must be a finite number above 0\. Received: initial_scale="):
             ksf.GuardedOptimizer("sgd", initial_scale=wrong)
 
 

@@ -293,6 +293,19 @@ def test_weights_file_keeps_no_infinite_weight(tmp_path):
     weights_file.write(embedder, tmp_path / "m.h5", dtype="float32")
 
 
+def test_a_weights_file_stays_where_its_successor_cannot_be_finished(tmp_path, monkeypatch):
+    import h5py
+
+    embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))
+    weights_file.write(embedder, tmp_path / "m.h5")
+    before = (tmp_path / "m.h5").read_bytes()
+    monkeypatch.setattr(h5py.File, "create_dataset", lambda *args, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        weights_file.write(embedder, tmp_path / "m.h5")
+    assert (tmp_path / "m.h5").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["m.h5"]
+
+
 @pytest.mark.parametrize("dtype", ["int8", "bfloat16", "float64", None, ["float16"]])
 def test_weights_are_written_in_two_dtypes_only(tmp_path, dtype):
     embedder = build_embedder(backbones.get("mobilefacenet", **ARCHITECTURE))

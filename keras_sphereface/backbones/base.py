@@ -1,13 +1,12 @@
 """What all backbones share: a functional graph inside a `keras.Model`, with the arguments that made it beside it."""
 
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
-from keras_sphereface.arguments import finite_number, whole_number
+from keras_sphereface.arguments import finite_number, is_whole, positive_number, whole_number
 from keras_sphereface.backbones import layout
 from keras_sphereface.errors import did_you_mean
 from keras_sphereface.hints import Tensor
@@ -100,7 +99,7 @@ def _check_further(kwargs, backbone, config):
 def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     """Returns `input_shape` as a tuple, or raises `ValueError` unless it is three positive integers, the last one 3."""
     shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else ()
-    valid = len(shape) == 3 and all(is_whole(size) for size in shape)
+    valid = len(shape) == 3 and all(is_count(size) for size in shape)
     if not valid or shape[-1] != 3:
         raise ValueError(
             f"`input_shape` must be (height, width, 3), positive integers, channels last. Received: {input_shape}"
@@ -124,7 +123,7 @@ def stage_numbers(name: str, values: Iterable[int], stages: int, least: int = 1)
         ValueError: If these are not so many integers of at least `least`.
     """
     numbers_of_stages = tuple(values) if isinstance(values, Iterable) else ()
-    if len(numbers_of_stages) != stages or not all(is_whole(value, least) for value in numbers_of_stages):
+    if len(numbers_of_stages) != stages or not all(is_count(value, least) for value in numbers_of_stages):
         raise ValueError(
             f"`{name}` must be an integer of at least {least} for each of the {_IN_WORDS[stages]} stages. "
             f"Received: {name}={values!r}"
@@ -132,9 +131,9 @@ def stage_numbers(name: str, values: Iterable[int], stages: int, least: int = 1)
     return tuple(int(value) for value in numbers_of_stages)
 
 
-def is_whole(value: object, least: int = 1) -> bool:
-    """Whether this is an integer of at least `least`, of Python or NumPy; `True` and `False` are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether this is an integer of at least `least`."""
+    return is_whole(value) and value >= least
 
 
 def image_input(input_shape: tuple[int, int, int]) -> Tensor:
@@ -147,11 +146,17 @@ def rescale(images: Tensor, image_mean: float, image_std: float) -> Tensor:
 
     A pixel's 8 bits survive bfloat16, but `x / 127.5 - 1` computed in bfloat16 does not.
     """
-    image_mean, image_std = finite_number("image_mean", image_mean), finite_number("image_std", image_std)
-    if not image_std > 0:
-        raise ValueError(f"`image_std` must be positive. Received: image_std={image_std}")
+    image_mean, image_std = finite_number("image_mean", image_mean), positive_number("image_std", image_std)
     x = layers.Rescaling(1.0 / image_std, offset=-image_mean / image_std, dtype="float32", name="rescale")(images)
     return layout.from_channels_last(x)
+
+
+def check_rate(name: str, value: float) -> float:
+    """Returns a share that is dropped as a float, or raises `ValueError` unless it is from 0 to below 1."""
+    rate = finite_number(name, value)
+    if not 0 <= rate < 1:
+        raise ValueError(f"`{name}` must be at least 0 and below 1. Received: {name}={value}")
+    return rate
 
 
 def check_embedding_dim(embedding_dim: int) -> int:

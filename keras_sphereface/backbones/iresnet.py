@@ -9,6 +9,8 @@ from keras import initializers, layers
 from keras_sphereface.arguments import finite_number, whole_number
 from keras_sphereface.backbones import base, blocks, layout
 
+# Residual units of the four stages, by the number that is in the networks' names.
+UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 200: (6, 26, 60, 6)}
 CHANNELS = (64, 128, 256, 512)
 SHORTCUTS = ("projection", "subsample")
 CONV_STDDEV = 0.1  # InsightFace's and OpenSphere's; batch normalization follows, so that only the direction matters
@@ -76,7 +78,7 @@ class IResNet(base.FaceBackbone):
             "units": base.stage_numbers("units", units, 4),
             "channels": base.stage_numbers("channels", channels, 4),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
-            "dropout": float(dropout),
+            "dropout": base.check_rate("dropout", dropout),
             "input_shape": base.check_input_shape(input_shape),
             "image_mean": finite_number("image_mean", image_mean),
             "image_std": finite_number("image_std", image_std),
@@ -191,7 +193,7 @@ def IResNet18(embedding_dim: int = 512, name: str = "iresnet18", **kwargs) -> IR
     >>> keras_sphereface.backbones.IResNet18(embedding_dim=256).output_shape
     (None, 256)
     """
-    return IResNet((2, 2, 2, 2), embedding_dim=embedding_dim, name=name, **kwargs)
+    return IResNet(UNITS[18], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet34(embedding_dim: int = 512, name: str = "iresnet34", **kwargs) -> IResNet:
@@ -212,7 +214,7 @@ def IResNet34(embedding_dim: int = 512, name: str = "iresnet34", **kwargs) -> IR
     >>> backbone = keras_sphereface.backbones.IResNet34(dropout=0.4)
     >>> trainer = keras_sphereface.FaceClassifier(backbone, keras_sphereface.heads.ArcFace(num_classes=1000))
     """
-    return IResNet((3, 4, 6, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+    return IResNet(UNITS[34], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet50(embedding_dim: int = 512, name: str = "iresnet50", **kwargs) -> IResNet:
@@ -233,7 +235,7 @@ def IResNet50(embedding_dim: int = 512, name: str = "iresnet50", **kwargs) -> IR
     >>> backbone = keras_sphereface.backbones.IResNet50()
     >>> ir_se_50 = keras_sphereface.backbones.IResNet50(shortcut="subsample", inner_norm=False, se_reduction=16)
     """
-    return IResNet((3, 4, 14, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+    return IResNet(UNITS[50], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet100(embedding_dim: int = 512, name: str = "iresnet100", **kwargs) -> IResNet:
@@ -255,7 +257,7 @@ def IResNet100(embedding_dim: int = 512, name: str = "iresnet100", **kwargs) -> 
     >>> backbone.embedding_dim
     512
     """
-    return IResNet((3, 13, 30, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+    return IResNet(UNITS[100], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def IResNet200(embedding_dim: int = 512, name: str = "iresnet200", **kwargs) -> IResNet:
@@ -277,4 +279,4 @@ def IResNet200(embedding_dim: int = 512, name: str = "iresnet200", **kwargs) -> 
     >>> backbone.name
     'teacher'
     """
-    return IResNet((6, 26, 60, 6), embedding_dim=embedding_dim, name=name, **kwargs)
+    return IResNet(UNITS[200], embedding_dim=embedding_dim, name=name, **kwargs)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sphereface.arguments import finite_number
+from keras_sphereface.arguments import finite_number, positive_number
 from keras_sphereface.backbones import base, blocks, layout
 
 # Expansion, output channels, repetitions and first stride of each group of bottlenecks: arXiv 1804.07573, Table 1.
@@ -59,14 +59,12 @@ class MobileFaceNet(base.FaceBackbone):
         kwargs.setdefault("name", "mobilefacenet")
         config = {
             "embedding_dim": base.check_embedding_dim(embedding_dim),
-            "width": finite_number("width", width),
+            "width": positive_number("width", width),
             "bottlenecks": _groups(bottlenecks),
             "input_shape": base.check_input_shape(input_shape),
             "image_mean": finite_number("image_mean", image_mean),
             "image_std": finite_number("image_std", image_std),
         }
-        if not config["width"] > 0:
-            raise ValueError(f"`width` must be positive. Received: width={config['width']}")
         images = base.image_input(config["input_shape"])
         x = base.rescale(images, image_mean, image_std)
         x = _stem(x, scale_channels(STEM_CHANNELS, width), dtype)
@@ -84,7 +82,7 @@ def _groups(bottlenecks):
     """The groups of bottlenecks as tuples of ints, or `ValueError`."""
     groups = bottlenecks if isinstance(bottlenecks, Sequence) else [bottlenecks]
     for group in groups:
-        if not isinstance(group, (list, tuple)) or len(group) != 4 or not all(map(base.is_whole, group)):
+        if not isinstance(group, (list, tuple)) or len(group) != 4 or not all(map(base.is_count, group)):
             raise ValueError(
                 "Each of `bottlenecks` must be (expansion, channels, repetitions, first stride), all positive integers. "
                 f"Received: {group!r}"

@@ -9,6 +9,8 @@ from keras import initializers, layers
 from keras_sphereface.arguments import finite_number
 from keras_sphereface.backbones import base, blocks
 
+# Residual units of the four stages, by the number that is in the networks' names.
+UNITS = {4: (0, 0, 0, 0), 10: (0, 1, 2, 0), 20: (1, 2, 4, 1), 36: (2, 4, 8, 2), 64: (3, 8, 16, 3)}
 BLOCK_ORDERS = ("add_relu", "relu_add")
 UNIT_STDDEV = 0.01  # of a residual unit's weights in SphereFace's own networks: units begin close to the identity
 
@@ -72,7 +74,7 @@ class SFNet(base.FaceBackbone):
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "block_order": block_order,
             "batch_norm": bool(batch_norm),
-            "dropout": float(dropout),
+            "dropout": base.check_rate("dropout", dropout),
             "input_shape": base.check_input_shape(input_shape),
             "image_mean": finite_number("image_mean", image_mean),
             "image_std": finite_number("image_std", image_std),
@@ -158,7 +160,7 @@ def SFNet4(embedding_dim: int = 512, name: str = "sfnet4", **kwargs) -> SFNet:
     >>> keras_sphereface.backbones.SFNet4(embedding_dim=64).output_shape
     (None, 64)
     """
-    return SFNet((0, 0, 0, 0), embedding_dim=embedding_dim, name=name, **kwargs)
+    return SFNet(UNITS[4], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet10(embedding_dim: int = 512, name: str = "sfnet10", **kwargs) -> SFNet:
@@ -178,7 +180,7 @@ def SFNet10(embedding_dim: int = 512, name: str = "sfnet10", **kwargs) -> SFNet:
     Example:
     >>> backbone = keras_sphereface.backbones.SFNet10(embedding_dim=128, batch_norm=True)
     """
-    return SFNet((0, 1, 2, 0), embedding_dim=embedding_dim, name=name, **kwargs)
+    return SFNet(UNITS[10], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet20(embedding_dim: int = 512, name: str = "sfnet20", **kwargs) -> SFNet:
@@ -200,7 +202,7 @@ def SFNet20(embedding_dim: int = 512, name: str = "sfnet20", **kwargs) -> SFNet:
     >>> backbone.input_shape, backbone.output_shape
     ((None, 112, 96, 3), (None, 512))
     """
-    return SFNet((1, 2, 4, 1), embedding_dim=embedding_dim, name=name, **kwargs)
+    return SFNet(UNITS[20], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet36(embedding_dim: int = 512, name: str = "sfnet36", **kwargs) -> SFNet:
@@ -222,7 +224,7 @@ def SFNet36(embedding_dim: int = 512, name: str = "sfnet36", **kwargs) -> SFNet:
     ...     keras_sphereface.backbones.SFNet36(), keras_sphereface.heads.SphereFaceR(num_classes=1000)
     ... )
     """
-    return SFNet((2, 4, 8, 2), embedding_dim=embedding_dim, name=name, **kwargs)
+    return SFNet(UNITS[36], embedding_dim=embedding_dim, name=name, **kwargs)
 
 
 def SFNet64(embedding_dim: int = 512, name: str = "sfnet64", **kwargs) -> SFNet:
@@ -243,4 +245,4 @@ def SFNet64(embedding_dim: int = 512, name: str = "sfnet64", **kwargs) -> SFNet:
     >>> keras_sphereface.backbones.SFNet64(dtype="mixed_bfloat16").compute_dtype
     'bfloat16'
     """
-    return SFNet((3, 8, 16, 3), embedding_dim=embedding_dim, name=name, **kwargs)
+    return SFNet(UNITS[64], embedding_dim=embedding_dim, name=name, **kwargs)

@@ -77,8 +77,8 @@ class ViT(base.FaceBackbone):
             "mlp_ratio": finite_number("mlp_ratio", mlp_ratio),
             "patch_size": whole_number("patch_size", patch_size),
             "qkv_bias": bool(qkv_bias),
-            "drop_path": _rate("drop_path", drop_path),
-            "mask_ratio": _rate("mask_ratio", mask_ratio),
+            "drop_path": base.check_rate("drop_path", drop_path),
+            "mask_ratio": base.check_rate("mask_ratio", mask_ratio),
             "embedding_dim": base.check_embedding_dim(embedding_dim),
             "input_shape": base.check_input_shape(input_shape),
             "image_mean": finite_number("image_mean", image_mean),
@@ -95,13 +95,6 @@ class ViT(base.FaceBackbone):
             x = _block(x, index, config, dtype)
         embeddings = _embedding(x, order, config, base.embedding_dtype(dtype))
         super().__init__(inputs=images, outputs=embeddings, config=config, dtype=dtype, **kwargs)
-
-
-def _rate(name, value):
-    rate = finite_number(name, value)
-    if not 0 <= rate < 1:
-        raise ValueError(f"`{name}` must be at least 0 and below 1. Received: {name}={value}")
-    return rate
 
 
 def _check_sizes(config):

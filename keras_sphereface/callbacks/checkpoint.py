@@ -44,6 +44,12 @@ class Checkpoint(keras.callbacks.Callback):
     Attributes:
         step: Number of batches trained on so far, skipped ones included: the `start_step` of the data.
 
+    Raises:
+        ValueError: If `keep` is no integer of at least 1, a value of `run` is none of JSON's, or `may_change` names what
+            `run` has not.
+        DivergenceError: If a weight is not finite at the end of an epoch.
+        CheckpointError: If a checkpoint cannot be written.
+
     Example:
     >>> run = {"batch_size": 128, "steps_per_epoch": 1000, "seed": 1}
     >>> checkpoint = keras_sphereface.callbacks.Checkpoint("run/checkpoints", run=run)

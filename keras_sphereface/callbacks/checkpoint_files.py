@@ -12,7 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from keras_sphereface.files import atomic_writer, sha256, sync_folder
+from keras_sphereface.files import atomic_writer, flush, sha256, sync_folder
 from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,7 @@ class CheckpointFiles:
         temporary = self.folder / f"unfinished{SUFFIX}"
         try:
             save(temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            flush(temporary)
             description = {"format": FORMAT, **description, "sha256": sha256(temporary)}
             _description_path(path).unlink(missing_ok=True)  # of an earlier run that got as far
             os.replace(temporary, path)

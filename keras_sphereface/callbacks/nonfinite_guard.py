@@ -36,6 +36,11 @@ class NonFiniteGuard(keras.callbacks.Callback):
             `lambda step: dataset.records_of_step(step, batch_size, seed)`. Defaults to `None`: they are not named.
         every: Number of batches between two looks at the counters, which wait for the accelerator. Defaults to `1`.
 
+    Raises:
+        ValueError: If an argument is out of range, the model has no `GuardedOptimizer`, or there are `records` and the data
+            do not say how many batches an epoch has.
+        DivergenceError: At the first batch that was left out with `"stop"`, and at one too many with `"skip"`.
+
     Example:
     >>> trainer.compile(keras_sphereface.GuardedOptimizer(keras.optimizers.SGD(0.1)))
     >>> guard = keras_sphereface.callbacks.NonFiniteGuard("skip", records=lambda step: ds.records_of_step(step, 128))

@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs `export`."""
     from keras_sphereface import export, hub
+    from keras_sphereface.export.exporter import SUFFIXES
 
-    format_of_suffix = {".onnx": "onnx", ".tflite": "litert", "": "saved_model"}
+    format_of_suffix = {suffix: format for format, suffix in SUFFIXES.items()}
     format = args.format or format_of_suffix.get(args.path.suffix)
     if format is None:
         raise UsageError(
@@ -83,15 +84,15 @@ def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":
     """
     import numpy as np
 
+    from keras_sphereface.data.folders import EXTENSIONS, images_under
     from keras_sphereface.data.images import read_image
 
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}. Expected a folder of aligned crops")
-    endings = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
+    paths = [folder / name for name in images_under(folder)]
     if not paths:
-        raise ValueError(f"{folder} has no images. Expected aligned crops ending in {', '.join(sorted(endings))}")
+        raise ValueError(f"{folder} has no images. Expected aligned crops ending in {', '.join(EXTENSIONS)}")
     chosen = np.unique(np.linspace(0, len(paths) - 1, num=min(count, len(paths))).astype(int))
     images = [read_image(paths[index]) for index in chosen]
     for index, image in zip(chosen, images):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_sphereface.cli import error_line, writing_output
+from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.hints import Path
 
 if TYPE_CHECKING:
@@ -86,9 +87,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="a .keras file or model folder, what `export` wrote (.onnx, .tflite, SavedModel), a preset's name or "
         "hf://organization/repository (default: the model inside the package)",
     )
-    parser.add_argument(
-        "--flip", choices=("none", "sum", "concat"), default="sum", help="fusion with the mirror image (default: sum)"
-    )
+    parser.add_argument("--flip", choices=FLIPS, default="sum", help="fusion with the mirror image (default: sum)")
     add_dtype(parser)
 
 

@@ -6,24 +6,14 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_sphereface import errors
-from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet, ViT
+from keras_sphereface.backbones import IResNet, MobileFaceNet, SFNet, ViT, iresnet, sfnet
 from keras_sphereface.backbones.base import FaceBackbone
 from keras_sphereface.conversion import ir, mapping, vit
 from keras_sphereface.conversion.tensors import check_units, listing, shape_of
 from keras_sphereface.hints import Path
 
-_SFNET_UNITS = {"4": (0, 0, 0, 0), "10": (0, 1, 2, 0), "20": (1, 2, 4, 1), "36": (2, 4, 8, 2), "64": (3, 8, 16, 3)}
-_IRESNET_UNITS = {
-    "18": (2, 2, 2, 2),
-    "34": (3, 4, 6, 3),
-    "50": (3, 4, 14, 3),
-    "100": (3, 13, 30, 3),
-    "200": (6, 26, 60, 6),
-}
 # The same networks under these projects' names: one counts the convolution at the beginning, too.
-_IR_UNITS = {
-    depth: _IRESNET_UNITS[usual] for depth, usual in {"18": "18", "34": "34", "50": "50", "101": "100"}.items()
-}
+_IR_UNITS = {depth: iresnet.UNITS[usual] for depth, usual in {18: 18, 34: 34, 50: 50, 101: 100}.items()}
 # InsightFace's and LVFace's; what a file tells of them beside the embedding's length.
 _VIT_SIZES = {
     name: {"depth": depth, "hidden_dim": hidden_dim, "mlp_ratio": 4.0, "patch_size": 9, "qkv_bias": False}
@@ -58,11 +48,11 @@ class Architecture:
 
 def _table():
     table = {}
-    for depth, units in [("", None), *_SFNET_UNITS.items()]:
+    for depth, units in [("", None), *sfnet.UNITS.items()]:
         table[f"sfnet{depth}"] = Architecture("sfnet", units)
         table[f"sfnet{depth}_bn"] = Architecture("sfnet", units, batch_norm=True)
         table[f"sfnet{depth}_deprecated"] = Architecture("sfnet", units, block_order="relu_add", batch_norm=False)
-    for depth, units in [("", None), *_IRESNET_UNITS.items()]:
+    for depth, units in [("", None), *iresnet.UNITS.items()]:
         table[f"iresnet{depth}"] = Architecture("iresnet", units)
     table["ir"] = Architecture("ir")
     for name, squeeze in (("ir", False), ("ir_se", True)):

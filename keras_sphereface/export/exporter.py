@@ -70,6 +70,8 @@ def export(
         ValueError: If an argument is unknown or missing, the path has the wrong ending, images have another size than the
             model's input, or the model's own embeddings are not of unit length. Nothing is written then.
         RuntimeError: On Keras's OpenVINO backend, which only predicts.
+        MissingDependencyError: If a package that the format needs is not installed (extra `[export]`), or SavedModel or
+            LiteRT are to be written on another backend than TensorFlow.
         ExportError: If the file's embeddings are not the model's. An older file stays as it was.
 
     Example:

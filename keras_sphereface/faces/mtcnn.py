@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_sphereface.arguments import finite_number, whole_number
 from keras_sphereface.errors import require
 from keras_sphereface.faces.detectors import Detector, Face
 
@@ -31,6 +32,7 @@ class MTCNN(Detector):
     Raises:
         MissingDependencyError: If the package is not installed: extra `[faces]`.
         RuntimeError: If Keras runs on another backend.
+        ValueError: If a size is no integer of at least 1, or the confidence is not from 0 to 1.
 
     Example:
     >>> faces = MTCNN().detect(ksf.data.read_image("photo.jpg"))  # doctest: +SKIP
@@ -43,7 +45,11 @@ class MTCNN(Detector):
                 f"Received: Keras backend {keras.backend.backend()!r}. "
                 "Unset KERAS_BACKEND, give a detector of your own, or detector=None for aligned crops"
             )
-        self.max_side, self.min_face, self.min_confidence = max_side, min_face, min_confidence
+        self.max_side = None if max_side is None else whole_number("max_side", max_side, _SMALLEST_SIDE)
+        self.min_face = whole_number("min_face", min_face)
+        self.min_confidence = finite_number("min_confidence", min_confidence)
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"`min_confidence` must be from 0 to 1. Received: min_confidence={min_confidence!r}")
         self._network = require("mtcnn", "faces").MTCNN()
         self._lock = threading.Lock()
 

@@ -9,7 +9,7 @@ from keras_sphereface import feature_norms, margins
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
-from keras_sphereface.heads.initial_weights import unit_columns
+from keras_sphereface.heads.initial_weights import draw_unit_columns
 from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_classes
 from keras_sphereface.hints import Shape, Tensor
 
@@ -112,7 +112,7 @@ class AngularHead(keras.layers.Layer):
         return SettledUnitNorm(axis=0) if self.samples else UnitColumns()
 
     def _unit_initializer(self, shape, dtype=None):
-        return unit_columns(self.kernel_initializer, shape, dtype)
+        return draw_unit_columns(self.kernel_initializer, shape, dtype)
 
     def unit_kernel(self, classes: Tensor | None = None) -> Tensor:
         """The weights of all classes, or of those given, as a tensor of shape `(embedding_dim, classes)`, with unit columns

@@ -1,9 +1,9 @@
 """Loops over blocks of classes, so that nothing of size (batch, classes) exists."""
 
-import numbers
-
 import keras
 from keras import ops
+
+from keras_sphereface.arguments import is_whole
 
 # "auto": up to this many bytes for a float32 matrix of (batch, classes) the loss is computed in one piece, which takes three
 # matrix products of that size instead of four; beyond, blocks of the second size.
@@ -17,7 +17,7 @@ def check_class_block(class_block, detach):
     """Returns `class_block` if it is None, "auto" or a positive integer that `detach` allows; raises ValueError."""
     if class_block is None or class_block == "auto":
         return class_block
-    if isinstance(class_block, bool) or not isinstance(class_block, numbers.Integral) or class_block < 1:
+    if not is_whole(class_block) or class_block < 1:
         raise ValueError(
             f"`class_block` must be None, 'auto' or an integer of at least 1. Received: class_block={class_block!r}"
         )

@@ -17,6 +17,12 @@ def Softmax(num_classes: int, **kwargs) -> MarginHead:
         num_classes: Number of classes.
         **kwargs: As in `MarginHead`.
 
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
+
     Example:
     >>> keras_sphereface.heads.Softmax(10)(np.ones((4, 16))).shape
     (4, 10)
@@ -33,6 +39,12 @@ def NormFace(num_classes: int, scale: float = 64.0, **kwargs) -> MarginHead:
         scale: Radius of the sphere, positive. Defaults to `64.0`.
         **kwargs: As in `MarginHead`.
 
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
+
     Example:
     >>> head = keras_sphereface.heads.NormFace(10, scale=32.0)
     """
@@ -47,6 +59,12 @@ def CosFace(num_classes: int, margin: float = 0.35, scale: float = 64.0, **kwarg
         margin: Taken from the target's cosine, 0 or more. Defaults to `0.35`.
         scale: Radius of the sphere, positive. Defaults to `64.0`.
         **kwargs: As in `MarginHead`.
+
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
 
     Example:
     >>> head = keras_sphereface.heads.CosFace(10, margin=0.4, scale=30.0)
@@ -63,6 +81,12 @@ def ArcFace(num_classes: int, margin: float = 0.5, scale: float = 64.0, **kwargs
         scale: Radius of the sphere, positive. Defaults to `64.0`.
         **kwargs: As in `MarginHead`.
 
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
+
     Example:
     >>> head = keras_sphereface.heads.ArcFace(10, margin=0.4)
     """
@@ -78,6 +102,12 @@ def SphereFace(num_classes: int, margin: float = 1.5, scale: float = 30.0, **kwa
         margin: Factor of the target's angle, any number of at least 1. Defaults to `1.5`.
         scale: Radius of the sphere, positive. Defaults to `30.0`.
         **kwargs: As in `MarginHead`.
+
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
 
     Example:
     >>> head = keras_sphereface.heads.SphereFace(10, margin=1.7)
@@ -114,11 +144,14 @@ def SphereFaceR(
         weight_norm: `"projected"` or `"graph"`, see `MarginHead`. Defaults to `"projected"`.
         **kwargs: As in `MarginHead`.
 
-    Example:
-    >>> head = keras_sphereface.heads.SphereFaceR(1000, variant="v1", feature_norm="soft", scale=30.0)
+    Returns:
+        A `MarginHead`.
 
     Raises:
         ValueError: For an unknown variant, and as `MarginHead`.
+
+    Example:
+    >>> head = keras_sphereface.heads.SphereFaceR(1000, variant="v1", feature_norm="soft", scale=30.0)
     """
     if not isinstance(variant, str) or variant not in SPHEREFACE_R_VARIANTS:
         raise ValueError(f"`variant` must be one of {list(SPHEREFACE_R_VARIANTS)}. Received: variant={variant!r}")
@@ -148,6 +181,12 @@ def SphereFacePlus(
         repulsion: Weight of the penalty, 0 or more. Defaults to `1.0`.
         **kwargs: As in `MarginHead`.
 
+    Returns:
+        A `MarginHead`.
+
+    Raises:
+        ValueError: As `MarginHead`.
+
     Example:
     >>> head = keras_sphereface.heads.SphereFacePlus(10, repulsion=0.5)
     """
@@ -163,6 +202,12 @@ def SphereFace2(num_classes: int, variant: str = "C", margin: float = 0.4, scale
         margin: 0 or more for `"C"` and `"A"`, which the default suits; at least 1 for `"M"`. Defaults to `0.4`.
         scale: Factor of the similarities, positive. Defaults to `40.0`.
         **kwargs: As in `BinaryHead`.
+
+    Returns:
+        A `BinaryHead`.
+
+    Raises:
+        ValueError: As `BinaryHead`.
 
     Example:
     >>> head = keras_sphereface.heads.SphereFace2(10, variant="A", margin=0.3)

@@ -18,7 +18,7 @@ _DRAWN_ALIKE = (
 )
 
 
-def unit_columns(initializer: Any, shape: Shape, dtype: Any = None) -> Tensor:
+def draw_unit_columns(initializer: Any, shape: Shape, dtype: Any = None) -> Tensor:
     """Draws class weights and puts each on the unit sphere.
 
     On PyTorch Keras draws a truncated normal distribution as four matrices and needs 11 times the memory of the result, so

@@ -4,12 +4,10 @@ Reference: "Partial FC: Training 10 Million Identities on a Single Machine", arX
 One Stone: Efficient and Robust Training of Face Recognition CNNs by Partial FC", arXiv 2203.15565, section 3.
 """
 
-import numbers
-
 import keras
 from keras import ops
 
-from keras_sphereface.arguments import is_number
+from keras_sphereface.arguments import is_number, is_whole
 
 # Above every random score, which is below 1: a class of the batch is always drawn.
 RAISED = 2.0
@@ -31,7 +29,7 @@ def check_seed(seed):
     """Returns `seed` as an int, or None; raises ValueError."""
     if seed is None:
         return None
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:  # for every backend
+    if not is_whole(seed) or not 0 <= seed < 2**31:  # for every backend
         raise ValueError(f"`seed` must be None or an integer from 0 to 2**31 - 1. Received: seed={seed!r}")
     return int(seed)
 

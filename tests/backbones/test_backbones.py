@@ -393,6 +393,8 @@ def test_unknown_name_lists_the_known_ones():
         (lambda: backbones.ViT(2, patch_size=200), r"hold a patch of 200x200\. Received: \(112, 112, 3\)"),
         (lambda: backbones.ViTTiny(drop_path=1.0), r"`drop_path` must be at least 0 and below 1.*=1\.0"),
         (lambda: backbones.ViTTiny(mask_ratio=-0.1), r"mask_ratio=-0\.1"),
+        (lambda: backbones.SFNet4(dropout=1.0), r"`dropout` must be at least 0 and below 1\. Received: dropout=1\.0"),
+        (lambda: backbones.IResNet18(dropout="a"), "`dropout` must be a finite number. Received: dropout='a'"),
     ],
 )
 def test_bad_arguments_are_named(build, message):

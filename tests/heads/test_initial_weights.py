@@ -20,7 +20,7 @@ def blocks_of_eight(monkeypatch):
 
 
 def drawn(initializer, shape=SHAPE):
-    return ops.convert_to_numpy(initial_weights.unit_columns(initializer, shape, "float32"))
+    return ops.convert_to_numpy(initial_weights.draw_unit_columns(initializer, shape, "float32"))
 
 
 @pytest.mark.parametrize(
