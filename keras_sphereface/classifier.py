@@ -78,7 +78,7 @@ class FaceClassifier(keras.Model):
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Returns the embeddings; see the class."""
-        if training and self._traced:
+        if self._traced and training:  # in this order: under `keras.RematScope` JAX traces `training`
             return self._traced(images)
         return only_tensor(self.backbone(images, training=training))
 
@@ -181,7 +181,7 @@ class FaceClassifier(keras.Model):
         for tracker in (self._loss_tracker, *self._trackers):
             # Of batches that a `GuardedOptimizer` skips; what is evaluated counts as it is.
             tracker.leaves_out = training and getattr(self.optimizer, "skips_batches", False)
-        arguments = {"training": training} if self._samples else {}
+        arguments = {"training": training} if hasattr(self.head, "samples") else {}  # a head of one's own need not know
         losses, statistics = self.head.loss_and_statistics(y_pred, y, **arguments)
         for tracker in self._trackers:
             tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)

@@ -62,7 +62,15 @@ def save(model: keras.Model, path: Path) -> None:
 
 
 def images_shape(model: keras.Model) -> Shape | None:
-    """The shape `(None, height, width, 3)` of a model's images; None for a subclassed one that has seen none."""
+    """The shape `(None, height, width, 3)` of a model's images; None for a subclassed one that has seen none. Raises
+    ValueError for a model of more than one input.
+    """
+    inputs = getattr(model, "inputs", None) or [None]
+    if len(inputs) != 1:
+        raise ValueError(
+            "A backbone takes one tensor, the images: make a keras.Model of one input of it. "
+            f"Received: {model.name!r}, of {len(inputs)} inputs: {', '.join(tensor.name for tensor in inputs)}"
+        )
     if hasattr(model, "input_shape"):
         return model.input_shape
     shape = (model.get_build_config() or {}).get("input_shape")  # the first batch's

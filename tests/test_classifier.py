@@ -67,6 +67,33 @@ def test_averaged_class_weights_are_on_the_sphere(rng, guarded):
     np.testing.assert_allclose(kernel, average / lengths, atol=1e-6)
 
 
+@pytest.mark.parametrize("head", [{}, {"sample_rate": 0.5, "seed": 1}], ids=["dense", "sampled"])
+def test_averaged_class_weights_are_measured_and_saved_on_the_sphere(rng, tmp_path, head):
+    """What `keras.callbacks.SwapEMAWeights` puts in the place of the class weights lies inside of it."""
+    images, labels = coloured_squares(rng, 16)
+    trainer = make_trainer(**head)
+    unit = keras.ops.convert_to_numpy(trainer.head.kernel).copy()
+    expected = trainer.evaluate(images, labels, verbose=0)
+    trainer.head.kernel.assign(unit * np.array([0.2, 0.5, 0.9, 1.0], "float32"))
+    assert trainer.evaluate(images, labels, verbose=0) == pytest.approx(expected, rel=1e-5)
+    trainer.save(tmp_path / "trainer.keras")
+    saved = keras.ops.convert_to_numpy(keras.saving.load_model(tmp_path / "trainer.keras").head.kernel)
+    np.testing.assert_allclose(saved, unit, atol=1e-6)
+    np.testing.assert_array_equal(saved[:, 3], unit[:, 3], "what is on the sphere stays as it is")
+
+
+def test_averages_are_swapped_in_for_validation(rng):
+    images, labels = coloured_squares(rng, 32)
+    sgd = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.9)
+    trainer = make_trainer(sgd)
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    validation = {"validation_data": (images, labels), "validation_batch_size": 32}
+    history = trainer.fit(images, labels, batch_size=8, epochs=2, verbose=0, callbacks=[swap], **validation).history
+    embeddings = trainer.predict(images, verbose=0)  # at the end the averages are in the model, on the sphere
+    loss = float(keras.ops.mean(trainer.head.loss(embeddings, labels)))
+    assert history["val_loss"][-1] == pytest.approx(loss, rel=1e-4)
+
+
 def test_class_weights_stay_on_the_sphere(rng):
     images, labels = coloured_squares(rng)
     trainer = make_trainer()
@@ -190,6 +217,23 @@ def test_a_backbone_has_one_output(rng):
         trainer.fit(images, labels, verbose=0)
     trainer = ksf.FaceClassifier(keras.Model([inputs], [keras.layers.Dense(3)(flat)]), head)
     assert trainer.predict(images, verbose=0).shape == (8, 3), "a list of one is as good as its tensor"
+
+
+def test_a_backbone_has_one_input():
+    inputs = [keras.Input((SIZE, SIZE, 3), name=name) for name in ("face", "mask")]
+    both = keras.layers.Flatten()(keras.layers.Add()(inputs))
+    backbone = keras.Model(inputs, keras.layers.Dense(3)(both), name="two")
+    with pytest.raises(ValueError, match=r"one tensor, the images.* Received: 'two', of 2 inputs: face, mask"):
+        ksf.FaceClassifier(backbone, ksf.heads.ArcFace(CLASSES))
+
+
+def test_a_trainer_in_a_remat_scope_trains(rng):
+    if keras.backend.backend() != "jax":
+        pytest.skip("TensorFlow fails there with layers of Keras's own")
+    images, labels = coloured_squares(rng, 8)
+    with keras.RematScope(mode="full"):
+        trainer = make_trainer()
+    assert np.isfinite(trainer.fit(images, labels, verbose=0).history["loss"][0])
 
 
 def test_sample_weights_scale_the_loss(rng):

@@ -17,6 +17,7 @@ WEIGHT_NORMS = ("projected", "graph", "none")
 CLASS_WEIGHTS = "class_weights"  # the name of `kernel`, by which `distribution` knows it in a layer of any name
 # Keras does not save a layer's random state with its weights.
 DRAWS = "draws"
+_settled = SettledUnitNorm(axis=0)  # class weights on the sphere; to the last bit as they are, where they are on it
 
 
 class AngularHead(keras.layers.Layer):
@@ -114,14 +115,19 @@ class AngularHead(keras.layers.Layer):
     def _unit_initializer(self, shape, dtype=None):
         return draw_unit_columns(self.kernel_initializer, shape, dtype)
 
-    def unit_kernel(self, classes: Tensor | None = None) -> Tensor:
+    def unit_kernel(self, classes: Tensor | None = None, training: bool = True) -> Tensor:
         """The weights of all classes, or of those given, as a tensor of shape `(embedding_dim, classes)`, with unit columns
         unless `weight_norm="none"`.
+
+        Projected ones are taken as they are in training, where each update ends on the sphere. What is measured may be
+        averages of them (`keras.callbacks.SwapEMAWeights`), which are inside of it.
         """
         kernel = ops.convert_to_tensor(self.kernel)
         if classes is not None:
             kernel = ops.take(kernel, classes, axis=1)
-        return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
+        if self.weight_norm == "graph":
+            return feature_norms.normalize(kernel, axis=0)[0]
+        return kernel if training or self.weight_norm == "none" else _settled(kernel)
 
     def drawn_classes(self, labels: Tensor, training: bool = True) -> tuple[Tensor | None, Tensor]:
         """The classes that a step's loss is taken over, None for all, and the labels as places among them."""
@@ -180,8 +186,12 @@ class AngularHead(keras.layers.Layer):
         return ops.cast(embeddings, "float32")
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights and, of a head that draws classes, where its draws have got to."""
-        super().save_own_variables(store)
+        """Saves the weights, projected ones on the sphere, and where the draws of a head that draws classes have got to."""
+        own = {}
+        super().save_own_variables(own)
+        for name, variable in own.items():
+            on_sphere = variable is self.kernel and self.weight_norm == "projected"
+            store[name] = _settled(ops.convert_to_tensor(variable)) if on_sphere else variable
         if self.samples:
             store[DRAWS] = self.seed_generator.state
 

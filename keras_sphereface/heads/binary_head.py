@@ -144,10 +144,11 @@ class BinaryHead(AngularHead):
         classes, labels = self.drawn_classes(labels, training)
         weights = None if classes is None else weights_of_drawn(classes, labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
+        kernel = self.unit_kernel(classes, training)
         if self.has_closed_form():
-            entropies, *cosines = self._closed_form(directions, labels, valid, self.unit_kernel(classes), weights)
+            entropies, *cosines = self._closed_form(directions, labels, valid, kernel, weights)
         else:
-            entropies, *cosines = self._differentiated(directions, labels, self.unit_kernel(classes), weights)
+            entropies, *cosines = self._differentiated(directions, labels, kernel, weights)
         factor = 1.0 if self.loss_weight is None else self.loss_weight / self.scale
         return ops.where(valid, factor * entropies, float("nan")), batch_statistics(*cosines, norms)
 

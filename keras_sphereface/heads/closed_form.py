@@ -55,15 +55,8 @@ def detached_loss(problem, directions, kernel, magnitudes, bias=None):
     inputs = [directions, kernel, magnitudes] + ([] if bias is None else [bias])
     passes = _Passes(problem, *[ops.stop_gradient(tensor) for tensor in inputs])
     losses, target_cosines, is_nearest, saved = passes.forward()
-
-    @ops.custom_gradient
-    def attach(*inputs):
-        def gradient(*args, upstream=None):  # PyTorch hands over the inputs as well, and the gradient by name
-            return passes.backward(args[-1] if upstream is None else upstream, saved)
-
-        return ops.copy(losses), gradient
-
-    return attach(*inputs), target_cosines, is_nearest
+    losses = kernels.with_gradient(losses, inputs, lambda upstream: passes.backward(upstream, saved))
+    return losses, target_cosines, is_nearest
 
 
 class _Passes:

@@ -35,6 +35,50 @@ def compiled(function):
     return function if tf.executing_eagerly() else tf.function(function, jit_compile=True)
 
 
+def with_gradient(losses, inputs, gradient):
+    """Losses `(batch,)` that were computed without a gradient, with one.
+
+    Args:
+        losses: The losses.
+        inputs: Tensors.
+        gradient: Function from the gradient to the losses to those to each of `inputs`.
+
+    Returns:
+        The losses.
+    """
+    if keras.backend.backend() == "jax" and any(map(is_traced, inputs)):
+        return _with_gradient_on_jax(losses, inputs, gradient)
+
+    @ops.custom_gradient
+    def attach(*inputs):
+        def of_inputs(*args, upstream=None):  # PyTorch hands over the inputs as well, and the gradient by name
+            return gradient(args[-1] if upstream is None else upstream)
+
+        return ops.copy(losses), of_inputs
+
+    return attach(*inputs)
+
+
+def _with_gradient_on_jax(losses, inputs, gradient):
+    """Hands over what the gradient needs of the program around it: JAX differentiates a `jit`, `checkpoint` or `scan` after
+    that has ended, and then nothing of it is there to be reached for.
+    """
+    import jax
+    from jax.extend import core
+
+    program = jax.make_jaxpr(lambda upstream: tuple(gradient(upstream)))(losses)
+
+    @jax.custom_vjp
+    def attach(losses, needed, *inputs):
+        return losses
+
+    def backward(needed, upstream):
+        return None, None, *core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, needed))(upstream)
+
+    attach.defvjp(lambda losses, needed, *inputs: (losses, needed), backward)
+    return attach(losses, program.consts, *inputs)
+
+
 def unit_columns(matrix):
     """A matrix `(dim, classes)` with its columns put on the unit sphere, as `keras.constraints.UnitNorm(axis=0)` does."""
     if builds_for_tensorflow_cpu():

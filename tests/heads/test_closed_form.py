@@ -121,8 +121,33 @@ def test_compiled_blocks_are_the_dense_head(case, batch):
 
 
 @pytest.mark.parametrize("class_block", [None, BLOCK])
-def test_accuracy_is_the_share_of_nearest_classes(class_block):
-    head = heads.ArcFace(CLASSES, class_block=class_block)
+@pytest.mark.parametrize("case", ["sphereface_r_v2-soft", "cosface-none", "softmax", "sphereface2-A"])
+@pytest.mark.parametrize("transformation", ["jit", "checkpoint", "scan"])
+def test_jax_may_differentiate_a_transformation_of_the_loss(transformation, case, class_block, batch):
+    """From outside, when the program in which the loss was computed has ended."""
+    if keras.backend.backend() != "jax":
+        pytest.skip("JAX's transformations")
+    import jax
+
+    head = make_head(case, class_block=class_block)
+
+    def loss(x, labels, values):
+        with keras.StatelessScope(state_mapping=list(zip(head.trainable_variables, values))):
+            return ops.sum(head.loss(x, labels))
+
+    def scanned(x, labels, values):
+        halves = (x.reshape(2, -1, DIM), labels.reshape(2, -1))
+        return jax.lax.scan(lambda total, half: (total + loss(*half, values), None), 0.0, halves)[0]
+
+    transformed = scanned if transformation == "scan" else getattr(jax, transformation)(loss)
+    values = [variable.value for variable in head.trainable_variables]
+    expected, actual = (jax.grad(one, argnums=(0, 2))(*batch, values) for one in (loss, transformed))
+    assert_close(jax.tree.leaves(actual), jax.tree.leaves(expected), 3e-6)
+
+
+@pytest.mark.parametrize("options", [{"class_block": None}, {"class_block": BLOCK}, {"detach": False}])
+def test_accuracy_is_the_share_of_nearest_classes(options):
+    head = heads.ArcFace(CLASSES, **options)
     head.build((None, CLASSES))
     head.kernel.assign(np.eye(CLASSES))
     embeddings = np.zeros((4, CLASSES), "float32")
