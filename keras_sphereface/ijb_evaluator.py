@@ -51,13 +51,13 @@ def evaluate_ijb(
         identification: Whether to measure 1:N, which needs its lists. Defaults to `True`.
 
     Returns:
-        `keras_sphereface.evaluation.ijb.IJBReport`.
+        `keras_sphereface.evaluation.IJBReport`.
 
     Raises:
         FileFormatError: If a meta file is broken, or the HDF5 file belongs to another model or other images.
         FileNotFoundError: If a meta file or an image is missing.
-        ValueError: If embeddings are unusable, `batch_size` is not an integer of at least 1, or a callable comes without
-            `model_signature`.
+        ValueError: If embeddings are unusable, `batch_size` is not an integer of at least 1, the model takes images of
+            another size than 112x112 or 112x96, or a callable comes without `model_signature`.
 
     Example:
     >>> model = keras_sphereface.load_pretrained()

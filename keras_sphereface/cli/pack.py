@@ -20,6 +20,7 @@ from keras_sphereface.data.bad_records import BadRecords
 from keras_sphereface.data.folders import FaceFolder, list_folder
 from keras_sphereface.data.image_headers import upright_sizes
 from keras_sphereface.data.images import decode_image, encode_jpeg, read_file, resize_image
+from keras_sphereface.data.recordio_property import MAX_SIDE
 from keras_sphereface.errors import FileFormatError
 from keras_sphereface.files import check_output
 from keras_sphereface.hints import Size
@@ -65,9 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Packs the folder; prints what was written."""
-    if not all(1 <= side <= 4096 for side in args.image_size) or not 1 <= args.jpeg_quality <= 100:
+    if not all(1 <= side <= MAX_SIDE for side in args.image_size) or not 1 <= args.jpeg_quality <= 100:
         raise UsageError(
-            "Expected --image-size of 1 to 4096 and --jpeg-quality of 1 to 100. "
+            f"Expected --image-size of 1 to {MAX_SIDE} and --jpeg-quality of 1 to 100. "
             f"Received: {'x'.join(map(str, args.image_size))} and {args.jpeg_quality}"
         )
     output, form = _output(args.output, args.format)

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_sphereface.arguments import is_number
+
 # Random numbers of one image. Philox makes four 64-bit words a block; whole blocks keep images addressable.
 DRAWS = 16
 _FLIP, _SIDE, _LEFT, _TOP, _LOW, _LOW_SIDE, _GAIN, _CONTRAST, _SATURATION, _GREY = range(10)
@@ -46,8 +48,9 @@ class Augmentation:
         limits = {"crop": 0.5, "low_resolution": 1.0, "photometric": 1.0, "grayscale": 1.0}
         for name, limit in limits.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
+            if not is_number(value) or not 0 <= value <= limit:
                 raise ValueError(f"{name} must be a number between 0 and {limit}. Received: {name}={value!r}")
+            object.__setattr__(self, name, float(value))  # frozen; whoever gave a float32 would draw in float32
         if not isinstance(self.flip, bool):
             raise ValueError(f"flip must be True or False. Received: flip={self.flip!r}")
 

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 
+from keras_sphereface.data.bin_file import BinFile
 from keras_sphereface.data.bin_reader import load_bin_pickle
 from keras_sphereface.data.bin_values import Blob, LazyArray
 from keras_sphereface.data.images import decode_image, encode_jpeg, encode_png
@@ -46,17 +47,11 @@ def read_bin(path: Path, name: str | None = None, num_folds: int = NUM_FOLDS) ->
     >>> print(report)
     """
     path = os.fspath(path)
-    content = load_bin_pickle(path)
-    if not isinstance(content, (tuple, list)) or len(content) != 2:
-        raise FileFormatError(f"{path}: expected (images, is_same), found {type(content).__name__}. Check the file.")
-    images, mated = content[0], _read_flags(content[1], path)
-    if not isinstance(images, (list, tuple)) or len(images) != 2 * len(mated):
-        count = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
-        raise FileFormatError(
-            f"{path}: expected two images per pair, {2 * len(mated)} for {len(mated)} pairs, found {count}. "
-            "The file was written wrongly; get it again."
-        )
-    unique, indices = _unique_images(images, path)
+    file = BinFile(path)
+    with file.closed_on_error():
+        images, mated = _images_and_flags(load_bin_pickle(file), path)
+        unique, indices = _unique_images(images, path)
+        folds = contiguous_folds(len(mated), num_folds)
     names = [f"{os.path.basename(path)}[{position}]" for position in unique]
     return PairSet(
         lambda index: _decode(images[unique[index]], f"{path}: image {unique[index]}"),
@@ -64,7 +59,7 @@ def read_bin(path: Path, name: str | None = None, num_folds: int = NUM_FOLDS) ->
         indices[0::2],
         indices[1::2],
         mated,
-        folds=contiguous_folds(len(mated), num_folds),
+        folds=folds,
         names=names,
         name=pathlib.Path(path).stem if name is None else name,
         protocol="bin",
@@ -96,6 +91,19 @@ def write_bin(path: Path, pairs: PairSet, encoding: str = "png") -> None:
     pathlib.Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(path) as file:
         pickle.dump((images, [bool(flag) for flag in pairs.mated]), file, protocol=PICKLE_PROTOCOL)
+
+
+def _images_and_flags(content, path):
+    if not isinstance(content, (tuple, list)) or len(content) != 2:
+        raise FileFormatError(f"{path}: expected (images, is_same), found {type(content).__name__}. Check the file.")
+    images, mated = content[0], _read_flags(content[1], path)
+    if not isinstance(images, (list, tuple)) or len(images) != 2 * len(mated):
+        count = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
+        raise FileFormatError(
+            f"{path}: expected two images per pair, {2 * len(mated)} for {len(mated)} pairs, found {count}. "
+            "The file was written wrongly; get it again."
+        )
+    return images, mated
 
 
 def _read_flags(flags, path):

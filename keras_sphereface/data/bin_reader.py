@@ -6,10 +6,8 @@ names they may mention stand for the constructors below, any other name is refus
 places in the file, so that memory stays small whatever the lengths in it claim.
 """
 
-import os
 import pickletools
 
-from keras_sphereface.data.bin_file import BinFile
 from keras_sphereface.data.bin_values import CONSTRUCTORS, MAX_TEXT, Blob, Dtype, LazyArray, Name, read_text
 from keras_sphereface.errors import FileFormatError, one_line
 
@@ -42,11 +40,11 @@ _GLOBALS = {
 }
 
 
-def load_bin_pickle(path):
+def load_bin_pickle(file):
     """Reads the top-level object of a `.bin` file.
 
     Args:
-        path: Path of the file.
+        file: A `BinFile`, which must stay open for as long as the object's content is asked for.
 
     Returns:
         The object, made of tuples, lists, numbers, booleans, `Blob` and `LazyArray`.
@@ -55,9 +53,9 @@ def load_bin_pickle(path):
         FileFormatError: If the file is truncated, names another global than these files need, or uses an
             instruction they do not need. Nothing the file names is ever imported or called.
     """
-    if os.path.getsize(path) == 0:
+    path = file.path
+    if not file.size:
         raise FileFormatError(f"{path}: holds no bytes, expected a pickled (images, is_same). Get the file again.")
-    file = BinFile(path)
     machine = _Machine(file)
     position = 0
     try:

@@ -38,6 +38,10 @@ class FaceDataset:
         class_names: Names of the identities, or `None` where they have none.
         bad: What was found broken so far: `len(bad)`, `bad.messages`.
 
+    Raises:
+        ValueError: If the source's number of classes is not an integer from 1 to 2147483647, its image size is none, or
+            `max_bad` is not an integer of at least 0.
+
     Example:
     >>> ds = ksf.data.from_recordio("faces_emore/train.rec")
     >>> trainer.fit(ds.batches(512), steps_per_epoch=ds.steps_per_epoch(512), epochs=20, shuffle=False)
@@ -128,7 +132,7 @@ class FaceDataset:
                 off begins anew. Before the first epoch Keras takes batches and drops them: two at most on JAX and PyTorch,
                 four under `tf.distribute`. An epoch must have more than that, or `sequence` be used. Defaults to `True`.
             shuffle: If `False`, the images come in their own order. Defaults to `True`.
-            workers: Batches prepared at a time. Defaults to the number of CPU cores, at most 16, and two more.
+            workers: Batches prepared at a time. Defaults to the number of CPU cores, from 2 to 16, and two more.
             rows: Function from the number of images of a batch to the slice of them that this process reads, e.g.
                 `keras_sphereface.distribution.local_rows`. It is asked at once, and the images are those of the whole
                 batch. Defaults to `None`, all.
@@ -167,8 +171,9 @@ class FaceDataset:
     ) -> "FaceSequence":
         """The images as a `keras.utils.PyDataset`, without TensorFlow: Pillow decodes and NumPy augments.
 
-        Order, augmentation and arguments as in `batches`. With `repeat=False`, pass `shuffle=False` to `fit`, which
-        would reorder the batches once more; an epoch may be as short as one batch.
+        Order, augmentation and arguments as in `batches`, but that `workers` defaults to the number of CPU cores alone,
+        from 2 to 16. With `repeat=False`, pass `shuffle=False` to `fit`, which would reorder the batches once more; an
+        epoch may be as short as one batch.
 
         Returns:
             A `keras.utils.PyDataset` of `(images, labels)`.
@@ -264,13 +269,14 @@ def from_tfrecord(
 
     Args:
         path: Path of a file, a pattern such as `"faces/train-*.tfrecord"`, or a list of paths.
-        num_classes: Number of classes. Defaults to the largest label plus one.
+        num_classes: Number of classes. Defaults to the largest label plus one, for which every record is read.
         image_size: `(height, width)`. Defaults to the first image's.
         max_bad: As in `FaceDataset`. Defaults to 100.
         strict: As in `FaceDataset`. Defaults to `False`.
 
     Returns:
-        A `FaceDataset`; with `class_names` if the files hold `image/class/text`.
+        A `FaceDataset`; with `class_names` where the files name every class (`image/class/text`) and `num_classes` is not
+        given, which saves the reading of every record.
 
     Raises:
         FileFormatError: If the files are broken.

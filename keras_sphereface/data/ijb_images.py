@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from keras_sphereface.data.alignment import align
+from keras_sphereface.arguments import whole_number
+from keras_sphereface.data.alignment import TEMPLATES, align
 from keras_sphereface.data.ijb import IJBMeta
-from keras_sphereface.data.images import read_image
+from keras_sphereface.data.images import check_size, read_image
 from keras_sphereface.errors import one_line
 from keras_sphereface.hints import Path, Size
 
@@ -25,6 +26,7 @@ class IJBImages:
 
     Raises:
         FileNotFoundError: If images are missing, naming the first.
+        ValueError: If `image_size` is another one.
 
     Example:
     >>> meta = keras_sphereface.data.read_ijb("IJBC", "ijbc")
@@ -33,11 +35,16 @@ class IJBImages:
     """
 
     def __init__(self, meta: IJBMeta, folder: Path, image_size: Size = (112, 112)):
+        self.image_size = check_size(image_size)
+        if self.image_size not in TEMPLATES:
+            raise ValueError(
+                f"Expected image_size as one of {list(TEMPLATES)}, to which faces are aligned. "
+                f"Received: image_size={image_size!r}"
+            )
         folder = os.fspath(folder)
         inner = os.path.join(folder, "loose_crop")
         self.folder = inner if os.path.isdir(inner) else folder
         self.meta = meta
-        self.image_size = tuple(image_size)
         missing = sorted(set(meta.image_names) - _files_below(self.folder))
         if missing:
             raise FileNotFoundError(
@@ -49,7 +56,13 @@ class IJBImages:
         return len(self.meta.image_names)
 
     def batches(self, batch_size: int, start: int = 0) -> Iterator[np.ndarray]:
-        """Yields uint8 blocks `(k, height, width, 3)`, RGB, from image number `start` on."""
+        """Yields uint8 blocks `(k, height, width, 3)`, RGB, from image number `start` on.
+
+        Raises:
+            FileFormatError: If an image is broken.
+            ValueError: If `batch_size` is not an integer of at least 1, or the landmarks of an image do not define its crop.
+        """
+        whole_number("batch_size", batch_size)
         with ThreadPoolExecutor(_THREADS) as pool:
             for first in range(start, len(self), batch_size):
                 yield np.stack(list(pool.map(self._crop, range(first, min(first + batch_size, len(self))))))

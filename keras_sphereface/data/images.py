@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from keras_sphereface.arguments import is_number
 from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path, Size
@@ -273,7 +274,7 @@ def encode_jpeg(array: np.ndarray, quality: int = 95) -> bytes:
     >>> keras_sphereface.data.decode_image(data).shape
     (112, 96, 3)
     """
-    if not 1 <= quality <= 100:
+    if not is_number(quality) or not 1 <= quality <= 100:
         raise ValueError(f"JPEG quality must be between 1 and 100. Received: quality={quality!r}")
     chroma = "4:4:4" if quality >= 90 else "4:2:0"
     return _encode(array, "JPEG", quality=int(quality), subsampling=chroma)

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_sphereface.data.images import read_image
+from keras_sphereface.data.int_tables import MAX_DIGITS
 from keras_sphereface.data.pairs import NUM_FOLDS, PairSet, contiguous_folds
 from keras_sphereface.errors import FileFormatError, one_line
 from keras_sphereface.hints import Path
 
 CFP_SPLITS = 10
-_MAX_DIGITS = 9  # any number of so many digits fits an int32
 _LFW_FILE = re.compile(r"(.+)_\d{4}\.\w+")
 
 LAYOUTS = ("pair", "label_first", "image")
@@ -295,7 +295,7 @@ def _broken(path, number, fields, expected):
 
 
 def _is_number(text):
-    return text.isdecimal() and len(text) <= _MAX_DIGITS
+    return text.isdecimal() and len(text) <= MAX_DIGITS[np.int32]
 
 
 def _lfw_header(path, lines):

@@ -1,13 +1,15 @@
 """MXNet RecordIO files read and written without MXNet, InsightFace's layout included."""
 
-import os
 import pathlib
 from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.data.images import encode_jpeg
+from keras_sphereface.arguments import whole_number
+from keras_sphereface.data.images import check_size, decode_image
+from keras_sphereface.data.packing import encoded
+from keras_sphereface.data.positioned_file import PositionedFile
 from keras_sphereface.data.recordio_batch import read_batch
 from keras_sphereface.data.recordio_format import (
     ALIGNMENT,
@@ -31,7 +33,7 @@ from keras_sphereface.hints import Path, Size
 _FIRST_READ = 64 * 1024
 
 
-class RecordIOReader:
+class RecordIOReader(PositionedFile):
     """Random access to the records of a .rec file.
 
     Nothing but the index is held in memory; reads are by position (`os.pread`), so threads may share a reader. Every length
@@ -53,13 +55,12 @@ class RecordIOReader:
     """
 
     def __init__(self, path: Path, index_path: Path | None = None):
-        self.path, self._index_path = os.fspath(path), index_path
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
-        self.size = os.fstat(self._file.fileno()).st_size
-        if self.size == 0:
-            self.close()
-            raise FileFormatError(f"{self.path}: holds no bytes, expected RecordIO. Restore the file.")
-        self.keys, self.offsets = load_index(self.path, index_path)
+        super().__init__(path)
+        self._index_path = index_path
+        with self.closed_on_error():
+            if self.size == 0:
+                raise FileFormatError(f"{self.path}: holds no bytes, expected RecordIO. Restore the file.")
+            self.keys, self.offsets = load_index(self.path, index_path)
         # As MXNet writes it: then a key is a position, and nothing needs to be sorted.
         self._counts_up = self.keys[0] == 0 and bool((np.diff(self.keys) == 1).all())
         self._by_key = None
@@ -71,18 +72,8 @@ class RecordIOReader:
     def __iter__(self):
         return (self.read(position) for position in range(len(self)))
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
     def __reduce__(self):
-        return type(self), (self.path, self._index_path)  # for another process, which opens the files anew
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        return type(self), (self.path, self._index_path)
 
     def positions_of(self, keys: ArrayLike) -> np.ndarray:
         """Positions of records in the index by their keys.
@@ -125,7 +116,7 @@ class RecordIOReader:
         Raises:
             FileFormatError: If the record is broken or lies outside the file.
         """
-        return unpack_image(self.read_payload(position), self._where(position))
+        return unpack_image(self.read_payload(position), self.where(position))
 
     def read_images(self, positions: np.ndarray) -> tuple[list[bytes], np.ndarray] | None:
         """Reads many image records together, without Python an image; the common case only.
@@ -152,7 +143,7 @@ class RecordIOReader:
         offset = int(self.offsets[position])
         if not 0 <= offset < self.size:
             raise FileFormatError(
-                f"{self._where(position)}: the index points outside the file ({self.size} bytes). "
+                f"{self.where(position)}: the index points outside the file ({self.size} bytes). "
                 "Delete a wrong .idx so that it is rebuilt, or restore the .rec file."
             )
         flag, payload, following = self._read_part(position, offset)
@@ -160,35 +151,30 @@ class RecordIOReader:
             return payload
         if flag != FIRST:
             raise FileFormatError(
-                f"{self._where(position)}: expected the start of a record, found a later part. Delete a wrong .idx."
+                f"{self.where(position)}: expected the start of a record, found a later part. Delete a wrong .idx."
             )
         parts = [payload]
         while flag != LAST:
             flag, payload, following = self._read_part(position, following)
             if flag not in (MIDDLE, LAST):
                 raise FileFormatError(
-                    f"{self._where(position)}: a record of several parts breaks off before its last. Restore the file."
+                    f"{self.where(position)}: a record of several parts breaks off before its last. Restore the file."
                 )
             parts.append(payload)
         return MAGIC_BYTES.join(parts)
 
     def _read_part(self, position, offset):
-        block = os.pread(self._file.fileno(), _FIRST_READ, offset)
-        flag, length = part_header(block, self._where(position))
+        block, where = self.read_up_to(offset, _FIRST_READ), self.where(position)
+        flag, length = part_header(block, where)
         end = offset + PART_HEADER.size + length
-        if end > self.size:
-            raise FileFormatError(
-                f"{self._where(position)}: a length of {length} bytes runs past the end of the file ({self.size} bytes). "
-                "Restore the file; its download may have been cut short."
-            )
+        self.check_end(end, length, where)
         payload = block[PART_HEADER.size : PART_HEADER.size + length]
         if len(payload) < length:
-            payload += os.pread(self._file.fileno(), length - len(payload), offset + len(block))
-        if len(payload) < length:
-            raise FileFormatError(f"{self._where(position)}: the file became shorter while it was read. Restore it.")
+            payload += self.read_at(offset + len(block), length - len(payload), where)
         return flag, payload, end + -length % ALIGNMENT
 
-    def _where(self, position):
+    def where(self, position: int) -> str:
+        """Name of a record in messages, by its position in the index."""
         return f"{self.path}, record {int(self.keys[position])} at offset {int(self.offsets[position])}"
 
 
@@ -212,8 +198,8 @@ def write_recordio(
         path: Path of the .rec file; the folder is made if need be.
         images: Iterable of image files' bytes, kept as they are, or of uint8 arrays `(height, width, 3)` in RGB, encoded
             as JPEG.
-        labels: Numbers of shape `(n,)`, or several an image, `(n, k)`.
-        num_classes: Number of classes for `property`. Defaults to the largest label plus one.
+        labels: Numbers of shape `(n,)`, or several an image, `(n, k)`: the first is its class, counted from 0.
+        num_classes: Number of classes for `property`. Defaults to the largest class plus one.
         image_size: `(height, width)` for `property`. Defaults to the first image's.
         quality: JPEG quality for arrays. Defaults to 95.
         progress: Whether to show a progress bar. Defaults to `False`.
@@ -222,30 +208,42 @@ def write_recordio(
         The path of the .rec file, as a `pathlib.Path`.
 
     Raises:
-        ValueError: If there are no images, images and labels differ in number, a label cannot be stored exactly, or another
-            .rec in the folder has another `property`.
+        ValueError: If there are no images, images and labels differ in number, a label cannot be stored exactly or is none
+            of the classes, images are larger than 4096 pixels, or another .rec in the folder has another `property`.
 
     Example:
     >>> ksf.data.write_recordio("faces/train.rec", [face_a, face_b], [0, 1])
     """
     path = pathlib.Path(path)
     labels = np.asarray(labels)
-    grouped = _is_grouped(labels)
-    if num_classes is None:
-        num_classes = int(labels.max()) + 1 if labels.size else 0
+    num_classes = _class_count(labels, num_classes)
+    image_size = None if image_size is None else check_size(image_size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with RecordIOWriter(path, insightface=grouped) as writer:
-        for data, label in paired(images, labels, path.name, progress):
-            if not isinstance(data, bytes | bytearray | memoryview):
-                image_size = image_size or np.shape(data)[:2]
-                data = encode_jpeg(data, quality)
-            elif image_size is None:
-                image_size = _size_of(bytes(data), writer.count)
+    with RecordIOWriter(path, insightface=_is_grouped(labels)) as writer:
+        for data, label in encoded(images, labels, quality, path.name, progress):
             if not writer.count:
+                image_size = image_size or decode_image(data, "image 0").shape[:2]
                 check_property(path, num_classes, image_size)
-            writer.add(bytes(data), label)
-    write_property(path.parent, num_classes, image_size or (0, 0))
+            writer.add(data, label)
+    write_property(path.parent, num_classes, image_size)
     return path
+
+
+def _class_count(labels, num_classes):
+    """The number of classes, checked: a reader refuses an image of another."""
+    classes = labels[:, 0] if labels.ndim == 2 and labels.size else labels
+    least = 1
+    if classes.size and np.isfinite(classes).all():  # of other labels the writer says which image's they are
+        if classes.min() < 0:
+            raise ValueError(f"Labels count from 0. Received: label={classes.min()} at image {classes.argmin()}")
+        least += int(classes.max())
+    if num_classes is None:
+        return least
+    if whole_number("num_classes", num_classes) < least:
+        raise ValueError(
+            f"Expected num_classes of at least {least}, for label {least - 1}. Received: num_classes={num_classes}"
+        )
+    return int(num_classes)
 
 
 def _is_grouped(labels):
@@ -254,27 +252,3 @@ def _is_grouped(labels):
         return False
     runs = 1 + np.count_nonzero(np.diff(labels)) if labels.size else 0
     return runs == np.unique(labels).size
-
-
-def paired(images, labels, name, progress=False):
-    """Iterates over images and labels together, with a progress bar if asked for.
-
-    Raises:
-        ValueError: At the first image without a label, or at the end if labels are left.
-    """
-    from tqdm import tqdm
-
-    count = 0
-    bar = tqdm(images, total=len(labels), desc=name, unit="image", disable=None if progress else True)
-    for count, data in enumerate(bar, start=1):
-        if count > len(labels):
-            raise ValueError(f"Expected one label an image. Received: {len(labels)} labels and more images than that")
-        yield data, labels[count - 1]
-    if count != len(labels):
-        raise ValueError(f"Expected one label an image. Received: {count} images and {len(labels)} labels")
-
-
-def _size_of(data, number):
-    from keras_sphereface.data.images import decode_image
-
-    return decode_image(data, f"image {number}").shape[:2]

@@ -1,6 +1,6 @@
 """The index of a RecordIO file: text lines "key<TAB>offset".
 
-It is parsed block by block, and rebuilt by a scan of the .rec file where it is missing.
+It is rebuilt by a scan of the .rec file where it is missing.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import os
 import numpy as np
 from tqdm import tqdm
 
+from keras_sphereface.data.int_tables import read_int_table
+from keras_sphereface.data.positioned_file import PositionedFile
 from keras_sphereface.data.recordio_format import (
     ALIGNMENT,
     FIRST,
@@ -26,9 +28,6 @@ from keras_sphereface.files import atomic_writer
 
 log = logging.getLogger(__name__)
 
-_BLOCK = 1024 * 1024  # bytes of text parsed at once
-_MAX_DIGITS = 18  # any number of so many digits fits an int64
-
 
 def read_index(path):
     """Reads an .idx file.
@@ -40,49 +39,14 @@ def read_index(path):
         `(keys, offsets)`, int64 arrays in the order of the file.
 
     Raises:
-        FileFormatError: If a line is not two whole numbers.
+        FileFormatError: If a line is not two whole numbers, naming the line.
+        FileNotFoundError: If there is no such file.
     """
-    keys, offsets, line = [], [], 1
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            block += file.readline(2 * _MAX_DIGITS + 4)  # to the end of the line that the block cut
-            block_keys, block_offsets, lines = _parse_lines(block, path, line)
-            keys.append(block_keys)
-            offsets.append(block_offsets)
-            line += lines
-    if not sum(part.size for part in keys):
-        raise FileFormatError(
-            f"{os.fspath(path)}: the index is empty. Delete it so that it is rebuilt from the .rec file."
-        )
-    return np.concatenate(keys), np.concatenate(offsets)
-
-
-def _parse_lines(block, path, first_line):
-    text = np.frombuffer(block, np.uint8)
-    digit = (text - ord("0")) <= 9  # unsigned: what is below "0" wraps round
-    newline = np.flatnonzero(text == ord("\n"))
-    blanks = newline.size + sum(np.count_nonzero(text == ord(mark)) for mark in "\t \r")
-    edges = np.flatnonzero(digit[1:] != digit[:-1]) + 1
-    edges = np.concatenate([[0] if digit[0] else [], edges, [text.size] if digit[-1] else []]).astype(np.int64)
-    starts, ends = edges[0::2], edges[1::2]
-    lines = np.searchsorted(newline, starts)
-    pairs = starts.size % 2 == 0 and (lines[0::2] == lines[1::2]).all() and (lines[2::2] > lines[1:-1:2]).all()
-    if np.count_nonzero(digit) + blanks != text.size or not pairs or (ends - starts).max(initial=0) > _MAX_DIGITS:
-        raise FileFormatError(
-            f"{os.fspath(path)}: between lines {first_line} and {first_line + newline.size} a line is not "
-            '"key<TAB>offset" in whole numbers. Delete the index so that it is rebuilt from the .rec file.'
-        )
-    return _numbers(text, starts[0::2], ends[0::2]), _numbers(text, starts[1::2], ends[1::2]), newline.size
-
-
-def _numbers(text, starts, ends):
-    """The values of runs of digits."""
-    width = ends - starts
-    values = np.zeros(starts.size, np.int64)
-    for place in range(int(width.max(initial=0))):
-        digits = text[ends - 1 - place] - ord("0")  # before a shorter run stands something else, which does not count
-        values += np.where(place < width, digits, 0).astype(np.int64) * 10**place
-    return values
+    advice = "Delete the index so that it is rebuilt from the .rec file."
+    table = read_int_table(path, 2, dtype=np.int64, advice=advice)
+    if not table.size:
+        raise FileFormatError(f"{os.fspath(path)}: the index is empty. {advice}")
+    return tuple(table)
 
 
 def scan(path):
@@ -98,20 +62,17 @@ def scan(path):
     Raises:
         FileFormatError: If a part's header is broken or runs past the end of the file.
     """
-    name = os.fspath(path)
     ids, offsets, position, open_record = [], [], 0, False
-    size = os.path.getsize(path)
-    with open(path, "rb") as file, tqdm(total=size, unit="B", unit_scale=True, desc="index", disable=None) as bar:
-        while position < size:
-            where = f"{name}, offset {position}"
-            header = os.pread(file.fileno(), PART_HEADER.size + IMAGE_HEADER.size, position)
+    with (
+        PositionedFile(path) as file,
+        tqdm(total=file.size, unit="B", unit_scale=True, desc="index", disable=None) as bar,
+    ):
+        while position < file.size:
+            where = f"{file.path}, offset {position}"
+            header = file.read_up_to(position, PART_HEADER.size + IMAGE_HEADER.size)
             flag, length = part_header(header, where)
             end = position + PART_HEADER.size + length
-            if end > size:
-                raise FileFormatError(
-                    f"{where}: a record of {length} bytes runs past the end of the file ({size} bytes). "
-                    "Restore the file; its download may have been cut short."
-                )
+            file.check_end(end, length, where)
             if open_record != (flag in (MIDDLE, LAST)):
                 raise FileFormatError(
                     f"{where}: a part with continuation flag {flag} is out of place. Restore the file."
@@ -120,11 +81,13 @@ def scan(path):
                 offsets.append(position)
                 ids.append(_image_id(header[PART_HEADER.size :], length))
             open_record = flag in (FIRST, MIDDLE)
-            following = min(size, end + -length % ALIGNMENT)
+            following = min(file.size, end + -length % ALIGNMENT)
             bar.update(following - position)
             position = following
     if open_record:
-        raise FileFormatError(f"{name}: the file ends in the middle of a record of several parts. Restore the file.")
+        raise FileFormatError(
+            f"{file.path}: the file ends in the middle of a record of several parts. Restore the file."
+        )
     return _keys(ids), np.array(offsets, np.int64)
 
 
@@ -142,12 +105,12 @@ def _keys(ids):
     return np.arange(keys.size, dtype=np.int64)
 
 
-def _records_from(descriptor, offset, size):
+def _records_from(file, offset):
     """Yields the offset of each record from one on, a read for each part, until no record starts there."""
     open_record = False
-    while offset < size:
+    while offset < file.size:
         try:
-            flag, length = part_header(os.pread(descriptor, PART_HEADER.size, offset), "")
+            flag, length = part_header(file.read_up_to(offset, PART_HEADER.size), "")
         except FileFormatError:
             return
         if open_record != (flag in (MIDDLE, LAST)):
@@ -173,22 +136,22 @@ def check_reaches_end(path, index_path, offsets):
         FileFormatError: If records are missing.
         FileNotFoundError: If there is no .rec file.
     """
-    with open(path, "rb", buffering=0) as file:
-        descriptor, size = file.fileno(), os.path.getsize(file.fileno())
+    with PositionedFile(path) as file:
+        size = file.size
         highest = int(offsets.max(where=offsets < size, initial=0))
-        following = list(itertools.islice(_records_from(descriptor, highest, size), 2))[1:]
+        following = list(itertools.islice(_records_from(file, highest), 2))[1:]
         if not following:
             return
         wrong = np.count_nonzero((offsets >= size) | (offsets % ALIGNMENT != 0))
         last = int(offsets[-1])  # where a file is cut within a line, digits are missing
         if last < size and last % ALIGNMENT == 0:
-            wrong += next(_records_from(descriptor, last, size), None) is None
-        unlisted = itertools.islice(_records_from(descriptor, following[0], size), wrong + 1)
+            wrong += next(_records_from(file, last), None) is None
+        unlisted = itertools.islice(_records_from(file, following[0]), wrong + 1)
         if sum(1 for _ in unlisted) <= wrong:
             return
     raise FileFormatError(
         f"{index_path}: the last of the {len(offsets)} records listed is at offset {highest}, but more records follow "
-        f"in {os.fspath(path)} ({size} bytes), expected an index of all of them. "
+        f"in {file.path} ({size} bytes), expected an index of all of them. "
         "Delete the index so that it is rebuilt from the .rec file, or copy it again."
     )
 

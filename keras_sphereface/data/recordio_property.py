@@ -8,6 +8,7 @@ from keras_sphereface.errors import FileFormatError
 from keras_sphereface.files import atomic_writer
 
 PROPERTY = "property"  # one file for all of a folder
+MAX_SIDE = 4096  # pixels of a face crop's height and width; what says more is another file
 
 
 def read_property(path):
@@ -34,7 +35,7 @@ def read_property(path):
     classes, height, width = (int(part) for part in parts)
     if classes > MAX_CLASSES:
         raise FileFormatError(f"{path}: {classes} classes, expected at most {MAX_CLASSES}. Correct or delete it.")
-    if max(height, width) > 4096:
+    if max(height, width) > MAX_SIDE:
         raise FileFormatError(f"{path}: images of {height} x {width} are no face crops. Correct or delete it.")
     return classes or None, (height, width) if height and width else None
 
@@ -46,11 +47,18 @@ def write_property(folder, num_classes, image_size):
 
 
 def check_property(path, num_classes, image_size):
-    """Refuses a new .rec file whose `property` would be a wrong one for others in its folder: they share the file.
+    """Refuses a new .rec file whose `property` no reader would take, or would be a wrong one for others in its folder.
 
     Raises:
-        ValueError: If another .rec lies beside `path`, and `write_property` would change what is said of it.
+        ValueError: If there are too many classes or the images are too large for `read_property`, or another .rec, which
+            shares the file, lies beside `path`, and `write_property` would change what is said of it.
     """
+    if num_classes > MAX_CLASSES:
+        raise ValueError(f"`num_classes` must be at most {MAX_CLASSES}. Received: num_classes={num_classes}")
+    if max(image_size) > MAX_SIDE:
+        raise ValueError(
+            f"A face crop has at most {MAX_SIDE} pixels in height and width. Received: image_size={tuple(image_size)}"
+        )
     path, text = pathlib.Path(path), _property(num_classes, image_size)
     others = sorted(other.name for other in path.parent.glob("*.rec") if other.name != path.name)
     kept = path.with_name(PROPERTY)

@@ -60,11 +60,12 @@ class RecordIOSource:
     def __init__(self, path, num_classes=None, image_size=None):
         self.reader = RecordIOReader(path)
         self.name = self.reader.path
-        self._positions, identities = self._layout()
-        self.num_images = len(self._positions)
-        declared_classes, declared_size = read_property(os.path.join(os.path.dirname(self.name), PROPERTY))
-        self.num_classes = num_classes or declared_classes or identities or self._count_classes()
-        self.image_size = image_size or declared_size or probe_image_size(self)
+        with self.reader.closed_on_error():
+            self._positions, identities = self._layout()
+            self.num_images = len(self._positions)
+            declared_classes, declared_size = read_property(os.path.join(os.path.dirname(self.name), PROPERTY))
+            self.num_classes = num_classes or declared_classes or identities or self._count_classes()
+            self.image_size = image_size or declared_size or probe_image_size(self)
 
     def _layout(self):
         """`(positions of the images in the index, number of identities or None)`."""
@@ -112,8 +113,7 @@ class RecordIOSource:
 
     def where(self, record):
         """Name of a record in messages."""
-        position = self._positions[record]
-        return f"{self.name}, record {int(self.reader.keys[position])} at offset {int(self.reader.offsets[position])}"
+        return self.reader.where(int(self._positions[record]))
 
     def read(self, record):
         """Bytes and label of an image."""

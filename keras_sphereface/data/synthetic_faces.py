@@ -1,16 +1,12 @@
 """Procedural faces as a data set and as verification pairs: unlimited people, no download."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from tqdm import tqdm
 
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.data.face_renderer import render
+from keras_sphereface.data.pairs import NUM_FOLDS, PairSet
 from keras_sphereface.data.process_lock import ProcessLock
-
-if TYPE_CHECKING:
-    from keras_sphereface.data.pairs import PairSet
 
 # Drawn pictures are kept up to this size in memory; a larger set is drawn anew each epoch.
 CACHE_BYTES = 512 * 1024 * 1024
@@ -81,10 +77,13 @@ def synthetic_pairs(
     images_per_identity: int = 10,
     num_pairs: int = 3000,
     image_size: int = 112,
-    num_folds: int = 10,
+    num_folds: int = NUM_FOLDS,
     progress: bool = True,
-) -> "PairSet":
+) -> PairSet:
     """Draws verification pairs of procedural faces, as many mated as non-mated, in folds that share no person.
+
+    Only the pictures that the pairs show are made; their names are their numbers in the set that
+    `synthetic(num_identities, images_per_identity, seed, image_size, first_identity)` is.
 
     Args:
         num_identities: Number of people. Defaults to 100.
@@ -107,8 +106,6 @@ def synthetic_pairs(
     >>> ds = ksf.data.synthetic(300, 20)
     >>> pairs = ksf.data.synthetic_pairs(num_identities=100, first_identity=300)
     """
-    from keras_sphereface.data.pairs import PairSet
-
     whole_number("num_folds", num_folds)
     whole_number("images_per_identity", images_per_identity, 2)
     whole_number("num_identities", num_identities, 2 * num_folds)
@@ -118,10 +115,6 @@ def synthetic_pairs(
             f"num_pairs must be a multiple of {2 * num_folds} (2 x num_folds). Received: num_pairs={num_pairs}"
         )
     source = SyntheticSource(num_identities, images_per_identity, seed, image_size, first_identity)
-    blocks = np.array_split(np.arange(source.num_images), max(1, source.num_images // _BLOCK))
-    images = np.concatenate(
-        [source.read_arrays(block)[0] for block in tqdm(blocks, desc="faces", disable=None if progress else True)]
-    )
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, 2, first_identity])))
     left, right, mated, folds = [], [], [], []
     for fold, people in enumerate(np.array_split(np.arange(num_identities), num_folds)):
@@ -131,10 +124,18 @@ def synthetic_pairs(
             right.append(other)
             mated.append(np.full(len(one), same))
             folds.append(np.full(len(one), fold))
-    identities = np.repeat(np.arange(num_identities) + first_identity, images_per_identity)
-    columns = (np.concatenate(values) for values in (left, right, mated, folds))
+    used, sides = np.unique(np.concatenate(left + right), return_inverse=True)
+    blocks = np.array_split(used, max(1, len(used) // _BLOCK))
+    images = [source.read_arrays(block)[0] for block in tqdm(blocks, desc="faces", disable=None if progress else True)]
     return PairSet.from_arrays(
-        images, *columns, identities=identities, name="synthetic", protocol=f"seed {seed}, people from {first_identity}"
+        np.concatenate(images),
+        *sides.reshape(2, num_pairs),
+        np.concatenate(mated),
+        np.concatenate(folds),
+        names=used,
+        identities=first_identity + used // images_per_identity,
+        name="synthetic",
+        protocol=f"seed {seed}, people from {first_identity}",
     )
 
 

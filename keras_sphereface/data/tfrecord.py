@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from keras_sphereface.data.images import encode_jpeg
 from keras_sphereface.data.loader import MAX_CLASSES
-from keras_sphereface.data.recordio import paired
+from keras_sphereface.data.packing import encoded
+from keras_sphereface.data.positioned_file import PositionedFile
 from keras_sphereface.data.sources import check_label, probe_image_size
 from keras_sphereface.data.tfrecord_format import (
     CHECKSUM,
@@ -30,7 +30,7 @@ from keras_sphereface.files import atomic_writer
 from keras_sphereface.hints import Path
 
 
-class TFRecordReader:
+class TFRecordReader(PositionedFile):
     """Random access to the records of a TFRecord file; opening it walks through the lengths.
 
     Args:
@@ -42,43 +42,32 @@ class TFRecordReader:
     """
 
     def __init__(self, path):
-        self.path = os.fspath(path)
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - open as long as the reader
-        self.size = os.fstat(self._file.fileno()).st_size
-        self.offsets = self._scan()
+        super().__init__(path)
+        with self.closed_on_error():
+            self.offsets = self._scan()
         # A record's checksum is computed in Python: once, not each epoch.
         self._checked = np.zeros(len(self.offsets), bool)
 
     def __len__(self):
         return len(self.offsets)
 
-    def __reduce__(self):
-        return TFRecordReader, (self.path,)  # for another process, which opens the file anew
-
-    def close(self):
-        """Closes the file."""
-        self._file.close()
-
     def _scan(self):
         offsets, position = [], 0
         with tqdm(total=self.size, unit="B", unit_scale=True, desc="index", disable=None) as bar:
             while position < self.size:
                 offsets.append(position)
-                end = self._end(position)[1]
+                end = self._end(position, f"{self.path}, offset {position}")[1]
                 bar.update(end - position)
                 position = end
         if not offsets:
             raise FileFormatError(f"{self.path}: holds no bytes, expected TFRecord. Restore the file.")
         return np.array(offsets, np.int64)
 
-    def _end(self, position):
-        where = f"{self.path}, offset {position}"
-        length = payload_length(os.pread(self._file.fileno(), HEAD, position), where)
+    def _end(self, position, where):
+        """`(length of the payload, position of the next record)`."""
+        length = payload_length(self.read_up_to(position, HEAD), where)
         end = position + HEAD + length + CHECKSUM.size
-        if end > self.size:
-            raise FileFormatError(
-                f"{where}: a record of {length} bytes runs past the end of the file ({self.size} bytes). Restore the file."
-            )
+        self.check_end(end, length, where)
         return length, end
 
     def where(self, record):
@@ -91,15 +80,13 @@ class TFRecordReader:
         Raises:
             FileFormatError: If the record is broken.
         """
-        position = int(self.offsets[record])
-        length, _ = self._end(position)
-        data = os.pread(self._file.fileno(), length + CHECKSUM.size, position + HEAD)
-        if len(data) < length + CHECKSUM.size:
-            raise FileFormatError(f"{self.where(record)}: the file became shorter while it was read. Restore it.")
+        position, where = int(self.offsets[record]), self.where(record)
+        length, _ = self._end(position, where)
+        data = self.read_at(position + HEAD, length + CHECKSUM.size, where)
         payload = data[:length]
         if not self._checked[record]:
             if masked_crc(payload) != CHECKSUM.unpack_from(data, length)[0]:
-                raise FileFormatError(f"{self.where(record)}: the checksum of the bytes is wrong. Restore the file.")
+                raise FileFormatError(f"{where}: the checksum of the bytes is wrong. Restore the file.")
             self._checked[record] = True
         return payload
 
@@ -110,12 +97,14 @@ class TFRecordSource:
     def __init__(self, path, num_classes=None, image_size=None):
         paths = _paths(path)
         self.name = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-        self._readers = [TFRecordReader(one) for one in paths]
-        self._ends = np.cumsum([len(reader) for reader in self._readers])
-        self.num_images = int(self._ends[-1])
         self.class_names = None
-        self.num_classes = num_classes or self._scan_classes()
-        self.image_size = image_size or probe_image_size(self)
+        with contextlib.ExitStack() as opened:
+            self._readers = [opened.enter_context(TFRecordReader(one)) for one in paths]
+            self._ends = np.cumsum([len(reader) for reader in self._readers])
+            self.num_images = int(self._ends[-1])
+            self.num_classes = num_classes or self._scan_classes()
+            self.image_size = image_size or probe_image_size(self)
+            opened.pop_all()  # they stay open where all went well
 
     def _scan_classes(self):
         names = {}
@@ -185,6 +174,9 @@ class TFRecordWriter:
     Args:
         path: Path of the file.
 
+    Raises:
+        ValueError: From `add`, if a label is none that a reader takes, or UTF-8 cannot hold a name.
+
     Example:
     >>> with keras_sphereface.data.TFRecordWriter("train.tfrecord") as writer:
     ...     writer.add(keras_sphereface.data.encode_jpeg(image), label=0, class_name="Ann")
@@ -206,15 +198,16 @@ class TFRecordWriter:
 
         Args:
             data: Bytes of the image file.
-            label: A whole number.
+            label: A whole number from 0 to 2147483646.
             class_name: Name of the identity. Defaults to `None`: not stored.
 
         Raises:
-            ValueError: If the label is no whole number of 64 bits, or UTF-8 cannot hold the name.
+            ValueError: If the label is another number, or UTF-8 cannot hold the name.
         """
-        if not -(2**63) <= label < 2**63 or int(label) != label:
+        if not 0 <= label < MAX_CLASSES or int(label) != label:
             raise ValueError(
-                f"A label must be a whole number that 64 bits hold. Received: label={label!r} at image {self.count}"
+                f"A label must be a whole number from 0 to {MAX_CLASSES - 1}. "
+                f"Received: label={label!r} at image {self.count}"
             )
         features = {LABEL: int(label)}  # first, where a reader finds it without passing the image
         if class_name is not None:
@@ -264,12 +257,10 @@ def write_tfrecord(
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with TFRecordWriter(path) as writer:
-        for data, label in paired(images, np.asarray(labels).tolist(), path.name, progress):
+        for data, label in encoded(images, np.asarray(labels).tolist(), quality, path.name, progress):
             if class_names is not None and label not in range(len(class_names)):
                 raise ValueError(
                     f"Expected a class name for each label. Received: {len(class_names)} for label={label!r}"
                 )
-            if not isinstance(data, bytes | bytearray | memoryview):
-                data = encode_jpeg(data, quality)
-            writer.add(bytes(data), label, None if class_names is None else class_names[label])
+            writer.add(data, label, None if class_names is None else class_names[label])
     return path

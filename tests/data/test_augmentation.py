@@ -24,10 +24,18 @@ def test_numbers_out_of_range_are_refused(arguments):
         Augmentation(**arguments)
 
 
+def test_numbers_of_numpy_are_as_good_as_pythons():
+    given = Augmentation(crop=np.float32(0.25), photometric=np.int64(1))
+    assert given == Augmentation(crop=0.25, photometric=1.0)
+    assert type(given.crop) is type(given.photometric) is float
+
+
 def test_what_augment_may_be():
     assert aug.get(None) == Augmentation(flip=False)
     assert aug.get("flip") == Augmentation()
     assert aug.get(EVERYTHING) is EVERYTHING
+    # What trainings that are written down as "strong" did.
+    assert aug.get("strong") == Augmentation(crop=0.2, low_resolution=0.2, photometric=0.2, grayscale=0.02)
     with pytest.raises(ValueError, match=r"Received: augment='flop'"):
         aug.get("flop")
 
@@ -88,6 +96,16 @@ def test_photometric_by_hand():
         np.array([[0, 0, 1, 1]], np.float32), np.array([-1]), *np.array([[1.2], [0.5], [0.3]], np.float32)
     )
     np.testing.assert_array_equal(aug.apply(Augmentation(photometric=0.5), parameters, images)[0, 0, :, 0], [150, 210])
+
+
+def test_a_colour_becomes_the_grey_of_its_luma():
+    # 255 red is 0.299 * 255 = 76.2, 200 green 0.587 * 200 = 117.4, 240 blue 0.114 * 240 = 27.4.
+    images = np.diag(np.array([255, 200, 240], np.uint8)).reshape(1, 1, 3, 3)
+    parameters = aug.Parameters(
+        np.array([[0, 0, 1, 1]], np.float32), np.array([-1]), *np.array([[1], [1], [0]], np.float32)
+    )
+    expected = np.array([76, 117, 27]).repeat(3).reshape(1, 1, 3, 3)
+    np.testing.assert_array_equal(aug.apply(Augmentation(grayscale=1.0), parameters, images), expected)
 
 
 @pytest.mark.parametrize("low_side", [1, 2, 5, 8])

@@ -132,6 +132,9 @@ def test_int_table_names_the_line_in_a_later_chunk(tmp_path):
     (tmp_path / "t.txt").write_text("1 2 3\n" * 40 + "1 2 1234567890\n")
     with pytest.raises(FileFormatError, match="line 41"):
         read_int_table(tmp_path / "t.txt", 3, chunk_bytes=32)
+    (tmp_path / "t.txt").write_bytes(b"1" * 200_000)
+    with pytest.raises(FileFormatError, match="line 1: expected 3 integers of up to 9 digits"):
+        read_int_table(tmp_path / "t.txt", 3, chunk_bytes=1000)
     (tmp_path / "t.txt").write_bytes(b"")
     assert read_int_table(tmp_path / "t.txt", 3).shape == (3, 0)
     (tmp_path / "t.txt").write_bytes(b"1 2 3\n1 2\n3\n")
@@ -158,6 +161,20 @@ def test_images_come_aligned_in_order_and_from_any_start(folder, rng):
     (crops / "4.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 5 images of ijbc are not in .*'4.jpg'"):
         IJBImages(meta, folder)
+
+
+@pytest.mark.parametrize("size", [(160, 160), (96, 112), 112, (112.0, 112.0)])
+def test_a_size_to_which_no_face_is_aligned_is_refused_at_once(folder, size):
+    with pytest.raises(ValueError, match=r"image_size.*Received: image_size="):
+        IJBImages(read_ijb(folder, "ijbc"), folder, size)
+
+
+def test_batches_of_no_images_are_refused(folder):
+    (folder / "loose_crop").mkdir()
+    for number in range(1, 6):
+        (folder / "loose_crop" / f"{number}.jpg").touch()
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        next(IJBImages(read_ijb(folder, "ijbc"), folder).batches(0))
 
 
 @pytest.mark.parametrize(

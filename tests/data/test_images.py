@@ -144,6 +144,8 @@ def test_encoders_refuse_what_is_no_image():
         images.encode_png(np.zeros((2, 2, 3), np.float32))
     with pytest.raises(ValueError, match="quality=0"):
         images.encode_jpeg(ramp(), quality=0)
+    with pytest.raises(ValueError, match="quality='a'"):
+        images.encode_jpeg(ramp(), quality="a")
 
 
 def test_what_is_wrong_with_a_pillow_image_names_it(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from keras_sphereface import data as faces
 from keras_sphereface.data import recordio_format as form
 from keras_sphereface.data import recordio_index, recordio_writer, sources
+from keras_sphereface.data.int_tables import read_int_table
 from keras_sphereface.errors import FileFormatError
 
 MAGIC = "0a23d7ce"
@@ -38,6 +39,26 @@ def test_a_payload_with_the_magic_is_split_where_it_is_aligned():
         + MAGIC + "07000060" + "78" + MAGIC + "797a" + "00"  # last part (flag 3), 7 bytes and one zero
     )  # fmt: skip
     assert form.frame(payload) == parts
+
+
+def test_what_no_part_of_a_record_begins_with_is_named():
+    assert form.part_header(struct.pack("<II", form.MAGIC, 3 << 29 | 7), "here") == (3, 7)
+    for header, message in (
+        (struct.pack("<II", form.MAGIC, 7)[:7], "here: the file ends inside a record's header"),
+        (struct.pack("<II", 1, 7), "here: expected a RecordIO record, which begins with 0xced7230a, found 0x1"),
+        (struct.pack("<II", form.MAGIC, 4 << 29 | 7), "here: unknown continuation flag 4"),
+    ):
+        with pytest.raises(FileFormatError, match=message):
+            form.part_header(header, "here")
+
+
+def test_what_no_record_can_hold_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="at least one number"):
+        form.pack_image([], b"image")
+    monkeypatch.setattr(form, "MAX_LENGTH", 10)
+    assert len(form.frame(b"x" * 10)) == 8 + 12
+    with pytest.raises(ValueError, match=r"at most 10 bytes\. Received: 11 bytes"):
+        form.frame(b"x" * 11)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +146,39 @@ def test_records_without_numbers_of_their_own_are_counted(tmp_path):
     np.testing.assert_array_equal(recordio_index.scan(path)[0], [0, 1])
 
 
-def test_index_of_many_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(recordio_index, "_BLOCK", 50)
+@pytest.mark.parametrize(
+    ("numbers", "keys"),
+    [
+        ([7, 3, 5], [7, 3, 5]),
+        ([7, 3, 7], [0, 1, 2]),  # not all different
+        ([2, 2**63, 1], [0, 1, 2]),  # beyond an int64
+        ([2**63 - 1, 0, 1], [2**63 - 1, 0, 1]),
+    ],
+)
+def test_keys_are_the_numbers_in_the_headers_where_these_tell_records_apart(tmp_path, numbers, keys):
+    path = tmp_path / "a.rec"
+    images = (b"", b"face", b"")
+    path.write_bytes(b"".join(form.frame(form.pack_image(1, image, id=n)) for n, image in zip(numbers, images)))
+    found, offsets = recordio_index.scan(path)
+    assert (found.tolist(), offsets.tolist()) == (keys, [0, 32, 68])  # 8 bytes of a part, 24 of a header
+    path.write_bytes(path.read_bytes() + form.frame(b"no image"))
+    assert recordio_index.scan(path)[0].tolist() == [0, 1, 2, 3]
+
+
+def test_records_start_where_an_index_of_any_order_says_but_at_multiples_of_4():
+    rising = np.array([0, 33, 64])
+    assert recordio_index.ascending_starts(rising) is rising
+    assert recordio_index.ascending_starts(np.array([96, 0, 33, 64])).tolist() == [0, 64, 96]
+
+
+def test_index_of_many_blocks(tmp_path):
     rng = np.random.default_rng(0)
     keys, offsets = rng.permutation(300), rng.integers(0, 10**17, 300)
     recordio_index.write_index(tmp_path / "a.idx", keys, offsets)
     read = recordio_index.read_index(tmp_path / "a.idx")
     np.testing.assert_array_equal(read[0], keys)
     np.testing.assert_array_equal(read[1], offsets)
+    np.testing.assert_array_equal(read_int_table(tmp_path / "a.idx", 2, chunk_bytes=50, dtype=np.int64), read)
     (tmp_path / "b.idx").write_bytes(b"0\t8\r\n\n1\t16")
     np.testing.assert_array_equal(recordio_index.read_index(tmp_path / "b.idx"), [[0, 1], [8, 16]])
 
@@ -155,6 +201,47 @@ def test_a_broken_index_is_refused_by_name(tmp_path, text):
     (tmp_path / "a.idx").write_bytes(text)
     with pytest.raises(FileFormatError, match=r"a\.idx.*[Dd]elete"):
         recordio_index.read_index(tmp_path / "a.idx")
+
+
+def test_a_broken_index_is_told_its_line(tmp_path):
+    (tmp_path / "a.idx").write_text("0\t0\n1\t48\n2\tx\n3\t96\n")
+    message = r"a\.idx, line 3: expected 2 integers of up to 18 digits, found '2\\tx'\. Delete the index"
+    with pytest.raises(FileFormatError, match=message):
+        recordio_index.read_index(tmp_path / "a.idx")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_classes": -3}, "num_classes=-3"),
+        ({"num_classes": 5}, "num_classes of at least 6, for label 5. Received: num_classes=5"),
+        ({"num_classes": 2.5}, "num_classes=2.5"),
+        ({"num_classes": 2**31}, "at most 2147483647. Received: num_classes=2147483648"),
+        ({"image_size": 112}, "image_size=112"),
+        ({"image_size": (8, 5000)}, r"at most 4096 pixels .*image_size=\(8, 5000\)"),
+        ({"labels": [0, -1]}, "label=-1 at image 1"),
+        ({"labels": [[0, 5], [-2, 5]]}, "label=-2 at image 1"),
+        ({"images": [picture(), "a.jpg"]}, "must be a uint8 array"),
+    ],
+)
+def test_a_set_that_no_reader_would_take_is_not_written(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
+        faces.write_recordio(tmp_path / "a.rec", **{"images": [picture()] * 2, "labels": [0, 5]} | given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_larger_than_a_property_may_say_needs_its_size_stated(tmp_path):
+    images = [np.zeros((1, 5000, 3), np.uint8)]
+    with pytest.raises(ValueError, match=r"at most 4096 pixels .*image_size=\(1, 5000\)"):
+        faces.write_recordio(tmp_path / "a.rec", images, [0])
+    assert list(tmp_path.iterdir()) == []
+    path = faces.write_recordio(tmp_path / "a.rec", images, [0], image_size=(2, 9))
+    assert faces.from_recordio(path).read(0)[0].shape == (2, 9, 3)
+
+
+def test_the_first_of_several_labels_is_the_class(tmp_path):
+    faces.write_recordio(tmp_path / "a.rec", [picture()] * 2, [[1, 7], [0, -2]])
+    assert (tmp_path / "property").read_text() == "2,8,8"
 
 
 def write_indexed(folder, payloads, lines):

@@ -71,6 +71,31 @@ def test_pairs_of_unseen_people():
     np.testing.assert_array_equal(pairs.image(4), render(0, [301], [1], 32)[0])
 
 
+def test_only_pictures_that_pairs_show_are_made(monkeypatch):
+    made = []
+
+    def counted(seed, people, numbers, size):
+        made.extend(zip(people.tolist(), numbers.tolist()))
+        return render(seed, people, numbers, size)
+
+    monkeypatch.setattr(synthetic_faces, "render", counted)
+    pairs = faces.synthetic_pairs(20, 300, images_per_identity=2, num_pairs=20, image_size=32, progress=False)
+    # Each fold's two people: both pictures of one, who is the mated pair, and of the other one the nonmated pair's.
+    assert pairs.num_images == len(made) == len(set(made)) == 30
+    assert set(pairs.left) | set(pairs.right) == set(range(30))
+    for index, (name, person) in enumerate(zip(pairs.names, pairs.identities)):
+        assert 300 + int(name) // 2 == person
+        np.testing.assert_array_equal(pairs.image(index), render(0, [person], [int(name) % 2], 32)[0])
+
+
+def test_pairs_stay_as_they_were_drawn():
+    """Reports that were made name these pairs: the numbers of their pictures."""
+    pairs = faces.synthetic_pairs(4, images_per_identity=9, num_pairs=8, image_size=32, num_folds=2, progress=False)
+    names = np.array(pairs.names).astype(int)
+    assert names[pairs.left].tolist() == [3, 17, 11, 7, 32, 20, 23, 28]
+    assert names[pairs.right].tolist() == [8, 9, 7, 10, 28, 19, 35, 22]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
