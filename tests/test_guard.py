@@ -11,14 +11,19 @@ from test_classifier import coloured_squares, make_trainer
 import keras_sphereface as ksf
 from keras_sphereface import callbacks
 from keras_sphereface.errors import DivergenceError
+from keras_sphereface.finite_mean import FiniteMean
 
 pytestmark = pytest.mark.core
 
 BATCH, BAD = 8, 3
 
 
+def numpy_of(variable):
+    return keras.ops.convert_to_numpy(variable).copy()
+
+
 def weights_of(trainer):
-    return [keras.ops.convert_to_numpy(weight).copy() for weight in [*trainer.trainable_weights]]
+    return [numpy_of(weight) for weight in trainer.trainable_weights]
 
 
 def guarded_trainer(**arguments):
@@ -55,6 +60,54 @@ def test_a_guarded_optimizer_changes_nothing_of_a_sound_training(rng):
 def test_the_norm_is_that_of_all_gradients():
     grads = [keras.ops.convert_to_tensor([[3.0]]), None, keras.ops.convert_to_tensor([0.0, 4.0])]
     assert float(ksf.guarded_optimizer.gradient_norm(grads)) == pytest.approx(5.0)
+
+
+def test_a_mean_leaves_out_only_what_it_is_told_to():
+    """By hand: of 1, NaN and 4, with weights 1, 5 and 2, the mean is 9 / 3; of nothing but NaN there is none."""
+    mean = FiniteMean()
+    mean.update_state([1.0, np.nan])
+    assert np.isnan(float(mean.result()))
+    mean.reset_state()
+    mean.leaves_out = True
+    mean.update_state([1.0, np.nan, 4.0], [1.0, 5.0, 2.0])
+    assert float(mean.result()) == 3.0
+    mean.reset_state()
+    mean.update_state([np.nan, np.inf])
+    assert np.isnan(float(mean.result()))
+    mean.update_state([2.0])
+    assert float(mean.result()) == 2.0
+    mean.reset_state()
+    assert float(mean.result()) == 0.0  # as Keras's, before the first batch
+
+
+def test_the_counters_of_sound_and_of_skipped_batches():
+    """Gradients of norm 5, 10 and 5 between nine that are NaN, of which the last eight are remembered."""
+    optimizer, variable = ksf.GuardedOptimizer(keras.optimizers.SGD(0.1)), keras.Variable([10.0, 10.0])
+    optimizer.build([variable])
+
+    def apply(*gradient):
+        gradients = [keras.ops.convert_to_tensor(gradient, dtype="float32")]
+        if keras.backend.backend() != "jax":
+            optimizer.apply(gradients, [variable])
+            return
+        state = [counter.value for counter in optimizer.variables]
+        weights, state = optimizer.stateless_apply(
+            state, gradients, [variable.value]
+        )  # `apply` of Keras's leaks tracers
+        for old, new in zip([variable, *optimizer.variables], [*weights, *state]):
+            old.assign(new)
+
+    sound = {0: (3.0, 4.0), 3: (-6.0, 8.0), 11: (4.0, 3.0)}
+    for batch in range(12):
+        apply(*sound.get(batch, (float("nan"), 1.0)))
+        if batch == 2:
+            assert sorted(numpy_of(optimizer.skipped_batches)) == [-1] * 6 + [1, 2]
+            assert np.isnan(float(optimizer.gradient_norm))
+    assert (int(optimizer.batches), int(optimizer.skipped)) == (12, 9)
+    assert sorted(numpy_of(optimizer.skipped_batches)) == [2, 4, 5, 6, 7, 8, 9, 10]
+    norms = [float(value) for value in (optimizer.gradient_norm, optimizer.norm_sum, optimizer.norm_max)]
+    assert norms == pytest.approx([5.0, 20.0, 10.0])
+    np.testing.assert_allclose(numpy_of(variable), [10 - 0.1 * (3 - 6 + 4), 10 - 0.1 * (4 + 8 + 3)], rtol=1e-6)
 
 
 def test_a_bad_batch_is_skipped_counted_and_named(rng, caplog):

@@ -32,6 +32,13 @@ def test_v2_changes_every_column_but_the_target():
     np.testing.assert_allclose(apply("sphereface_r_v2", 2.0), expected, atol=3e-3)
 
 
+def test_angles_stop_short_of_zero_and_pi():
+    """Cosines are clipped to 1 - 1e-5, and 1 - theta^2 / 2 is that at sqrt(2e-5) = 0.004472; float32 errs by 1/7 percent."""
+    short, pi_less = keras.ops.convert_to_numpy(margins.angles(keras.ops.convert_to_tensor([1.0, -1.0])))
+    assert short == pytest.approx(0.004472, rel=2e-3)
+    assert np.pi - pi_less == pytest.approx(0.004472, rel=2e-3)
+
+
 @pytest.mark.parametrize("name", ["sphereface", "sphereface_r_v1", "sphereface_r_v2", "cosface", "arcface", "normface"])
 def test_detachment_leaves_the_plain_cosine_gradient(name):
     value = margins.get(name).neutral + 0.4
@@ -120,6 +127,7 @@ def test_a_cell_that_was_moved_or_changed_may_run_again():
         return namespace["psi"]
 
     first = margins.register("cell", psi=run(lines))
+    assert first.neutral == 1.0  # of a multiplicative margin
     assert margins.register("cell", psi=run(f"# A comment.\n\n{lines}")) is first
     changed = run(lines.replace("- m", "- 2 * m"))
     with pytest.raises(ValueError, match=r"Choose another name, or give replace=True"):
@@ -145,6 +153,8 @@ def test_margins_in_degrees_are_refused():
         ):
             margins.get(name).validate(28.6)
     assert margins.get("sphereface").validate(28.6) == 28.6
+    assert margins.get("arcface").validate(np.pi) == np.pi  # the largest is allowed
+    assert margins.get("cosface").validate(2.0) == 2.0
 
 
 def test_errors_name_what_came_and_what_was_expected():
@@ -161,3 +171,6 @@ def test_errors_name_what_came_and_what_was_expected():
             margins.register("broken", neutral=neutral)
     with pytest.raises(ValueError, match="not registered"):
         margins.serialize(margins.Margin("unknown"))
+    for name in ("", 3):
+        with pytest.raises(ValueError, match="name must be a non-empty string"):
+            margins.register(name)

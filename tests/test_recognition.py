@@ -12,7 +12,16 @@ import pytest
 
 import keras_sphereface as ksf
 from keras_sphereface.errors import FileFormatError
-from keras_sphereface.recognition import Gallery, Recognizer, Thresholds, search, write_embeddings
+from keras_sphereface.recognition import (
+    Candidate,
+    Enrollment,
+    Gallery,
+    Identification,
+    Recognizer,
+    Thresholds,
+    search,
+    write_embeddings,
+)
 from keras_sphereface.recognition.search import INDEXES
 
 pytestmark = pytest.mark.core
@@ -95,6 +104,37 @@ def test_thresholds_are_checked_and_read_from_a_report():
     for nonsense in ([{"far": 2, "threshold": 0}], {1e-2: 0.5, 1e-3: 0.4}, [{"far": 1e-2}], {1e-2: 1.5}):
         with pytest.raises(ValueError, match="Received"):
             Thresholds(nonsense)
+
+
+def test_scores_in_words_at_and_beyond_both_ends():
+    thresholds = Thresholds(THRESHOLDS)
+    for score, words in (
+        (0.29, "more than 1 in 100"),
+        (0.3, "about 1 in 100"),
+        (0.5, "about 1 in 1,000"),
+        (0.7, "about 1 in 10,000"),
+        (0.71, "fewer than 1 in 10,000"),
+    ):
+        assert thresholds.in_words(score) == f"{words} pairs of strangers look this alike"
+    assert (bool(thresholds), bool(Thresholds())) == (True, False)
+
+
+def test_a_threshold_that_only_equal_embeddings_reach_counts():
+    points = {"1": {"threshold": -1.0}, "0.5": {"threshold": 1.0}, "0.25": {"threshold": np.nextafter(1.0, 2.0)}}
+    known = Thresholds({"tar_at_far": points})
+    assert (known.fars, known.cosines) == ((0.5,), (1.0,))
+
+
+def test_thresholds_of_numpy_are_numbers():
+    """Or JSON would not take the answer."""
+    given = [{"far": np.float32(0.25), "threshold": np.float32(0.5)}]
+    result = recognizer(thresholds=given).verify(RED, PINK)
+    assert json.loads(json.dumps(result.to_dict()))["threshold"] == 0.5
+    for end in (-1, 1):
+        assert recognizer().verify(RED, PINK, threshold=end).threshold == end
+    for choice in ({"threshold": np.float32(0.5)}, {"far": np.float32(0.25)}):
+        result = recognizer(thresholds=given).verify(RED, PINK, **choice)
+        assert [json.loads(json.dumps(result.to_dict()))[key] for key in ("threshold", "far")] == [0.5, 0.25]
 
 
 def test_thresholds_of_a_saved_report(tmp_path):
@@ -180,6 +220,17 @@ def test_enroll_identify_remove(tmp_path, index):
     assert [one.name for one in ours.identify(PINK).candidates] == ["Grün"]  # the other object sees the removal
     with pytest.raises(ValueError, match="name='Rosa'"):
         ours.remove("Rosa")
+
+
+def test_answers_are_printed_in_one_line():
+    nearest = [Candidate("Ann", 0.8), Candidate("Bob", 0.1)]
+    assert str(Identification("Ann", nearest, 0.5, 1e-3, 2)) == "Ann: score 0.8000 (threshold 0.5000, 2 people)"
+    unknown = Identification(None, nearest[:1], 0.9, None, 1)
+    assert str(unknown) == "nobody of the gallery: nearest is Ann, score 0.8000 (threshold 0.9000, 1 person)"
+    undecided = Identification(None, nearest, None, None, 2)
+    assert str(undecided).startswith("no decision: nearest is Ann, score 0.8000 (no threshold is known for this model")
+    assert str(Enrollment("Ann", 2, 1, 5)) == "Ann: 2 added, 1 known already, 5 in the gallery"
+    assert str(Enrollment("Ann", 2, 0, 2)) == "Ann: 2 added, 2 in the gallery"
 
 
 def test_a_picture_belongs_to_one_person_and_nothing_is_half_added(tmp_path):
@@ -301,6 +352,32 @@ def test_faces_are_counted_for_one_person():
         gallery.add("Ann", [b"1", b"2"], np.eye(2, 3))
         gallery.add("Bob", [b"3"], np.eye(1, 3))
         assert [gallery.count(name) for name in ("Ann", " Bob", "Cid")] == [2, 1, 0]
+
+
+def test_the_exact_index_finds_the_nearest_best_first():
+    """Rows at known angles to the query; of two at the same place the one that was added first."""
+    angles = np.radians([90, 40, 180, 10, 40, 70])
+    index = search.ExactIndex()
+    index.add(np.stack([np.cos(angles), np.sin(angles)], axis=1))
+    for count, expected in ((1, [3]), (3, [3, 1, 4]), (4, [3, 1, 4, 5]), (9, [3, 1, 4, 5, 0, 2])):
+        rows, scores = index.search(np.array([1.0, 0.0]), count)
+        assert rows.tolist() == expected
+        np.testing.assert_allclose(scores, np.cos(angles[expected]), atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_people_are_found_behind_many_faces_of_one(count):
+    """Fifty faces of Ann are nearer than Bob's, and Bob's nearer than Cid's: at angles of 1 degree a face."""
+    angles = np.radians(np.arange(1, 53))
+    faces = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    with Gallery() as gallery:
+        gallery.add("Ann", [bytes([number]) for number in range(50)], faces[:50])
+        gallery.add("Bob", [b"Bob"], faces[50:51])
+        gallery.add("Cid", [b"Cid"], faces[51:])
+        found, people = search.PeopleIndex(gallery).nearest(np.float32([1, 0]), count)
+    assert people == 3
+    assert [name for name, _ in found] == ["Ann", "Bob", "Cid"][:count]
+    assert [score for _, score in found] == pytest.approx(np.cos(np.radians([1, 51, 52]))[:count], abs=1e-6)
 
 
 def test_the_exact_index_finds_the_same_however_it_grew(rng):

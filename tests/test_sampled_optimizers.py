@@ -94,6 +94,29 @@ def test_what_was_drawn_moves_as_by_keras(plain, sampled, arguments):
         assert results[0][0][0, 1] < 1.0
 
 
+@pytest.mark.parametrize(
+    ("plain", "sampled", "arguments"),
+    [
+        (keras.optimizers.SGD, ksf.SampledSGD, {"momentum": 0.9, "weight_decay": 0.05}),
+        (keras.optimizers.AdamW, ksf.SampledAdam, {"weight_decay": 0.05}),
+    ],
+)
+def test_whatever_is_no_class_weight_moves_as_by_keras(plain, sampled, arguments):
+    """Also where it has no gradient: by its momentum and its decay."""
+    results = []
+    for make in (plain, sampled):
+        weights = keras.Variable(np.arange(6.0, dtype="float32").reshape(2, 3))
+        classes = keras.Variable(np.ones((2, 3), "float32"))
+        classes.sampled_classes = True
+        optimizer = make(learning_rate=0.1, **arguments)
+        optimizer.build([classes, weights])
+        for gradient in ([[1.0, 3.0, 0.0], [2.0, 0.0, 0.0]], [[0.5, 0.0, 0.0], [0.2, 0.0, 0.0]]):
+            optimizer.apply([ops.convert_to_tensor(gradient)] * 2, [classes, weights])
+        results.append(numpy_of(weights))
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
+    assert (results[0] != np.arange(6.0).reshape(2, 3))[:, 1:].all()  # neither column 1 nor 2 has stood still
+
+
 def test_rate_one_trains_as_the_dense_head(rng):
     images, labels = coloured_squares(rng, 32)
     trained = []

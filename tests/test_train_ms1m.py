@@ -202,7 +202,8 @@ def write_broken_set(folder):
     images, labels = zip(*(dataset.read(record) for record in range(dataset.num_images)))
     images, labels = [ksf.data.encode_jpeg(image) for image in images], list(labels)
     images[2], images[4], labels[6] = images[2][:40] + b"junk", b"", PEOPLE + 5
-    path = ksf.data.write_recordio(folder / "train.rec", images, labels, num_classes=PEOPLE, image_size=(112, 112))
+    path = ksf.data.write_recordio(folder / "train.rec", images, labels, image_size=(112, 112))
+    (folder / "property").write_text(f"{PEOPLE},112,112")
     lines = (folder / "train.idx").read_text().splitlines()
     offsets = [int(line.split("\t")[1]) for line in lines]
     data = bytearray(path.read_bytes())

@@ -32,7 +32,9 @@ def test_never_a_reflection(rng):
 
 def test_templates_differ_by_eight_columns():
     np.testing.assert_allclose(ARCFACE_112X112 - SPHEREFACE_112X96, np.tile([8.0, 0.0], (5, 1)))
-    assert ARCFACE_112X112[0].tolist() == pytest.approx([38.2946, 51.6963])
+    # As InsightFace's face_align.py has them: eyes, nose tip, mouth corners.
+    x, y = [38.2946, 73.5318, 56.0252, 41.5493, 70.7299], [51.6963, 51.5014, 71.7366, 92.3655, 92.2041]
+    np.testing.assert_allclose(ARCFACE_112X112, np.stack([x, y], axis=1))
 
 
 def test_aligned_image_stays_as_it_is_to_the_pixel(rng):
@@ -77,9 +79,13 @@ def test_only_what_shrinks_more_than_twice_is_averaged(monkeypatch, rng):
 def test_bad_points_are_refused():
     with pytest.raises(ValueError, match="coincide"):
         similarity_transform(np.ones((5, 2)), ARCFACE_112X112)
-    for value in (0.0, 0.1, 37.7, 1e5 / 3):
+    for value in (0.0, 0.1, 37.7, 1e5 / 3, 4000.1):  # of the last, the mean of five is rounded
         with pytest.raises(ValueError, match="coincide"):
             similarity_transform(np.full((5, 2), [value, value / 7]), ARCFACE_112X112)
+    with pytest.raises(ValueError, match="coincide"), np.errstate(over="ignore"):
+        similarity_transform(ARCFACE_112X112 * 1e200, ARCFACE_112X112)  # the spread is infinite
+    tiny = similarity_transform(ARCFACE_112X112 * 1e-20, ARCFACE_112X112)
+    np.testing.assert_allclose(tiny, [[1e20, 0, 0], [0, 1e20, 0]], rtol=1e-9, atol=1e7)
     nowhere = np.where(np.arange(10).reshape(5, 2) == 3, np.nan, ARCFACE_112X112)
     with pytest.raises(ValueError, match=r"finite coordinates\. Received: points="):
         similarity_transform(nowhere, ARCFACE_112X112)

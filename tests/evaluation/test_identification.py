@@ -60,6 +60,14 @@ def test_a_tie_with_another_identity_is_no_hit_whatever_the_order(labels):
     assert result.rank_rates == {1: 0.0, 2: 1.0}
 
 
+def test_scores_nearer_than_the_error_of_a_product_are_told_apart():
+    """Cosines 3e-7 apart, five float32 numbers: the error of a float32 product of two rows may be 3.6e-7."""
+    gallery = at(60 - 2e-5, 60)
+    assert 0 < -np.diff(blocks.exact_scores(*map(blocks.unit_rows, (at(0, 0), gallery)), [0, 1], [0, 1]))[0] < 3.6e-7
+    for label, rate in (("A", 1.0), ("B", 0.0)):
+        assert identification(gallery, ["A", "B"], at(0), [label], ranks=(1,)).rank_rates == {1: rate}
+
+
 def test_a_tie_within_the_own_identity_is_harmless():
     assert identification(at(30, 30), ["A", "A"], at(0), ["A"], ranks=(1,)).rank_rates == {1: 1.0}
 

@@ -22,6 +22,7 @@ from keras_sphereface.evaluation.metrics import (
     fold_accuracies,
     nonmated_needed,
     roc_corners,
+    standard_deviation,
     supported,
 )
 from keras_sphereface.version import __version__
@@ -83,6 +84,8 @@ def test_accuracy_is_the_mean_over_folds_with_sample_deviation():
     assert report.accuracy_folds == [1, 1, 0, 1]
     assert report.accuracy == 0.75
     assert report.accuracy_std == pytest.approx(0.5)  # sqrt((3 * 0.25**2 + 0.75**2) / 3)
+    assert standard_deviation([0.5, 1.0]) == pytest.approx(0.5**1.5)  # sqrt(2 * 0.25**2), of two folds
+    assert standard_deviation([0.5]) == 0
 
 
 def test_threshold_tie_takes_the_middle_cut():
@@ -156,6 +159,7 @@ def test_far_without_enough_nonmated_scores_is_none():
     assert [nonmated_needed(far) for far in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 0.3, 1.0)] == [
         10, 100, 1000, 10**4, 10**5, 10**6, 4, 1,
     ]  # fmt: skip
+    assert [nonmated_needed(1 / count) for count in range(1, 1000)] == list(range(1, 1000))
     assert supported(1e-3, 1000)
     assert not supported(1e-3, 999)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from test_classifier import coloured_squares, make_trainer
 
-from keras_sphereface.heads.constraints import UnitColumns
+from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
 
 pytestmark = pytest.mark.core
 
@@ -52,3 +52,17 @@ def test_a_variable_is_projected_after_what_read_it_before(rng):
     np.testing.assert_array_equal(before.numpy(), 2.0 * matrix)
     np.testing.assert_allclose(after.numpy(), variable.numpy())
     np.testing.assert_allclose(np.linalg.norm(variable.numpy(), axis=0), 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, (0, 1)])
+def test_what_has_unit_length_settles_and_nothing_else(axis, rng):
+    """Along any axis; a length that is off by more than the rounding of its squares is put right."""
+    matrix = keras.ops.convert_to_tensor(rng.normal(size=(512, 300)), "float32")
+    constraint = SettledUnitNorm(axis=axis)
+    once = keras.ops.convert_to_numpy(constraint(matrix))
+    expected = keras.ops.convert_to_numpy(keras.constraints.UnitNorm(axis=axis)(matrix))
+    np.testing.assert_array_equal(once, expected)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(constraint(once)), once)
+    if axis != (0, 1):
+        longer = keras.ops.convert_to_numpy(constraint((once * (1 + 2e-5)).astype("float32")))
+        np.testing.assert_allclose(np.linalg.norm(longer.astype("float64"), axis=axis), 1, atol=2e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gradients import value_and_gradients
 
-from keras_sphereface import heads
+from keras_sphereface import feature_norms, heads, regularizers
 
 pytestmark = pytest.mark.core
 
@@ -93,6 +93,45 @@ def test_loss_of_known_angles():
     assert loss == pytest.approx(6.0 / 3.0 * math.log1p(math.exp(-3.0)), rel=1e-6)
 
 
+@pytest.mark.parametrize("detach", [True, False])
+@pytest.mark.parametrize(
+    ("variant", "margin", "ours", "others"),
+    # The similarity is adjusted to g(z) = 2 ((z + 1) / 2)^3 - 1: of 60 degrees -5 / 32, of 90 degrees -3 / 4.
+    [("C", 0.25, -5 / 32 - 0.25, -0.75 + 0.25), ("A", math.pi / 6, -0.75, -0.75), ("M", 1.5, -0.75, -0.75)],
+)
+def test_sphereface2_of_known_angles(variant, margin, ours, others, detach):
+    """An embedding 60 degrees from its class, which the margins A and M make 90, and 90 from the other."""
+    head = heads.SphereFace2(2, variant=variant, margin=margin, scale=32.0, loss_weight=None, detach=detach)
+    head.build((None, 3))
+    head.kernel.assign(np.eye(3, 2))
+    head.bias.assign([8.0])
+    embedding = np.float32([[3.0, 0.0, 3.0 * math.sqrt(3.0)]])
+    ours, others = 32 * ours + 8, 32 * others + 8
+    np.testing.assert_allclose(numpy(head(embedding, np.array([0]))), [[ours, others]], atol=1e-4)
+    np.testing.assert_allclose(numpy(head(embedding)), [[32 * -5 / 32 + 8, 32 * -0.75 + 8]], atol=1e-4)
+    expected = 0.7 * math.log1p(math.exp(-ours)) + 0.3 * math.log1p(math.exp(others))
+    assert numpy(head.loss(embedding, np.array([0]))) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "margin", "slope"),
+    # With g'(z) = 3 ((z + 1) / 2)^2 and a unit embedding at 60 degrees: of the target's logit by the angle.
+    [
+        ("C", 0.25, 3 * 0.75**2 * -math.sqrt(0.75)),  # g'(1/2) * -sin 60
+        ("A", math.pi / 6, 0.75 * -1.0),  # g'(0) * -sin 90
+        ("M", 1.5, 0.75 * -1.5),  # g'(0) * -1.5 sin 90
+    ],
+)
+def test_without_detachment_sphereface2_is_differentiated_through_its_margin(variant, margin, slope):
+    embedding, tangent = np.float32([[0.5, 0.0, math.sqrt(0.75)]]), np.array([-math.sqrt(0.75), 0.0, 0.5])
+    for detach, expected in ((False, slope), (True, -math.sqrt(0.75))):  # with it, as the cosine itself
+        head = heads.SphereFace2(2, variant=variant, margin=margin, scale=32.0, detach=detach)
+        head.build((None, 3))
+        head.kernel.assign(np.eye(3, 2))
+        _, (gradient,), _ = value_and_gradients(lambda x, head=head: head(x, np.array([0]))[0, 0], [embedding])
+        assert gradient[0] @ tangent == pytest.approx(32 * expected, rel=1e-4)
+
+
 def test_soft_norm_adds_the_penalty_on_norms():
     arguments = {"variant": "v1", "feature_norm": "soft", "margin": 1.0, "scale": 4.0, "loss_weight": 4.0}
     embeddings, labels = axis_data()
@@ -101,6 +140,17 @@ def test_soft_norm_adds_the_penalty_on_norms():
     squared = numpy(built(heads.SphereFaceR, norm_penalty=0.5, penalty_power=2, **arguments).loss(embeddings, labels))
     np.testing.assert_allclose(absolute - plain, 0.5 * abs(2.0 - 4.0), rtol=1e-5)
     np.testing.assert_allclose(squared - plain, 0.5 * (2.0 - 4.0) ** 2, rtol=1e-5)
+
+
+def test_what_has_no_direction_is_zero_and_one_vector_is_a_batch():
+    """Of the three lengths 5, 1e-8 and 0 only the first has a direction; and a batch of one keeps its dimension."""
+    vectors = keras.ops.convert_to_tensor([[3.0, 4.0], [1e-8, 0.0], [0.0, 0.0]])
+    directions, norms = feature_norms.normalize(vectors, axis=1)
+    np.testing.assert_allclose(numpy(directions), [[0.6, 0.8], [0, 0], [0, 0]], rtol=1e-6, atol=0)
+    np.testing.assert_allclose(numpy(norms), [5, 0, 0], rtol=1e-6, atol=0)
+    directions, norms = feature_norms.normalize(vectors[:1], axis=1)
+    assert (tuple(directions.shape), tuple(norms.shape)) == ((1, 2), (1,))
+    assert numpy(feature_norms.norm_penalty(norms, 8.0)).tolist() == [3.0]  # not its square unless asked
 
 
 def test_repulsion_counts_distinct_classes_once():
@@ -113,6 +163,14 @@ def test_repulsion_counts_distinct_classes_once():
     np.testing.assert_allclose(difference, (math.pi / 2) ** -2, rtol=1e-4)
     same = numpy(head.loss(embeddings, labels * 0)) - numpy(plain.loss(embeddings, labels * 0))
     np.testing.assert_allclose(same, 0.0, atol=1e-6)
+
+
+def test_repulsion_is_the_mean_over_pairs():
+    """Of classes at 0, 60 and 120 degrees: two pairs at pi / 3, one at 2 pi / 3; and the fourth is not in the batch."""
+    angles = np.radians([0, 60, 120, 1])
+    weights = keras.ops.convert_to_tensor(np.stack([np.cos(angles), np.sin(angles)]), "float32")
+    penalty = regularizers.angular_repulsion(weights, np.array([2, 0, 1, 1, 0], "int32"))
+    assert float(penalty) == pytest.approx((2 * 9 + 9 / 4) / 3 / math.pi**2, rel=1e-5)
 
 
 def test_repulsion_knows_no_lengths():
@@ -303,6 +361,24 @@ def test_the_head_computes_in_float32_under_mixed_precision():
     np.testing.assert_allclose(numpy(head.loss(embeddings, labels)), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_class_weights_and_bias_are_float32_under_mixed_precision(name):
+    """Of the embedding every number is one of float16; of the weights and of the bias, if there is one, none is."""
+    embeddings = np.float32([[3.0, 4.0] + [0.0] * (DIM - 2)])
+    logits = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            head = built(FACTORIES[name], **({"use_bias": True} if name == "Softmax" else {}))
+            head.kernel.assign(np.eye(DIM, CLASSES) * 0.9999)
+            if head.bias is not None:
+                head.bias.assign(np.full(head.bias.shape, 0.12345))
+            logits.append(numpy(head(embeddings)))
+        finally:
+            keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_labels_that_are_floats_are_not_rounded_under_mixed_precision(policy):
     """bfloat16 has no 257, float16 no 2049: the margin would be that of another class."""
@@ -417,6 +493,18 @@ def test_there_is_a_label_for_each_embedding(name):
     for method in (head, head.loss):
         with pytest.raises(ValueError, match=r"a label for each of 3 embeddings\. Received: 1 labels"):
             method(np.ones((3, DIM), "float32"), np.array([1]))
+
+
+@pytest.mark.parametrize("name", ["ArcFace", "SphereFace2"])
+def test_labels_may_stand_in_a_column_but_not_in_two(name):
+    """As Keras gives the labels of arrays; for one example too."""
+    head, (embeddings, labels) = built(FACTORIES[name]), axis_data()
+    for function in (head, head.loss):
+        for count in (1, 3):
+            given, column = (numpy(function(embeddings[:count], y[:count])) for y in (labels, labels[:, None]))
+            np.testing.assert_array_equal(given, column)
+        with pytest.raises(ValueError, match=r"not one-hot vectors\. Received: shape \(3, 2\)"):
+            function(embeddings, np.stack([labels, labels], axis=1))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others know every shape")
