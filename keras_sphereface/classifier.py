@@ -1,5 +1,7 @@
 """Training a backbone with a margin head through `model.fit`."""
 
+import inspect
+
 import keras
 
 from keras_sphereface.devices import tensorflow_has_accelerator
@@ -181,11 +183,15 @@ class FaceClassifier(keras.Model):
         for tracker in (self._loss_tracker, *self._trackers):
             # Of batches that a `GuardedOptimizer` skips; what is evaluated counts as it is.
             tracker.leaves_out = training and getattr(self.optimizer, "skips_batches", False)
-        arguments = {"training": training} if hasattr(self.head, "samples") else {}  # a head of one's own need not know
-        losses, statistics = self.head.loss_and_statistics(y_pred, y, **arguments)
+        losses, statistics = self.head.loss_and_statistics(y_pred, y, **self._told(training))
         for tracker in self._trackers:
             tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=losses, sample_weight=sample_weight, training=training)
+
+    def _told(self, training):
+        """What a head is told of the step; one of somebody's own class need not ask."""
+        asks = "training" in inspect.signature(self.head.loss_and_statistics).parameters
+        return {"training": training} if asks or self._samples else {}
 
     def get_config(self) -> dict:
         """Returns the backbone's and the head's configuration."""

@@ -79,8 +79,8 @@ def serve(page: "gradio.Blocks", port: int | None = None, open_browser: bool = F
             prevent_thread_lock=True,
         )
     except OSError as error:
-        what = "None of the usual ports" if port is None else f"Port {port}"
-        raise OSError(f"{what} can be used: other programs have them. Choose one (--port)") from error
+        what = "No port from 7860 on is free" if port is None else f"Port {port} cannot be used: another program has it"
+        raise OSError(f"{what}. Choose another (--port)") from error
     return address
 
 

@@ -1,5 +1,6 @@
 """The model to keep after training: images in, unit-length embeddings out."""
 
+import pathlib
 from typing import Any
 
 import keras
@@ -57,6 +58,8 @@ def save(model: keras.Model, path: Path) -> None:
     Example:
     >>> save(trainer.embedder, "model.keras")  # doctest: +SKIP
     """
+    if pathlib.Path(path).suffix != ".keras":
+        raise ValueError(f"Expected a file name ending in .keras. Received: {path}")
     with draft(path) as unfinished:
         model.save(unfinished)
 

@@ -51,12 +51,13 @@ class Card:
         limits: What it should not be used for, and where it is weak.
         metrics: List of dictionaries `name`, `dataset`, `value`, `unit`, `command` (the one that measured it).
             Defaults to none.
-        thresholds: List of dictionaries `far`, `threshold` (cosine), `tar` (optional, in percent). Defaults to none.
+        thresholds: List of dictionaries `far` (between 0 and 1), `threshold` (cosine, which grows as the FAR falls), `tar`
+            (optional, in percent). Defaults to none.
         speed: A sentence with machine and figure. Defaults to none.
 
     Raises:
-        ValueError: If a text is none, a metric or threshold lacks a field, or its numbers are not finite numbers of
-            their range. NumPy's are taken, and kept as Python's.
+        ValueError: If a text is none, a metric or threshold lacks a field, its numbers are not finite numbers of their
+            range, or a lower FAR has a lower threshold. NumPy's numbers are taken, and kept as Python's.
 
     Example:
     >>> card = keras_sphereface.model_card.Card(

@@ -82,6 +82,22 @@ def test_averaged_class_weights_are_measured_and_saved_on_the_sphere(rng, tmp_pa
     np.testing.assert_array_equal(saved[:, 3], unit[:, 3], "what is on the sphere stays as it is")
 
 
+def test_a_head_of_ones_own_need_not_know_of_training(rng):
+    class Own(ksf.heads.MarginHead):
+        def loss_and_statistics(self, embeddings, labels):
+            losses, statistics = super().loss_and_statistics(embeddings, labels)
+            return 2.0 * losses, statistics
+
+    images, labels = coloured_squares(rng, 8)
+    backbone = tiny_backbone()
+    trainers = [ksf.FaceClassifier(backbone, cls(CLASSES, seed=1)) for cls in (ksf.heads.MarginHead, Own)]
+    for trainer in trainers:
+        trainer.compile(keras.optimizers.SGD(0.0))
+    trainers[1].head.set_weights(trainers[0].head.get_weights())
+    once, twice = (trainer.fit(images, labels, verbose=0).history["loss"][0] for trainer in trainers)
+    assert twice == pytest.approx(2 * once, rel=1e-5)
+
+
 def test_averages_are_swapped_in_for_validation(rng):
     images, labels = coloured_squares(rng, 32)
     sgd = keras.optimizers.SGD(0.05, momentum=0.9, use_ema=True, ema_momentum=0.9)
@@ -128,6 +144,8 @@ def test_save_and_load(rng, tmp_path):
     actual = loaded.fit(images, labels, batch_size=8, shuffle=False, verbose=0).history
     assert actual["loss"] == pytest.approx(expected["loss"], rel=1e-5), "the optimizer's state was loaded too"
     ksf.embedder.save(trainer.embedder, tmp_path / "embedder.keras")
+    with pytest.raises(ValueError, match=r"a file name ending in \.keras\. Received: .*m\.h5"):
+        ksf.embedder.save(trainer.embedder, tmp_path / "m.h5")
     embedder = keras.saving.load_model(tmp_path / "embedder.keras")
     np.testing.assert_array_equal(embedder.predict(images, verbose=0), trainer.embedder.predict(images, verbose=0))
 

@@ -95,6 +95,18 @@ def test_an_upload_is_read_as_python_reads_it(recognizer, faces, tmp_path, name)
         assert answer.startswith("**the first photo: cannot be decoded as an image")
 
 
+@pytest.mark.parametrize(
+    ("port", "told"),
+    [(None, "No port from 7860 on is free"), (8000, "Port 8000 cannot be used: another program has it")],
+)
+def test_a_port_that_is_taken_is_said_to_be(port, told):
+    def launch(**options):
+        raise OSError("Cannot find empty port")
+
+    with pytest.raises(OSError, match=rf"^{told}\. Choose another \(--port\)$"):
+        demo.serve(types.SimpleNamespace(launch=launch), port)
+
+
 def test_the_page_answers_in_a_browser(recognizer, faces, tmp_path):
     pytest.importorskip("gradio", reason="needs the extra [demo]")
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")

@@ -164,7 +164,7 @@ def test_thresholds_are_checked(change):
 
 
 def test_a_card_has_no_thresholds_that_a_recognizer_would_refuse():
-    with pytest.raises(ValueError, match=r"grow as the FAR falls\. Received: {0\.01: 0\.3, 0\.001: 0\.2}"):
+    with pytest.raises(ValueError, match=r"grow as the FAR falls\. Received: .*\[\(0\.01, 0\.3\), \(0\.001, 0\.2\)\]"):
         Card(thresholds=[{"far": 0.001, "threshold": 0.2}, {"far": 0.01, "threshold": 0.3}])
 
 

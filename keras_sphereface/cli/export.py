@@ -81,6 +81,8 @@ def read_images(folder: pathlib.Path, count: int) -> "np.ndarray":
 
     Raises:
         ValueError: If there is no such folder, it has no images, or they differ in size; the message names the first.
+        FileFormatError: If one of those chosen is broken.
+        OSError: If a folder or an image cannot be read.
     """
     import numpy as np
 

@@ -216,6 +216,10 @@ def write_recordio(
     """
     path = pathlib.Path(path)
     labels = np.asarray(labels)
+    if labels.dtype == object:  # a table's column of several kinds of numbers
+        labels = np.asarray(labels.tolist())
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(f"Expected numbers as labels. Received: labels of dtype {labels.dtype}")
     num_classes = _class_count(labels, num_classes)
     image_size = None if image_size is None else check_size(image_size)
     path.parent.mkdir(parents=True, exist_ok=True)

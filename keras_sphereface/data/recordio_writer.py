@@ -97,6 +97,8 @@ class RecordIOWriter:
         label = float(values)
         if label == self._label:
             return
+        if label < 0:
+            raise ValueError(f"Labels count from 0. Received: label={label:g} at image {self.count}")
         if label in self._first_keys:
             raise ValueError(
                 "InsightFace's layout needs the images of an identity to stand together. "

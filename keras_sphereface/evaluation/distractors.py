@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_sphereface.arguments import is_whole, list_of, whole_number
+from keras_sphereface.arguments import list_of, whole_number
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import run_starts
-from keras_sphereface.evaluation.mates import check_labels, check_ranks, share
+from keras_sphereface.evaluation.mates import check_labels, check_ranks, is_count, share
 from keras_sphereface.evaluation.report import RATE_WIDTH, check_details, percent, signature
 from keras_sphereface.evaluation.results import Result
 
@@ -133,7 +133,7 @@ def _check_counts(counts, available):
     if counts is None:
         return [*(count for count in DISTRACTOR_COUNTS if count < available), available]
     expected = f"numbers of distractors from 1 to {available}, e.g. [{available}]"
-    counts = list_of("counts", counts, lambda count: is_whole(count) and 1 <= count <= available, expected)
+    counts = list_of("counts", counts, lambda count: is_count(count) and count <= available, expected)
     return sorted({int(count) for count in counts})
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_sphereface.arguments import is_whole, list_of
+from keras_sphereface.arguments import is_number, list_of
 from keras_sphereface.evaluation import blocks
 from keras_sphereface.evaluation.counts import run_starts
 
@@ -44,9 +44,14 @@ def comparable(gallery_labels, probe_labels):
     )
 
 
+def is_count(value):
+    """Whether this is a whole number of at least 1, as 5 and 1e3 are."""
+    return is_number(value) and value >= 1 and value == int(value)
+
+
 def check_ranks(ranks):
     """Returns distinct ranks in ascending order; raises `ValueError` unless they are integers of at least 1."""
-    ranks = list_of("ranks", ranks, lambda k: is_whole(k) and k >= 1, "integers of at least 1, e.g. [1, 5]")
+    ranks = list_of("ranks", ranks, is_count, "integers of at least 1, e.g. [1, 5]")
     return tuple(sorted({int(k) for k in ranks}))
 
 

@@ -32,7 +32,8 @@ class MTCNN(Detector):
     Raises:
         MissingDependencyError: If the package is not installed: extra `[faces]`.
         RuntimeError: If Keras runs on another backend.
-        ValueError: If a size is no integer of at least 1, or the confidence is not from 0 to 1.
+        ValueError: If `max_side` is no integer of at least 12, `min_face` none of at least 1, or the confidence not from 0
+            to 1.
 
     Example:
     >>> faces = MTCNN().detect(ksf.data.read_image("photo.jpg"))  # doctest: +SKIP

@@ -8,7 +8,7 @@ from keras import ops
 from keras_sphereface import feature_norms, margins
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.heads import class_blocks
-from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
+from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns, settled_columns
 from keras_sphereface.heads.initial_weights import draw_unit_columns
 from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_classes
 from keras_sphereface.hints import Shape, Tensor
@@ -17,7 +17,6 @@ WEIGHT_NORMS = ("projected", "graph", "none")
 CLASS_WEIGHTS = "class_weights"  # the name of `kernel`, by which `distribution` knows it in a layer of any name
 # Keras does not save a layer's random state with its weights.
 DRAWS = "draws"
-_settled = SettledUnitNorm(axis=0)  # class weights on the sphere; to the last bit as they are, where they are on it
 
 
 class AngularHead(keras.layers.Layer):
@@ -115,19 +114,19 @@ class AngularHead(keras.layers.Layer):
     def _unit_initializer(self, shape, dtype=None):
         return draw_unit_columns(self.kernel_initializer, shape, dtype)
 
-    def unit_kernel(self, classes: Tensor | None = None, training: bool = True) -> Tensor:
+    def unit_kernel(self, classes: Tensor | None = None) -> Tensor:
         """The weights of all classes, or of those given, as a tensor of shape `(embedding_dim, classes)`, with unit columns
-        unless `weight_norm="none"`.
-
-        Projected ones are taken as they are in training, where each update ends on the sphere. What is measured may be
-        averages of them (`keras.callbacks.SwapEMAWeights`), which are inside of it.
+        unless `weight_norm="none"`. Projected ones are taken as they are: each update ends on the sphere.
         """
         kernel = ops.convert_to_tensor(self.kernel)
         if classes is not None:
             kernel = ops.take(kernel, classes, axis=1)
-        if self.weight_norm == "graph":
-            return feature_norms.normalize(kernel, axis=0)[0]
-        return kernel if training or self.weight_norm == "none" else _settled(kernel)
+        return feature_norms.normalize(kernel, axis=0)[0] if self.weight_norm == "graph" else kernel
+
+    def _kernel_of_step(self, classes, training):
+        """The same for a loss. What is measured may be averages (`keras.callbacks.SwapEMAWeights`), inside of the sphere."""
+        kernel = self.unit_kernel(classes)
+        return kernel if training or self.weight_norm != "projected" else SettledUnitNorm(axis=0)(kernel)
 
     def drawn_classes(self, labels: Tensor, training: bool = True) -> tuple[Tensor | None, Tensor]:
         """The classes that a step's loss is taken over, None for all, and the labels as places among them."""
@@ -154,7 +153,8 @@ class AngularHead(keras.layers.Layer):
     def loss(self, embeddings: Tensor, labels: Tensor, training: bool = True) -> Tensor:
         """The loss of each example, a float32 tensor of shape `(batch,)`, with the margin and all penalties.
 
-        With `training=False` a head that draws classes (`sample_rate`) takes all of them. Second derivatives (gradient
+        With `training=False` a head that draws classes (`sample_rate`) takes all of them, and projected class weights that
+        are off the sphere, as averages are, count by their directions. Second derivatives (gradient
         penalties, Hessians) need `detach=False`: the gradient in closed form is not differentiated again.
         """
         return self.loss_and_statistics(embeddings, labels, training)[0]
@@ -191,7 +191,7 @@ class AngularHead(keras.layers.Layer):
         super().save_own_variables(own)
         for name, variable in own.items():
             on_sphere = variable is self.kernel and self.weight_norm == "projected"
-            store[name] = _settled(ops.convert_to_tensor(variable)) if on_sphere else variable
+            store[name] = settled_columns(ops.convert_to_numpy(variable)) if on_sphere else variable
         if self.samples:
             store[DRAWS] = self.seed_generator.state
 

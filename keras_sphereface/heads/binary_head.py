@@ -144,7 +144,7 @@ class BinaryHead(AngularHead):
         classes, labels = self.drawn_classes(labels, training)
         weights = None if classes is None else weights_of_drawn(classes, labels, self.num_classes)
         directions, norms = feature_norms.normalize(embeddings, axis=-1)
-        kernel = self.unit_kernel(classes, training)
+        kernel = self._kernel_of_step(classes, training)
         if self.has_closed_form():
             entropies, *cosines = self._closed_form(directions, labels, valid, kernel, weights)
         else:

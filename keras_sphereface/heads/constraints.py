@@ -39,5 +39,21 @@ class SettledUnitNorm(keras.constraints.UnitNorm):
         """Returns the projected weights."""
         w = ops.convert_to_tensor(w)
         squares = ops.sum(ops.square(w), axis=self.axis, keepdims=True)
-        tolerance = ROUNDINGS * np.finfo("float32").eps * (np.prod(w.shape) / np.prod(squares.shape)) ** 0.5
-        return ops.where(ops.abs(squares - 1.0) <= tolerance, w, super().__call__(w))
+        is_settled = ops.abs(squares - 1.0) <= _tolerance(np.prod(w.shape) / np.prod(squares.shape))
+        return ops.where(is_settled, w, super().__call__(w))
+
+
+def settled_columns(matrix: np.ndarray) -> np.ndarray:
+    """A matrix `(dim, classes)` as `SettledUnitNorm` leaves it: itself, and no memory taken, where all columns are on the
+    sphere.
+    """
+    squares = np.einsum("ij,ij->j", matrix, matrix, dtype=np.float64)
+    off = np.abs(squares - 1.0) > _tolerance(len(matrix))
+    if not off.any():
+        return matrix
+    return matrix / np.where(off, keras.config.epsilon() + np.sqrt(squares), 1.0).astype(matrix.dtype)
+
+
+def _tolerance(count):
+    """How far the sum of `count` squares may be off 1 by rounding."""
+    return ROUNDINGS * np.finfo("float32").eps * count**0.5

@@ -131,7 +131,7 @@ class MarginHead(AngularHead):
             embeddings: Float tensor of shape `(batch, embedding_dim)`.
             labels: Integer tensor of shape `(batch,)`.
             training: Whether this is a step of a training: then classes are drawn where the head has a `sample_rate`, and
-                projected class weights are taken as they are. Defaults to `True`.
+                projected class weights are taken as they are, else by their directions. Defaults to `True`.
 
         Returns:
             `(losses, statistics)`: losses of shape `(batch,)`, and a dictionary of tensors of shape `(batch,)`:
@@ -162,7 +162,7 @@ class MarginHead(AngularHead):
         classes, labels = self.drawn_classes(labels, training)
         if classes is not None and bias is not None:
             bias = ops.take(bias, classes)
-        return self.unit_kernel(classes, training), bias, labels
+        return self._kernel_of_step(classes, training), bias, labels
 
     def _closed_form(self, directions, magnitudes, labels, kernel, bias):
         others, targets = margins.functions_of_cosine(self.margin, ops.convert_to_tensor(self.current_margin))

@@ -50,7 +50,8 @@ class Preset:
         hub_id: `"organization/repository"`, for published ones.
         revision: The commit there, 40 hexadecimal digits, for published ones.
         metrics: List of dictionaries `name`, `dataset`, `value`, `unit`, `command` (the one that measured it).
-        thresholds: List of dictionaries `far`, `threshold` (cosine) and optionally `tar` (percent).
+        thresholds: List of dictionaries `far` (between 0 and 1), `threshold` (cosine, which grows as the FAR falls) and
+            optionally `tar` (percent).
         speed: A sentence with machine and figure, or `None`.
         obtain: For planned ones: the command that makes the weights.
         notes: More for the reader, as a list of sentences.
@@ -248,7 +249,7 @@ def check_thresholds(entries: Iterable[Any]) -> None:
             )
     points = sorted(((entry["far"], entry["threshold"]) for entry in entries), reverse=True)
     if any(higher[1] > lower[1] for higher, lower in itertools.pairwise(points)):
-        raise ValueError(f"Expected thresholds that grow as the FAR falls. Received: {shown(dict(points))}")
+        raise ValueError(f"Expected thresholds that grow as the FAR falls. Received: (FAR, threshold) {shown(points)}")
 
 
 @functools.cache

@@ -109,6 +109,8 @@ def test_labels_that_are_mixed_fractional_or_several_are_written_without_record_
     with faces.RecordIOReader(path) as reader:
         np.testing.assert_array_equal([record.label for record in reader], [[1, 0.5], [0, 2], [1, 7]])
     assert faces.from_recordio(path, num_classes=2).read(1)[1] == 0
+    path = faces.write_recordio(tmp_path / "objects" / "a.rec", blobs, np.array([1, 0, np.int64(1)], object))
+    assert faces.from_recordio(path).num_classes == 2
     path = faces.write_recordio(tmp_path / "fraction" / "a.rec", blobs, [0.0, 1.5, 2.0], num_classes=3)
     with pytest.raises(FileFormatError, match=r"record 1.*label 1\.5"):
         faces.from_recordio(path).read(1)

@@ -285,7 +285,9 @@ def test_distractors_by_hand():
 def test_distractors_ties_count_against_and_blocks_change_nothing(rng):
     assert distractors(at(0, 20), ["A", "A"], at(20), ranks=(1,)).rank_rates == {1: {1: 0.0}}
     rows, labels, others = rng.normal(size=(40, 6)), rng.integers(0, 10, 40), rng.normal(size=(100, 6))
-    expected = distractors(rows, labels, others, counts=(10, 33, 100))
+    expected = distractors(
+        rows, labels, others, counts=(1e1, np.float64(33), 100)
+    )  # whole, if written as powers of ten are
     assert distractors(rows, labels, others, counts=(10, 33, 100), block_size=7) == expected
     rates = [expected.rank_rates[count][1] for count in (10, 33, 100)]
     assert rates == sorted(rates, reverse=True)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from test_classifier import coloured_squares, make_trainer
 
-from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns
+from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns, settled_columns
 
 pytestmark = pytest.mark.core
 
@@ -63,6 +63,9 @@ def test_what_has_unit_length_settles_and_nothing_else(axis, rng):
     expected = keras.ops.convert_to_numpy(keras.constraints.UnitNorm(axis=axis)(matrix))
     np.testing.assert_array_equal(once, expected)
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(constraint(once)), once)
+    if axis == 0:
+        assert settled_columns(once) is once
+        np.testing.assert_allclose(settled_columns(keras.ops.convert_to_numpy(matrix)), expected, atol=1e-6)
     if axis != (0, 1):
         longer = keras.ops.convert_to_numpy(constraint((once * (1 + 2e-5)).astype("float32")))
         np.testing.assert_allclose(np.linalg.norm(longer.astype("float64"), axis=axis), 1, atol=2e-6)
