@@ -436,7 +436,7 @@ def test_a_model_made_of_lists(tmp_path):
 @pytest.mark.parametrize("threshold", [10**400, None, "NaN", 2.0])
 def test_thresholds_that_are_none_are_told_with_their_file(tmp_path, threshold):
     model_folder.write(backbone(), tmp_path, {"thresholds": [{"far": 0.01, "threshold": threshold}]})
-    with pytest.raises(FileFormatError, match=r"preset\.json: Expected"):
+    with pytest.raises(FileFormatError, match=r"preset\.json: (Expected thresholds as|A threshold needs)"):
         Recognizer(tmp_path, detector=None)
 
 
