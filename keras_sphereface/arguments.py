@@ -26,7 +26,7 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     >>> whole_number("top", np.int64(5))
     5
     """
-    if not is_whole(value) or value < least:
+    if not is_whole(value, least):
         raise ValueError(f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}")
     return int(value)
 
@@ -109,9 +109,9 @@ def list_of(
     return items
 
 
-def is_whole(value: object) -> bool:
-    """Whether this is an integer, of Python or NumPy; `True` and `False` are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+def is_whole(value: object, least: float = -math.inf) -> bool:
+    """Whether this is an integer of at least `least`, of Python or NumPy; `True` and `False` are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
 
 def is_number(value: object) -> bool:

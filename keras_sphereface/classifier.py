@@ -64,6 +64,8 @@ class FaceClassifier(keras.Model):
             )
         self.backbone = backbone
         self.head = head
+        # Whether it is told that a step is one of training, which a head of somebody's own class need not know.
+        self._head_asks = self._samples or "training" in inspect.signature(head.loss_and_statistics).parameters
         self._trackers = [FiniteMean(name=name) for name in STATISTICS]
         for name in ("_embedder", "_traced"):  # Not tracked: their weights are the backbone's.
             object.__setattr__(self, name, None)
@@ -183,15 +185,11 @@ class FaceClassifier(keras.Model):
         for tracker in (self._loss_tracker, *self._trackers):
             # Of batches that a `GuardedOptimizer` skips; what is evaluated counts as it is.
             tracker.leaves_out = training and getattr(self.optimizer, "skips_batches", False)
-        losses, statistics = self.head.loss_and_statistics(y_pred, y, **self._told(training))
+        arguments = {"training": training} if self._head_asks else {}
+        losses, statistics = self.head.loss_and_statistics(y_pred, y, **arguments)
         for tracker in self._trackers:
             tracker.update_state(statistics[tracker.name], sample_weight=sample_weight)
         return super().compute_loss(x=x, y=y, y_pred=losses, sample_weight=sample_weight, training=training)
-
-    def _told(self, training):
-        """What a head is told of the step; one of somebody's own class need not ask."""
-        asks = "training" in inspect.signature(self.head.loss_and_statistics).parameters
-        return {"training": training} if asks or self._samples else {}
 
     def get_config(self) -> dict:
         """Returns the backbone's and the head's configuration."""

@@ -99,7 +99,7 @@ def _check_further(kwargs, backbone, config):
 def check_input_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
     """Returns `input_shape` as a tuple, or raises `ValueError` unless it is three positive integers, the last one 3."""
     shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else ()
-    valid = len(shape) == 3 and all(is_count(size) for size in shape)
+    valid = len(shape) == 3 and all(is_whole(size, 1) for size in shape)
     if not valid or shape[-1] != 3:
         raise ValueError(
             f"`input_shape` must be (height, width, 3), positive integers, channels last. Received: {input_shape}"
@@ -123,17 +123,12 @@ def stage_numbers(name: str, values: Iterable[int], stages: int, least: int = 1)
         ValueError: If these are not so many integers of at least `least`.
     """
     numbers_of_stages = tuple(values) if isinstance(values, Iterable) else ()
-    if len(numbers_of_stages) != stages or not all(is_count(value, least) for value in numbers_of_stages):
+    if len(numbers_of_stages) != stages or not all(is_whole(value, least) for value in numbers_of_stages):
         raise ValueError(
             f"`{name}` must be an integer of at least {least} for each of the {_IN_WORDS[stages]} stages. "
             f"Received: {name}={values!r}"
         )
     return tuple(int(value) for value in numbers_of_stages)
-
-
-def is_count(value: object, least: int = 1) -> bool:
-    """Whether this is an integer of at least `least`."""
-    return is_whole(value) and value >= least
 
 
 def image_input(input_shape: tuple[int, int, int]) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from keras_sphereface.arguments import finite_number, positive_number
+from keras_sphereface.arguments import finite_number, is_whole, positive_number
 from keras_sphereface.backbones import base, blocks, layout
 
 # Expansion, output channels, repetitions and first stride of each group of bottlenecks: arXiv 1804.07573, Table 1.
@@ -82,7 +82,7 @@ def _groups(bottlenecks):
     """The groups of bottlenecks as tuples of ints, or `ValueError`."""
     groups = bottlenecks if isinstance(bottlenecks, Sequence) else [bottlenecks]
     for group in groups:
-        if not isinstance(group, (list, tuple)) or len(group) != 4 or not all(map(base.is_count, group)):
+        if not isinstance(group, (list, tuple)) or len(group) != 4 or not all(is_whole(value, 1) for value in group):
             raise ValueError(
                 "Each of `bottlenecks` must be (expansion, channels, repetitions, first stride), all positive integers. "
                 f"Received: {group!r}"

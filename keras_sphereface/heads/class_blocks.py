@@ -17,7 +17,7 @@ def check_class_block(class_block, detach):
     """Returns `class_block` if it is None, "auto" or a positive integer that `detach` allows; raises ValueError."""
     if class_block is None or class_block == "auto":
         return class_block
-    if not is_whole(class_block) or class_block < 1:
+    if not is_whole(class_block, 1):
         raise ValueError(
             f"`class_block` must be None, 'auto' or an integer of at least 1. Received: class_block={class_block!r}"
         )

@@ -29,7 +29,7 @@ def check_seed(seed):
     """Returns `seed` as an int, or None; raises ValueError."""
     if seed is None:
         return None
-    if not is_whole(seed) or not 0 <= seed < 2**31:  # for every backend
+    if not is_whole(seed, 0) or seed >= 2**31:  # for every backend
         raise ValueError(f"`seed` must be None or an integer from 0 to 2**31 - 1. Received: seed={seed!r}")
     return int(seed)
 
