@@ -5,8 +5,10 @@ HDF5's own structure is never touched again. The counter is raised after its row
 leaves a readable file whose counted rows are complete.
 """
 
+import errno
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import h5py
@@ -19,6 +21,7 @@ from keras_sphereface.files import draft
 from keras_sphereface.hints import Path
 
 FORMAT = "keras_sphereface features 1"
+PATIENCE = 5.0  # seconds for another program that has the file open, which is but a block's writing
 
 
 def names_digest(names):
@@ -62,6 +65,7 @@ def extract(
 
     Raises:
         FileFormatError: If the file there is not a feature file, is damaged, or belongs to another run.
+        BlockingIOError: If another program is extracting into it.
         ValueError: If features hold NaN, change their width, or there are more or fewer images than names.
 
     Example:
@@ -116,6 +120,7 @@ def open_features(path: Path, names: Sequence[str] | None = None, model_signatur
     Raises:
         FileFormatError: If the file is not a feature file, is damaged, incomplete, or does not match.
         FileNotFoundError: If there is no such file.
+        BlockingIOError: If another program is writing it.
 
     Example:
     >>> with keras_sphereface.evaluation.open_features("features.h5") as file:
@@ -145,7 +150,9 @@ def _open(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f"No feature file {path!r}. Make it with keras_sphereface.evaluation.features.extract")
     try:
-        file = h5py.File(path, "r")
+        file = _opened(path, "r")
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise FileFormatError(
             f"{path}: not a whole HDF5 file ({error}). Choose another path; delete it if it is a broken feature file"
@@ -154,6 +161,26 @@ def _open(path):
         file.close()
         raise FileFormatError(f"{path}: not a feature file of this package. Choose another path")
     return file
+
+
+def _opened(path, mode):
+    """`h5py.File`, which waits for its turn: HDF5 locks a file while somebody writes it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return h5py.File(path, mode)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise _shared(path) from error
+            time.sleep(0.05)
+
+
+def _shared(path):
+    return BlockingIOError(
+        errno.EAGAIN,
+        "another program is writing this feature file. Wait for its end, or choose another path",
+        os.fspath(path),
+    )
 
 
 def _is_sound(file):
@@ -210,7 +237,9 @@ def _create(path, head, count, blocks):
 
 
 def _write(path, start, blocks):
-    with h5py.File(path, "r+") as file:
+    with _opened(path, "r+") as file:
+        if _valid_rows(file, path) != start:  # else rows that nobody wrote would be counted
+            raise _shared(path)
         for name, rows in blocks.items():
             if rows.shape[1] != file[name].shape[1]:
                 raise ValueError(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.evaluation import features
 from keras_sphereface.evaluation.features import extract, open_features
 
 NAMES = [f"{i}.jpg" for i in range(10)]
@@ -187,3 +188,49 @@ def test_bad_features_are_refused_naming_the_image(tmp_path):
         extract(stub, blocks, tmp_path / "e.h5", NAMES, "m", flip=False)
     with pytest.raises(ValueError, match="3 for 2 in"):
         extract(lambda images: np.ones((len(images), 3)), blocks, tmp_path / "e.h5", NAMES, "m", flip=False)
+
+
+def test_two_programs_that_begin_one_file_leave_a_whole_one(tmp_path):
+    path = tmp_path / "f.h5"
+
+    def overtaken(start):
+        first, *others = blocks(start)
+        yield first
+        extract(embed, blocks, path, NAMES, "m")  # the other program
+        yield from others
+
+    with pytest.raises(BlockingIOError, match="another program is writing"):
+        extract(embed, overtaken, path, NAMES, "m")
+    with open_features(path, NAMES, "m") as file:
+        np.testing.assert_array_equal(file["features"][:], embed(IMAGES))
+
+
+def test_rows_that_a_program_lost_to_another_are_not_counted(tmp_path):
+    path = tmp_path / "f.h5"
+
+    def replaced(start):
+        first, second, *others = blocks(start)
+        yield first
+        yield second
+        path.unlink()
+        stub, _ = killed_after(2)  # the other program, which is one block behind
+        with pytest.raises(KilledError):
+            extract(stub, blocks, path, NAMES, "m")
+        yield from others
+
+    with pytest.raises(BlockingIOError, match="another program is writing"):
+        extract(embed, replaced, path, NAMES, "m")
+    with pytest.raises(FileFormatError, match="holds 3 of 10 rows"):
+        open_features(path)
+
+
+def test_a_file_that_another_program_holds_is_not_called_broken(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="HDF5 locks files by flock where the system has it")
+    monkeypatch.setattr(features, "PATIENCE", 0.0)
+    path = extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
+    with open(path, "rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match=r"another program is writing.*f\.h5"):
+            open_features(path)
+    with open_features(path) as file:
+        assert len(file["features"]) == len(NAMES)
