@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface import guarded_optimizer as guarded_optimizer
     from keras_sphereface import heads as heads
     from keras_sphereface import hub as hub
+    from keras_sphereface import imprinting as imprinting
     from keras_sphereface import losses as losses
     from keras_sphereface import margins as margins
     from keras_sphereface import model_card as model_card
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # The same names, for editors and type checkers.
     from keras_sphereface.hub import load_pretrained as load_pretrained
     from keras_sphereface.hub import push_to_hub as push_to_hub
     from keras_sphereface.ijb_evaluator import evaluate_ijb as evaluate_ijb
+    from keras_sphereface.imprinting import imprint as imprint
     from keras_sphereface.recognition import Recognizer as Recognizer
     from keras_sphereface.sampled_optimizers import SampledAdam as SampledAdam
     from keras_sphereface.sampled_optimizers import SampledSGD as SampledSGD
@@ -58,6 +60,7 @@ __getattr__, __dir__, _names = attach(
         "guarded_optimizer": ["GuardedOptimizer"],
         "hub": ["load_pretrained", "push_to_hub"],
         "ijb_evaluator": ["evaluate_ijb"],
+        "imprinting": ["imprint"],
         "recognition": ["Recognizer"],
         "sampled_optimizers": ["SampledAdam", "SampledSGD"],
     },
@@ -79,6 +82,7 @@ __getattr__, __dir__, _names = attach(
         "guarded_optimizer",
         "heads",
         "hub",
+        "imprinting",
         "losses",
         "margins",
         "model_card",

@@ -3,9 +3,10 @@
 import inspect
 
 import keras
+import numpy as np
 
 from keras_sphereface.devices import tensorflow_has_accelerator
-from keras_sphereface.embedder import batch_shape, build_embedder, images_shape, only_tensor
+from keras_sphereface.embedder import as_backbone, batch_shape, build_embedder, images_shape, only_tensor
 from keras_sphereface.finite_mean import FiniteMean
 from keras_sphereface.hints import Shape, Tensor
 from keras_sphereface.losses import HeadLoss
@@ -29,7 +30,8 @@ class FaceClassifier(keras.Model):
 
     Args:
         backbone: A `keras.Model` from images to embeddings `(batch, embedding_dim)`, its one output. One of your own class
-            is built, as the head is, by the first batch.
+            is built, as the head is, by the first batch. Of an embedder, such as `load_pretrained` gives, it is all but the
+            normalization to unit length, and its training goes on.
         head: A head of `keras_sphereface.heads`.
         **kwargs: `name`, `dtype`, `trainable`.
 
@@ -62,14 +64,14 @@ class FaceClassifier(keras.Model):
             raise TypeError(
                 f"`head` must be a head of keras_sphereface.heads, e.g. SphereFaceR(num_classes). Received: head={head!r}"
             )
-        self.backbone = backbone
+        self.backbone = as_backbone(backbone)
         self.head = head
         # Whether it is told that a step is one of training, which a head of somebody's own class need not know.
         self._head_asks = self._samples or "training" in inspect.signature(head.loss_and_statistics).parameters
         self._trackers = [FiniteMean(name=name) for name in STATISTICS]
         for name in ("_embedder", "_traced"):  # Not tracked: their weights are the backbone's.
             object.__setattr__(self, name, None)
-        shape = images_shape(backbone)
+        shape = images_shape(self.backbone)
         if shape is not None:
             self.build(shape)
 
@@ -154,12 +156,17 @@ class FaceClassifier(keras.Model):
         return {**config, "jit_compile": self._asked_jit_compile} if config else config
 
     def fit(self, *args, **kwargs) -> keras.callbacks.History:
-        """As `keras.Model.fit`. Averaged class weights (`use_ema`) are put back on the sphere at the end."""
+        """As `keras.Model.fit`. Labels in an array are checked before: on JAX, and under XLA, a step could not raise for one
+        that is no class, and its loss is NaN. Averaged class weights (`use_ema`) are put back on the sphere at the end.
+        """
         shape = None if self.built else batch_shape(args[0] if args else kwargs.get("x"))
         if shape is not None and keras.backend.backend() == "tensorflow":
             # Elsewhere Keras does so itself before the callbacks begin, which look for the head's variables.
             with self.distribute_strategy.scope():
                 self.build(shape)
+        labels = args[1] if len(args) > 1 else kwargs.get("y")
+        if isinstance(labels, np.ndarray) and hasattr(self.head, "check_labels"):
+            self.head.check_labels(labels)
         history = super().fit(*args, **kwargs)
         if getattr(self.optimizer, "inner_optimizer", self.optimizer).use_ema:
             self.project()

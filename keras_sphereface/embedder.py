@@ -135,14 +135,42 @@ def as_embedder(model: keras.Model) -> keras.Model:
     return model if _has_unit_length(model) else build_embedder(model)
 
 
+def as_backbone(model: keras.Model) -> keras.Model:
+    """Makes the model that is trained of a model: the inverse of `as_embedder`.
+
+    Args:
+        model: An embedder, of which all but the normalization to unit length is taken; a `FaceClassifier` (its backbone is
+            taken); any other comes back as it is.
+
+    Returns:
+        A `keras.Model` that shares the weights.
+
+    Example:
+    >>> backbone = keras_sphereface.backbones.SFNet4(embedding_dim=16)
+    >>> as_backbone(build_embedder(backbone)) is backbone
+    True
+    """
+    if hasattr(model, "embedder") and hasattr(model, "head"):
+        return model.backbone
+    last = _unit_length_of(model)
+    if last is None:
+        return model
+    if len(model.layers) == 3 and isinstance(model.layers[1], keras.Model):  # `build_embedder`'s
+        return model.layers[1]
+    return keras.Model(model.inputs[0], last.input, name=model.name)
+
+
 def _has_unit_length(model):
     """Whether the last that a model does is to normalize its embeddings, in float32."""
+    last = _unit_length_of(model)
+    return last is not None and last.compute_dtype == "float32"
+
+
+def _unit_length_of(model):
+    """The layer that normalizes a model's embeddings, if that is the last that it does; else None."""
     if isinstance(model, keras.Sequential):
-        last = model.layers[-1]
+        last = model.layers[-1] if model.layers else None
     else:
-        last = getattr(getattr(model.output, "_keras_history", None), "operation", None)
-    return (
-        isinstance(last, keras.layers.UnitNormalization)
-        and keras.tree.flatten(last.axis) in ([-1], [1])
-        and last.compute_dtype == "float32"
-    )
+        last = getattr(getattr(getattr(model, "output", None), "_keras_history", None), "operation", None)
+    is_unit = isinstance(last, keras.layers.UnitNormalization) and keras.tree.flatten(last.axis) in ([-1], [1])
+    return last if is_unit else None

@@ -188,12 +188,15 @@ def read_json(
     Raises:
         FileFormatError: If it has more than 4 MiB, or is not JSON.
     """
-    source, path = source or path, pathlib.Path(path)
-    size = path.stat().st_size
-    if size > _LONGEST_JSON:
-        raise FileFormatError(f"{source}: has {size} bytes, expected at most {_LONGEST_JSON}. Do not use this file")
+    source = source or path
+    with open(path, "rb") as file:
+        content = file.read(_LONGEST_JSON + 1)  # whatever size it says it has: a device has none and does not end
+    if len(content) > _LONGEST_JSON:
+        raise FileFormatError(
+            f"{source}: has more than {_LONGEST_JSON} bytes, expected at most that. Do not use this file"
+        )
     try:
-        return json.loads(path.read_bytes(), object_hook=object_hook)
+        return json.loads(content, object_hook=object_hook)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{source}: not JSON ({one_line(error)}). {advice}") from error
 

@@ -74,7 +74,10 @@ class Margin:
         if not is_number(value):
             raise ValueError(f"`margin` must be a finite number. Received: margin={value!r}")
         if value < self.neutral:
-            raise ValueError(f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}")
+            why = "" if self.name in _OWN else ", below its `neutral`, which is 1.0 unless `register` is given another"
+            raise ValueError(
+                f"The margin of {self.name!r} must be at least {self.neutral}. Received: margin={value}{why}"
+            )
         if value > self.largest:
             raise ValueError(
                 f"The margin of {self.name!r} must be at most {self.largest:.4g}; angles are in radians. "

@@ -315,6 +315,10 @@ def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys)
         (["train", "no.rec", "--head", "Softmax", "--margin", "0.3"], "--margin: Softmax has none"),  # before the data
         (["train", "synthetic", "--head", "Softmax", "--scale", "30"], "--scale: Softmax has none"),
         (["train", "synthetic", "--backbone", "nope"], "--backbone must be one of sfnet4, "),
+        (
+            ["train", "people", "--pretrained", "m.keras", "--backbone", "sfnet4"],
+            "--backbone: --pretrained has its own",
+        ),
         (["plot", "margins", "x.gif"], "ending in .png"),
         (["detect", "people", "--size", "0", "5"], "Expected --size as 112 112 or 112 96. Received: --size 0 5"),
         (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),
@@ -414,6 +418,32 @@ def test_train_takes_crops_of_any_size_and_a_run_can_be_made_longer(run, tmp_pat
     assert "Expected images of the model's input size (28, 24). Received: images of (112, 112)" in error
 
 
+def test_train_goes_on_from_a_trained_model(run, tmp_path):
+    output = str(tmp_path / "mine.keras")
+    words = ["train", "people", "--pretrained", "model.keras", "--output", output, "--batch-size", "2"]
+    assert run(*words, "--steps", "1")[0] == 0
+    images = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), "uint8")
+    before, after = (ksf.load_pretrained(path).predict(images, verbose=0) for path in ("model.keras", output))
+    assert 0 < np.abs(after - before).max() < 0.1, "the model's own weights, one small step on"
+    code, _, error = run(*words, "--steps", "2", "--may-change", "steps", "--learning-rate", "0.01")
+    assert code == ERROR
+    assert "--learning-rate=0.0001. Received: --learning-rate=0.01" in error
+    code, _, error = run("train", "people", "--output", output, "--batch-size", "2")
+    assert code == ERROR
+    assert "begun with --backbone=None" in error
+    assert run(*words, "--steps", "2", "--may-change", "steps")[0] == 0
+
+
+def test_train_names_the_size_that_a_trained_model_takes(run, tmp_path, rng):
+    for person in ("a", "b"):
+        (tmp_path / person).mkdir()
+        picture = ksf.data.encode_png(rng.integers(0, 256, (32, 48, 3)).astype(np.uint8))
+        (tmp_path / person / "1.png").write_bytes(picture)
+    code, _, error = run("train", str(tmp_path), "--pretrained", "model.keras", "--output", str(tmp_path / "x.keras"))
+    assert code == ERROR
+    assert "expected images of 112x112 (height x width), as model.keras takes. Received: 32x48" in error
+
+
 def test_train_says_what_was_hardly_meant(run, tmp_path, rng):
     """A folder too high up, of which all images are of one person; photos instead of crops."""
     for person in ("a", "b"):
@@ -436,6 +466,9 @@ def test_measured_thresholds_go_from_evaluate_to_verify(run, tmp_path):
     code, out, _ = run("pairs", "people", pairs, "--num-folds", "1", "--json")
     counts = {"pairs": 6, "mated": 3, "people": 3, "images": 6}
     assert (code, json.loads(out)) == (0, {"output": pairs, **counts})
+    assert "measure with --num-folds 1" in run("pairs", "people", pairs, "--num-folds", "1")[1]
+    code, out, _ = run("evaluate", "model.keras", "--pairs", pairs, "--num-folds", "1", "--bootstrap", "0", "--json")
+    assert "folds:10" not in json.loads(out)["signature"]
     assert (
         run("evaluate", "model.keras", "--pairs", pairs, "--fars", "0.5", "--bootstrap", "0", "--save", report)[0] == 0
     )

@@ -27,6 +27,7 @@ def start(devices, *arguments):
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",  # else steps overlap, and on few cores wait for each other
         "PYTHONPATH": os.pathsep.join([str(PROGRAM.parent.parent), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]

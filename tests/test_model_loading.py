@@ -25,6 +25,7 @@ from keras_sphereface import (
 )
 from keras_sphereface.embedder import build_embedder
 from keras_sphereface.errors import FileFormatError
+from keras_sphereface.files import read_json
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(3, 32, 32, 3), dtype="uint8")
 SMALL = {"embedding_dim": 8, "input_shape": (32, 32, 3)}
@@ -390,7 +391,7 @@ def test_normalization_layers_are_loaded(arguments, tmp_path):
 
 def test_a_long_configuration_is_not_parsed(changed):
     folder = changed(lambda content: content["config"].update(unknown=[[]] * 1_100_000))
-    with pytest.raises(FileFormatError, match=r"config\.json: has \d+ bytes, expected at most 4194304"):
+    with pytest.raises(FileFormatError, match=r"config\.json: has more than 4194304 bytes"):
         load_pretrained(folder)
 
 
@@ -438,6 +439,21 @@ def test_thresholds_that_are_none_are_told_with_their_file(tmp_path, threshold):
     model_folder.write(backbone(), tmp_path, {"thresholds": [{"far": 0.01, "threshold": threshold}]})
     with pytest.raises(FileFormatError, match=r"preset\.json: (Expected thresholds as|A threshold needs)"):
         Recognizer(tmp_path, detector=None)
+
+
+@pytest.mark.parametrize("path", ["report.json", "/dev/zero", "nowhere"])
+def test_a_strangers_model_names_no_file_to_read(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.json").write_text('{"tar_at_far": {"0.001": {"threshold": -1.0}}}')
+    model_folder.write(backbone(), tmp_path / "model", {"thresholds": path})
+    with pytest.raises(FileFormatError, match=r"preset\.json: expected thresholds as a list\. Received: "):
+        Recognizer(tmp_path / "model", detector=None)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no endless file here")
+def test_an_endless_file_is_no_json():
+    with pytest.raises(FileFormatError, match="more than 4194304 bytes"):
+        read_json("/dev/zero")
 
 
 def compound(file):
@@ -548,7 +564,7 @@ def test_a_description_of_any_size_is_not_read(tmp_path):
     path = tmp_path / "preset.json"
     path.write_text(path.read_text()[:-2] + ', "x": [' + "[]," * 2_000_000 + "[]]}")
     for read in (load_pretrained, lambda folder: model_card.from_description(folder / "preset.json")):
-        with pytest.raises(FileFormatError, match="bytes, expected at most 4194304"):
+        with pytest.raises(FileFormatError, match="has more than 4194304 bytes"):
             read(tmp_path)
 
 

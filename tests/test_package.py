@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "margins": "angular",
     "feature_norms": "",
     "finite_mean": "",
-    "evaluation": "files",
+    "evaluation": "files weights_file",
     "data": "devices files",
     "presets": "files",
     "faces": "data",
@@ -48,6 +48,7 @@ MAY_IMPORT = {
     # 3: what people call
     "traced_backbone": "backbones",
     "classifier": "devices embedder finite_mean losses sampled_optimizers traced_backbone",
+    "imprinting": "classifier data",
     "registration": "backbones classifier fused_sgd guarded_optimizer heads schedules",
     "evaluator": "evaluation",
     "ijb_evaluator": "evaluator evaluation data",
@@ -67,7 +68,8 @@ MAY_IMPORT = {
     "demo": "data recognition",
     # 4
     "cli": "backbones callbacks classifier conversion data demo devices embedder evaluation evaluator export faces files "
-    "heads hub ijb_evaluator model_card model_folder optimizers plots precision presets recognition registration schedules",
+    "heads hub ijb_evaluator imprinting model_card model_folder optimizers plots precision presets recognition registration "
+    "schedules",
 }
 
 

@@ -184,6 +184,17 @@ def test_paths_in_an_array_are_several_photos(tmp_path):
         np.testing.assert_array_equal(recognizer().embed(array), expected)
 
 
+def test_a_photo_without_a_usable_embedding_is_named(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, image in zip(paths, (RED, GREEN, BLUE, 0 * RED)):
+        path.write_bytes(ksf.data.encode_png(image))
+    zeros = Recognizer(lambda images: images.mean(axis=(1, 2)), detector=None, thresholds=THRESHOLDS, batch_size=2)
+    with pytest.raises(ValueError, match=r"\(.*3\.png\) is all zeros"):
+        zeros.embed(paths)
+    with pytest.raises(ValueError, match=r"\(Ann's photo 2\) is all zeros"):
+        zeros.enroll("Ann", [RED, 0 * RED])
+
+
 def test_embed_has_rows_of_nan_where_all_photos_fail():
     failed = []
     rows = recognizer().embed([RED[:50], b"no picture"], on_error=lambda photo, error: failed.append(photo))
@@ -310,6 +321,9 @@ DAMAGES = {
     "fingerprint": ("UPDATE state SET value = 'abc' WHERE key = 'fingerprint'", ()),
     "revision": ("DELETE FROM state WHERE key = 'revision'", ()),
     "table": ("DROP TABLE faces", ()),
+    "trigger": ("CREATE TRIGGER t AFTER INSERT ON faces BEGIN DELETE FROM faces WHERE name = 'Ann'; END", ()),
+    "another table": ("CREATE TABLE more (x)", ()),
+    "name of two lines": ("UPDATE faces SET name = ? WHERE name = 'Bob'", ("Bob\x1b[31m\nAnn",)),
 }
 
 
@@ -336,6 +350,37 @@ def test_people_of_a_damaged_gallery_are_not_listed(tmp_path, damage):
             other.execute(*DAMAGES[damage])
         with pytest.raises(FileFormatError, match=r"people\.db: a damaged gallery"):
             gallery.people()
+
+
+@pytest.mark.parametrize(("table", "columns"), [("faces", "1 id, 'x' name, x'00' digest,"), ("state", "'f' key,")])
+def test_a_view_in_the_place_of_a_table_is_not_asked(tmp_path, table, columns):
+    path = tmp_path / "people.db"
+    with Gallery(path) as gallery:
+        gallery.add("Bob", [b"1"], np.float32([[0.6, 0.8]]))
+    last = {"faces": "embedding", "state": "value"}[table]
+    with sqlite3.connect(path) as other:
+        other.execute(f"DROP TABLE {table}")
+        other.execute(f"CREATE VIEW {table} AS SELECT {columns} zeroblob(400000000) {last}")
+    with pytest.raises(FileFormatError, match=r"people\.db: a damaged gallery"):
+        Gallery(path)
+
+
+def test_any_byte_of_a_gallery_may_be_wrong(tmp_path, rng):
+    path = tmp_path / "people.db"
+    with Gallery(path) as gallery:
+        gallery.add("Ann", [b"1"], np.float32([[0.6, 0.8]]))
+    whole, refused = path.read_bytes(), 0
+    used = np.flatnonzero(np.frombuffer(whole, np.uint8))
+    for place in rng.choice(used, 300):
+        changed = bytearray(whole)
+        changed[place] ^= int(rng.integers(1, 256))
+        path.write_bytes(changed)
+        try:
+            with Gallery(path) as gallery:
+                gallery.state(), gallery.people(), gallery.faces_after()
+        except (FileFormatError, OSError):  # SQLite calls some damages a lack of access
+            refused += 1
+    assert refused > 100
 
 
 def test_a_closed_gallery_says_so(tmp_path):

@@ -89,6 +89,16 @@ def test_a_damaged_checkpoint_is_passed_over(two_epochs, tmp_path, damage, file)
     assert checkpoint.step == 2
 
 
+@pytest.mark.parametrize("content", [b"[" * 200_000, b'{"format": 1}', b'{"format": 1, "seal": null}'])
+def test_a_description_that_is_none_is_passed_over(two_epochs, tmp_path, content):
+    folder = tmp_path / "copy"
+    shutil.copytree(two_epochs, folder)
+    (folder / "epoch-000002.json").write_bytes(content)
+    checkpoint = callbacks.Checkpoint(folder, run={"batch_size": 8})
+    assert checkpoint.saved_run() == {"batch_size": 8}
+    assert checkpoint.resume(make_trainer()) == 1
+
+
 def test_no_whole_checkpoint_is_an_error_not_a_new_start(two_epochs, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(two_epochs, folder)

@@ -49,14 +49,14 @@ class CheckpointFiles:
         for path in reversed(self.paths()):
             try:
                 return path, _checked_description(path)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RecursionError) as error:
                 log.warning("%s is half-written or damaged (%s); the checkpoint before it is used", path, error)
         return None, None
 
     def newest_description(self) -> dict:
         """The newest description that is whole, whatever its file is; empty where there is none."""
         for path in reversed(self.paths()):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, RecursionError):
                 return _read_description(path)
         return {}
 
@@ -113,8 +113,7 @@ def _read_description(path):
     description = json.loads(_description_path(path).read_bytes())
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"its description is not of format {FORMAT}")
-    seal = description.pop("seal", None)  # older ones have none
-    if seal not in (None, _seal(description)):
+    if description.pop("seal", None) != _seal(description):
         raise ValueError("its description's checksum is wrong")
     return description
 

@@ -38,6 +38,7 @@ COMMANDS = {
 EPILOG = """exit codes:
   0  done; the answer is yes (same person, person known; of detect: a face in every photo)
   1  an error of the data or the model, told in one line; or no decision: no threshold is known, a photo has no face
+     (`embed` leaves such a photo out and goes on)
   2  wrong usage, as the command line alone shows it
   3  the answer is no (different people, nobody of the gallery; of detect: a photo without a face)
   130, 141  stopped by Ctrl-C; or by the reader of the output, who was gone before the answer was known, e.g. `| head`
@@ -88,6 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # The package's own limit is lower, and its error says the same once more.
     warnings.filterwarnings("ignore", "Image size .* decompression bomb")
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"PIL\."
+    )  # of parts of a photo that nobody asked for
     code = UNREAD  # until the command has one
     try:
         if args.needs_keras:

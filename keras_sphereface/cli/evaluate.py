@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_sphereface.cli import UsageError, options
+from keras_sphereface.data.pairs import NUM_FOLDS
 from keras_sphereface.errors import require
 from keras_sphereface.evaluation.embeddings import FLIPS
 from keras_sphereface.evaluation.verification import FARS, REPLICATES
@@ -34,6 +35,7 @@ OF_SOURCES = {
     "images": ("list", "cfp"),
     "layout": ("list",),
     "view": ("cfp",),
+    "num_folds": ("pairs", "list"),
     **dict.fromkeys(("subset", "features", "no_detector_score", "no_norm", "no_identification"), ("ijb",)),
     **dict.fromkeys(("crop", "threshold", "fars", "bootstrap", "seed"), SOURCES[:-1]),
 }  # what a protocol has no use for is refused, not passed over
@@ -58,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("pair", "label_first", "image"),
         help="--list has 'left right label' on a line, 'label left right' (AgeDB), or two lines 'image label' per pair "
         "(default: pair)",
+    )
+    parser.add_argument(
+        "--num-folds",
+        type=options.positive,
+        help=f"of --pairs and --list; as `pairs --num-folds` was given, so that folds share nobody (default: {NUM_FOLDS})",
     )
     parser.add_argument("--view", choices=("FF", "FP"), help="of --cfp (default: FP)")
     parser.add_argument("--subset", choices=("ijbb", "ijbc"), help="of --ijb (default: ijbc)")
@@ -188,12 +195,13 @@ def read_pairs(args: argparse.Namespace) -> "PairSet":
     from keras_sphereface.data.bin_pairs import read_bin
     from keras_sphereface.data.pair_lists import read_cfp, read_lfw, read_pair_list
 
+    num_folds = args.num_folds or NUM_FOLDS
     if args.pairs is not None:
-        return read_bin(args.pairs)
+        return read_bin(args.pairs, num_folds=num_folds)
     if args.lfw is not None:
         return read_lfw(args.lfw, args.protocol)
     if args.list is not None:
-        return read_pair_list(args.images, args.list, layout=args.layout or "pair")
+        return read_pair_list(args.images, args.list, layout=args.layout or "pair", num_folds=num_folds)
     return read_cfp(args.cfp, view=args.view or "FP", images=args.images)
 
 

@@ -11,6 +11,7 @@ two, no pair twice; about as many of everybody.
 import argparse
 
 from keras_sphereface.cli import options
+from keras_sphereface.data.pairs import NUM_FOLDS
 from keras_sphereface.files import check_output
 
 NEEDS_KERAS = False
@@ -26,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-folds",
         type=options.positive,
-        default=10,
-        help="each needs two people at least, one with two images (default: %(default)s)",
+        default=NUM_FOLDS,
+        help="each needs two people at least, one with two images; what measures needs the same number, as a .bin file has "
+        "none (default: %(default)s)",
     )
     parser.add_argument("--seed", type=options.seed, default=0, help="of the drawing (default: %(default)s)")
     options.add_json(parser)
@@ -49,4 +51,6 @@ def run(args: argparse.Namespace) -> None:
         "images": pairs.num_images,
     }
     text = "wrote {output}: {pairs} pairs, {mated} mated, of {images} images of {people} people".format(**result)
+    if args.num_folds != NUM_FOLDS:
+        text += f"\nmeasure with --num-folds {args.num_folds}: the file does not say where its folds begin"
     options.show(args, result, text)

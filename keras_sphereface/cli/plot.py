@@ -7,7 +7,8 @@
   keras-sphereface plot curves roc.png a.json b.json                 reports that `evaluate --save` wrote, in one picture
   keras-sphereface plot curves det.png a.json b.json --kind det
 
-A margin of your own: a file that calls keras_sphereface.margins.register("mine", psi=..., eta=...), given to --import.
+A margin of your own: a file that calls keras_sphereface.margins.register("mine", psi=..., eta=..., neutral=0.0), given to
+--import; `neutral` is the value that means no margin, and the smallest.
 """
 
 import argparse
@@ -132,8 +133,20 @@ def _add_common(parser, help):
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback")
 
 
+def _margin(text):
+    """A name, which a module that is yet to be imported may register, and a number."""
+    name, given, value = text.partition("=")
+    try:
+        float(value or not given)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {name}=VALUE with a number. Received: {text}") from None
+    return text
+
+
 def _add_margins(parser, default):
-    parser.add_argument("--margins", nargs="+", metavar="NAME[=VALUE]", help=f"what to draw (default: {default})")
+    parser.add_argument(
+        "--margins", nargs="+", type=_margin, metavar="NAME[=VALUE]", help=f"what to draw (default: {default})"
+    )
     parser.add_argument(
         "--import", dest="margin_modules", action="append", default=[], metavar="MODULE",
         help="a file.py, or a module, that registers margins of your own; may be given again",

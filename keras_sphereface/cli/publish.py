@@ -16,7 +16,7 @@ import dataclasses
 import json
 import pathlib
 
-from keras_sphereface.cli import options
+from keras_sphereface.cli import UsageError, options
 from keras_sphereface.errors import did_you_mean, shown
 
 
@@ -36,7 +36,10 @@ def run(args: argparse.Namespace) -> None:
     """Runs `publish`; the Hub token comes from the environment (HF_TOKEN) or the login."""
     from keras_sphereface import hub, model_card, model_folder
 
-    repo_id = hub.checked_repo_id(args.repo_id)
+    try:
+        repo_id = hub.checked_repo_id(args.repo_id)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     if args.dry_run:
         _check_folder(args.dry_run)
     described = hub.load_described(args.model)

@@ -4,6 +4,7 @@
   keras-sphereface train faces/train.rec --pairs lfw.bin --backbone iresnet50 --batch-size 256 --steps 100000
   keras-sphereface train synthetic --output toy.keras --backbone sfnet4 --steps 300 --learning-rate 0.03
   keras-sphereface train my_photos/ --head ArcFace --margin 0.5 --output model.keras
+  keras-sphereface train my_photos/ --pretrained patch_sfnet_celeba   # goes on from a trained model, here the package's own
 
 Photos become aligned crops with `keras-sphereface detect photos/ --output crops/ --which largest`. The same command
 again goes on from the last checkpoint in --checkpoints; one that would make it another run is refused. All of the
@@ -18,13 +19,16 @@ from keras_sphereface.cli import UsageError, options
 from keras_sphereface.files import check_output
 
 HEADS = ("SphereFaceR", "SphereFace", "SphereFacePlus", "SphereFace2", "CosFace", "ArcFace", "NormFace", "Softmax")
+# What options that were not given stand for, of a new network and of one that goes on.
+NEW = {"backbone": "mobilefacenet", "embedding_dim": 512, "steps": 20_000, "learning_rate": 0.1, "weight_decay": 5e-4}
+PRETRAINED = {"backbone": None, "embedding_dim": None, "steps": 1000, "learning_rate": 1e-4, "weight_decay": 0.05}
 WITHOUT = {"margin": ("NormFace", "Softmax"), "scale": ("Softmax",)}
 SYNTHETIC = "synthetic"
 SYNTHETIC_IDENTITIES, SYNTHETIC_IMAGES = 200, 10
 EPOCHS = 10  # checkpoints, at most, of a run whose epochs --steps-per-epoch does not set
 
 # What makes a run the one that its checkpoints tell of. The second may change on the way, if --may-change says so.
-FIXED = ("backbone", "embedding_dim", "head", "margin", "scale", "batch_size", "dtype", "seed")
+FIXED = ("pretrained", "backbone", "embedding_dim", "head", "margin", "scale", "batch_size", "dtype", "seed")
 CHANGEABLE = ("steps", "learning_rate", "weight_decay", "augment")
 
 
@@ -38,23 +42,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", action="append", default=[], metavar="FILE", help=".bin pairs to measure; repeatable"
     )
-    parser.add_argument("--backbone", default="mobilefacenet", help="network (default: %(default)s)")
-    parser.add_argument("--embedding-dim", type=options.positive, default=512, help="default: %(default)s")
+    parser.add_argument(
+        "--pretrained",
+        metavar="MODEL",
+        help="go on from this model, whose class weights begin at the people's mean embeddings: a .keras file or model "
+        "folder, a preset's name or hf://organization/repository (default: random weights)",
+    )
+    parser.add_argument("--backbone", help=f"network (default: {NEW['backbone']})")
+    parser.add_argument("--embedding-dim", type=options.positive, help=f"default: {NEW['embedding_dim']}")
     parser.add_argument("--head", choices=HEADS, default=HEADS[0], help="loss (default: %(default)s, variant v2)")
     parser.add_argument("--margin", type=options.not_negative, help="default: the head's own")
     parser.add_argument("--scale", type=options.above_zero, help="default: the head's own")
     parser.add_argument(
-        "--steps", type=options.positive, default=20_000, help="of the whole run (default: %(default)s)"
+        "--steps",
+        type=options.positive,
+        help=f"of the whole run (default: {NEW['steps']}, {PRETRAINED['steps']} with --pretrained)",
     )
     parser.add_argument(
         "--steps-per-epoch", type=options.positive, help="between checkpoints (default: a tenth of --steps)"
     )
     parser.add_argument("--batch-size", type=options.positive, default=128, help="default: %(default)s")
     parser.add_argument(
-        "--learning-rate", type=options.above_zero, default=0.1, help="peak, cosine decay (default: %(default)s)"
+        "--learning-rate",
+        type=options.above_zero,
+        help=f"peak, cosine decay (default: {NEW['learning_rate']}, {PRETRAINED['learning_rate']} with --pretrained)",
     )
     parser.add_argument(
-        "--weight-decay", type=options.not_negative, default=5e-4, help="as papers state it (default: %(default)s)"
+        "--weight-decay",
+        type=options.not_negative,
+        help=f"as papers state it (default: {NEW['weight_decay']}, {PRETRAINED['weight_decay']} of AdamW with --pretrained)",
     )
     parser.add_argument("--augment", choices=("none", "flip", "strong"), default="flip", help="default: %(default)s")
     parser.add_argument(
@@ -88,12 +104,14 @@ def run(args: argparse.Namespace) -> None:
     from keras_sphereface.devices import fastest_dtype_policy
     from keras_sphereface.embedder import save
     from keras_sphereface.evaluator import evaluate
+    from keras_sphereface.imprinting import imprint
     from keras_sphereface.precision import with_dtype
 
     output = pathlib.Path(args.output)
     if output.suffix != ".keras":
         raise UsageError(f"--output must be a file name ending in .keras. Received: {output}")
-    if args.backbone not in (known := backbones.names()):
+    _fill_in(args)
+    if args.pretrained is None and args.backbone not in (known := backbones.names()):
         raise UsageError(f"--backbone must be one of {', '.join(known)}. Received: {args.backbone}")
     of_head = _head_arguments(args)
     check_output(output, make_folder=True)
@@ -106,6 +124,8 @@ def run(args: argparse.Namespace) -> None:
     length = checkpoint.run["--steps-per-epoch"]
     start = checkpoint.resume(trainer)
     remaining = args.steps - checkpoint.step
+    if args.pretrained and not checkpoint.step:
+        imprint(trainer, dataset, batch_size=args.batch_size, progress=not args.json)
     if remaining > 0:
         view = dataset.batches if keras.backend.backend() == "tensorflow" else dataset.sequence
         trainer.fit(
@@ -127,6 +147,15 @@ def run(args: argparse.Namespace) -> None:
         "reports": [report.to_dict() for report in reports],
     }
     options.show(args, result, "\n".join([*map(str, reports), f"wrote {output}"]))
+
+
+def _fill_in(args):
+    """Gives every option that was not given its value."""
+    for name, value in (PRETRAINED if args.pretrained else NEW).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+        elif value is None:
+            raise UsageError(f"{_option(name)}: --pretrained has its own network. Received: both; leave one out")
 
 
 def _make_checkpoint(args, dataset):
@@ -189,12 +218,35 @@ def _head_arguments(args):
 
 def _make_trainer(args, dataset, of_head):
     """The network, for images of the data's size, and the head, compiled."""
+    import keras
+
     from keras_sphereface import backbones, heads, optimizers, schedules
     from keras_sphereface.classifier import FaceClassifier
 
     head = getattr(heads, args.head)(dataset.num_classes, **of_head)
-    arguments = {"embedding_dim": args.embedding_dim, "input_shape": (*dataset.image_size, 3), "dtype": args.dtype}
-    trainer = FaceClassifier(backbones.get(args.backbone, **arguments), head)
+    if args.pretrained:
+        backbone = _pretrained(args, dataset)
+    else:
+        arguments = {"embedding_dim": args.embedding_dim, "input_shape": (*dataset.image_size, 3), "dtype": args.dtype}
+        backbone = backbones.get(args.backbone, **arguments)
+    trainer = FaceClassifier(backbone, head)
     rate = schedules.learning_rate("cosine", args.learning_rate, args.steps, args.steps // 20)
-    trainer.compile(optimizers.sgd(rate, weight_decay=args.weight_decay))
+    if args.pretrained:  # of embeddings whose norms nobody knows, on which SGD's steps would depend
+        trainer.compile(keras.optimizers.AdamW(rate, weight_decay=args.weight_decay))
+    else:
+        trainer.compile(optimizers.sgd(rate, weight_decay=args.weight_decay))
     return trainer
+
+
+def _pretrained(args, dataset):
+    """The model that goes on, in the precision of the run."""
+    from keras_sphereface.hub import load_pretrained
+
+    model = load_pretrained(args.pretrained, dtype=None if args.dtype == "float32" else args.dtype)
+    if (size := tuple(model.input_shape[1:3])) != tuple(dataset.image_size):
+        expected, found = ("x".join(map(str, sides)) for sides in (size, dataset.image_size))
+        raise ValueError(
+            f"{args.data}: expected images of {expected} (height x width), as {args.pretrained} takes. Received: {found}. "
+            f"keras-sphereface pack FOLDER train.rec --image-size {expected} makes such"
+        )
+    return model

@@ -98,7 +98,8 @@ def _images_and_flags(content, path):
         raise FileFormatError(f"{path}: expected (images, is_same), found {type(content).__name__}. Check the file.")
     images, mated = content[0], _read_flags(content[1], path)
     if not isinstance(images, (list, tuple)) or len(images) != 2 * len(mated):
-        count = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
+        kind = "one array" if isinstance(images, LazyArray) else type(images).__name__
+        count = len(images) if isinstance(images, (list, tuple)) else f"{kind} for the list of images"
         raise FileFormatError(
             f"{path}: expected two images per pair, {2 * len(mated)} for {len(mated)} pairs, found {count}. "
             "The file was written wrongly; get it again."

@@ -23,6 +23,8 @@ _LENGTH_BYTES = {
     "BINUNICODE": 4,
     "BINUNICODE8": 8,
 }
+# 3 for an image that is encoded, 15 for an array: a pair file of 140,000 images at least. Each may take 100 bytes of memory.
+MOST_INSTRUCTIONS = 2**21
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _INTEGERS = ("BININT", "BININT1", "BININT2", "LONG1", "INT")
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -32,6 +34,8 @@ _GLOBALS = {
     ("_codecs", "encode"): "encode",
     ("__builtin__", "bytes"): "bytes",
     ("builtins", "bytes"): "bytes",
+    ("__builtin__", "bytearray"): "bytearray",
+    ("builtins", "bytearray"): "bytearray",
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
     **{(module, "_reconstruct"): "reconstruct" for module in _ARRAY_MODULES},
@@ -59,7 +63,11 @@ def load_bin_pickle(file):
     machine = _Machine(file)
     position = 0
     try:
-        for opcode, argument, position in pickletools.genops(file):
+        for number, (opcode, argument, position) in enumerate(pickletools.genops(file)):
+            if number >= MOST_INSTRUCTIONS:
+                raise _Refused(
+                    f"more than {MOST_INSTRUCTIONS} instructions, more than a pair file needs. Divide it into several"
+                )
             if opcode.name == "STOP":
                 return machine.pop()
             machine.step(opcode.name, argument, position)

@@ -93,6 +93,14 @@ def _empty_bytes(*arguments):
     return Blob(None, 0, 0)
 
 
+def _bytearray(*arguments):
+    if len(arguments) == 2:  # as Python 2 wrote it
+        return _encode(*arguments)
+    if len(arguments) == 1 and isinstance(arguments[0], Blob) and arguments[0].text == arguments[0].latin1:
+        return arguments[0]
+    return _empty_bytes(*arguments)
+
+
 def _dtype(code, *flags):
     code = read_text(code).lstrip("<|")
     if code not in _DTYPES:
@@ -121,6 +129,7 @@ def _not_callable(*arguments):
 CONSTRUCTORS = {
     "encode": _encode,
     "bytes": _empty_bytes,
+    "bytearray": _bytearray,
     "ndarray": _not_callable,
     "dtype": _dtype,
     "reconstruct": _reconstruct,

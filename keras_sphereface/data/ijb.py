@@ -113,11 +113,11 @@ def read_ijb(folder: Path, name: str, verification: bool = True, identification:
     left, right, mated = (np.zeros(0, np.int32),) * 2 + (np.zeros(0, bool),)
     if verification:
         left, right, mated = read_template_pairs(
-            _path(folder, f"{key}_template_pair_label.txt", "verification=False"), known, media_path
+            _path(folder, f"{key}_template_pair_label.txt", "give read_ijb verification=False"), known, media_path
         )
     galleries, probes = (), None
     if identification:
-        hint = "identification=False"
+        hint = "give identification=False (--no-identification)"
         galleries = tuple(
             read_template_list(_path(folder, f"{key}_1N_gallery_{half}.csv", hint), half, known, media_path)
             for half in GALLERIES[key]
@@ -243,12 +243,15 @@ def read_template_list(path: Path, name: str, known: np.ndarray, media_path: Pat
     >>> path = "IJBC/meta/ijbc_1N_gallery_G1.csv"
     >>> gallery = keras_sphereface.data.ijb.read_template_list(path, "G1", known, media_path)
     """
-    subjects = {}
+    subjects, lines = {}, {}
     with open(path, encoding="utf-8-sig", newline="") as file, _is_text(path):
         rows = csv.reader(file)
         header = [title.strip().upper() for title in next(rows, [])]
         if not {"TEMPLATE_ID", "SUBJECT_ID"} <= set(header):
-            raise FileFormatError(f"{path}, line 1: expected columns TEMPLATE_ID and SUBJECT_ID, found {header[:6]}")
+            raise FileFormatError(
+                f"{path}, line 1: expected columns TEMPLATE_ID and SUBJECT_ID, found {header[:6]}. "
+                "Take the file from the original archive again"
+            )
         columns = header.index("TEMPLATE_ID"), header.index("SUBJECT_ID")
         for row in rows:
             if not row:
@@ -268,12 +271,15 @@ def read_template_list(path: Path, name: str, known: np.ndarray, media_path: Pat
                     f"{path}, line {rows.line_num}: template {template} belongs to subject {subject} here, to "
                     f"{subjects[template]} above. Correct the line"
                 )
+            lines.setdefault(template, rows.line_num)
     if not subjects:
         raise FileFormatError(f"{path}: holds no templates. Take the file from the original archive again")
     template_ids = np.array(sorted(subjects), np.int32)
     if (row := _first_unknown(template_ids, known)) is not None:
+        template = int(template_ids[row])
         raise FileFormatError(
-            f"{path}: template {template_ids[row]} has no image in {media_path}. Take both files from the same archive"
+            f"{path}, line {lines[template]}: template {template} has no image in {media_path}. "
+            "Take both files from the same archive"
         )
     return TemplateList(name, template_ids, np.array([subjects[key] for key in template_ids.tolist()], np.int32))
 
@@ -292,7 +298,7 @@ def _is_text(path):
 def _path(folder, name, switch=None):
     path = os.path.join(folder, name)
     if not os.path.isfile(path):
-        without = f", or pass {switch} to do without it" if switch else ""
+        without = f", or {switch} to do without it" if switch else ""
         raise FileNotFoundError(f"No meta file {path!r}. Put the official file there{without}")
     return path
 

@@ -1,5 +1,6 @@
 """Text lists of face pairs: LFW's Views 1 and 2, plain lists, CALFW/CPLFW/AgeDB lists, CFP's splits."""
 
+import csv
 import os
 import pathlib
 import re
@@ -329,8 +330,17 @@ def _fields(path, lines, separator):
         separator = "\t"
     elif separator is None and is_csv:
         separator = ","
-    split = [(number, line.split(separator)) for number, line in lines]
+    # As spreadsheets write it: a field may stand in quotes.
+    split_line = _csv_fields if separator == "," else lambda line: line.split(separator)
+    split = [(number, split_line(line)) for number, line in lines]
     return split[1:] if is_csv and len(split) > 1 and split[0][1][-1].strip().lower() == _LABEL else split
+
+
+def _csv_fields(line):
+    try:
+        return next(csv.reader([line], skipinitialspace=True))
+    except csv.Error:  # of a field as long as no name
+        return line.split(",")
 
 
 def _pair_rows(path, lines, label_first):

@@ -178,7 +178,8 @@ def contiguous_folds(count, num_folds=NUM_FOLDS):
 def _flags(values, length):
     values = _column(values, length, "mated")
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"Expected mated as booleans or 0 and 1. Received: {np.unique(values)[:5].tolist()}")
+        found = np.unique(values) if values.dtype.kind in "iuf" else values
+        raise ValueError(f"Expected mated as booleans or 0 and 1. Received: {found[:5].tolist()}")
     return values.astype(bool)
 
 

@@ -91,7 +91,8 @@ def check_mated(mated, count):
         raise ValueError(f"Expected one mated flag per score. Received: mated.shape={mated.shape} for {count} scores")
     if mated.dtype != bool:
         if mated.dtype.kind not in "iuf" or not np.isin(mated, (0, 1)).all():
-            raise ValueError(f"Expected mated as booleans or 0 and 1. Received: values {np.unique(mated)[:5].tolist()}")
+            values = np.unique(mated) if mated.dtype.kind in "iuf" else mated
+            raise ValueError(f"Expected mated as booleans or 0 and 1. Received: values {values[:5].tolist()}")
         mated = mated.astype(bool)
     return mated
 

@@ -58,7 +58,7 @@ def fuse(embeddings: np.ndarray, mirrored: np.ndarray, flip: str) -> np.ndarray:
         `(n, d)` or `(n, 2 d)`.
 
     Raises:
-        ValueError: If `flip` is another word.
+        ValueError: If `flip` is another word, or the two differ in shape.
 
     Example:
     >>> keras_sphereface.evaluation.fuse(np.array([[1.0, 0.0]]), np.array([[0.8, 0.6]]), flip="sum")
@@ -67,6 +67,12 @@ def fuse(embeddings: np.ndarray, mirrored: np.ndarray, flip: str) -> np.ndarray:
     check_flip(flip)
     if flip == "none":
         return embeddings
+    embeddings, mirrored = np.asarray(embeddings), np.asarray(mirrored)
+    if embeddings.shape != mirrored.shape:
+        raise ValueError(
+            "Expected embeddings of one shape of images and of their mirror images. "
+            f"Received: {embeddings.shape} and {mirrored.shape}. Use one model, with one output, for both."
+        )
     return embeddings + mirrored if flip == "sum" else np.concatenate([embeddings, mirrored], axis=1)
 
 
@@ -101,11 +107,18 @@ def pair_scores(embeddings: ArrayLike, left: ArrayLike, right: ArrayLike) -> np.
     scores = np.empty(len(left), np.float64)
     for start in range(0, len(left), PAIR_BLOCK):
         part = slice(start, start + PAIR_BLOCK)
-        first, second = (embeddings[side[part]].astype(np.float64) for side in (left, right))
+        first, second = (_near_one(embeddings[side[part]]) for side in (left, right))
         # Under one root, and summed alike: the cosine of equal embeddings is 1 to the last bit, so that they tie.
         squares = np.einsum("ij,ij->i", first, first) * np.einsum("ij,ij->i", second, second)
         scores[part] = np.einsum("ij,ij->i", first, second) / np.sqrt(squares)
     return np.clip(scores, -1.0, 1.0)
+
+
+def _near_one(embeddings):
+    """Rows in float64, where a square can be no overflow and no underflow: those that may have one by powers of two."""
+    if embeddings.dtype == np.float32:
+        return embeddings.astype(np.float64)
+    return np.ldexp(embeddings, -np.frexp(np.abs(embeddings).max(axis=1, keepdims=True))[1])
 
 
 def _row_numbers(side, count):

@@ -19,6 +19,7 @@ from keras_sphereface.errors import FileFormatError
 from keras_sphereface.evaluation.embeddings import check_embeddings
 from keras_sphereface.files import draft
 from keras_sphereface.hints import Path
+from keras_sphereface.weights_file import check_hdf5
 
 FORMAT = "keras_sphereface features 1"
 PATIENCE = 5.0  # seconds for another program that has the file open, which is but a block's writing
@@ -157,9 +158,13 @@ def _open(path):
         raise FileFormatError(
             f"{path}: not a whole HDF5 file ({error}). Choose another path; delete it if it is a broken feature file"
         ) from error
-    if not _is_sound(file):
+    try:
+        if not _is_sound(file):
+            raise FileFormatError(f"{path}: not a feature file of this package. Choose another path")
+        check_hdf5(path)
+    except BaseException:
         file.close()
-        raise FileFormatError(f"{path}: not a feature file of this package. Choose another path")
+        raise
     return file
 
 
@@ -197,7 +202,7 @@ def _is_sound(file):
 
 def _check_head(file, path, head, count):
     for key, expected in head.items():
-        if (found := file.attrs.get(key, "")) != expected:
+        if not np.array_equal(found := file.attrs.get(key, ""), expected):
             raise FileFormatError(
                 f"{path}: made with {key}={found}, now {key}={expected}. Choose another path, or delete the file"
             )

@@ -4,12 +4,14 @@ from typing import Any
 
 import keras
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_sphereface import feature_norms, margins
 from keras_sphereface.arguments import whole_number
 from keras_sphereface.heads import class_blocks
 from keras_sphereface.heads.constraints import SettledUnitNorm, UnitColumns, settled_columns
 from keras_sphereface.heads.initial_weights import draw_unit_columns
+from keras_sphereface.heads.labels import check_labels
 from keras_sphereface.heads.sampling import check_sample_rate, check_seed, draw_classes
 from keras_sphereface.hints import Shape, Tensor
 
@@ -184,6 +186,10 @@ class AngularHead(keras.layers.Layer):
                 f"Received: embeddings of shape {tuple(embeddings.shape)}"
             )
         return ops.cast(embeddings, "float32")
+
+    def check_labels(self, labels: ArrayLike) -> None:
+        """Raises `ValueError` for labels that are no classes. A compiled step cannot (JAX, XLA): there the loss is NaN."""
+        check_labels(labels, self.num_classes)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the weights, projected ones on the sphere, and where the draws of a head that draws classes have got to."""

@@ -54,6 +54,8 @@ def check_labels(labels, num_classes, batch_size=None):
 
 def _check_array(labels, num_classes):
     """Refuses what backends don't take, with words of their own, and what JAX would wrap to 32 bits."""
+    if labels is None:
+        raise ValueError("A loss needs labels, class numbers of shape (batch,). Received: labels=None")
     if isinstance(labels, (list, tuple)) and any(isinstance(label, str) for label in labels):
         labels = np.asarray(labels)
     if not isinstance(labels, np.ndarray):
@@ -77,7 +79,8 @@ def _raise_where_possible(labels, valid, num_classes):
         import tensorflow as tf
 
         if not tf.executing_eagerly():
-            assertion = tf.debugging.Assert(tf.reduce_all(valid), [message, "Received:", labels], summarize=8)
+            first_bad = tf.gather(labels, tf.argsort(tf.cast(valid, "int32"), stable=True)[:1])
+            assertion = tf.debugging.Assert(tf.reduce_all(valid), [message, "Received:", first_bad])
             # Without an edge to the loss, the weights could be updated, with NaN, before the step ends.
             with tf.control_dependencies([assertion]):
                 return tf.identity(valid)

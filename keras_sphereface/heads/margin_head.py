@@ -54,7 +54,8 @@ class MarginHead(AngularHead):
         Logits, a float32 tensor of shape `(batch, num_classes)`.
 
     Raises:
-        ValueError: For arguments out of range, embeddings of a wrong shape or labels outside `[0, num_classes)`.
+        ValueError: For arguments out of range, embeddings of a wrong shape or labels outside `[0, num_classes)`. A compiled
+            program (JAX, XLA) cannot raise for a label: there that example's logits and loss are NaN.
 
     Example:
     >>> head = keras_sphereface.heads.MarginHead(10, margin="cosface", margin_value=0.35, scale=64.0)

@@ -25,7 +25,6 @@ MAX_NAME = 200
 _JOINERS = "\u200c\u200d"  # invisible parts of Persian and Indian names
 _BYTES = 4  # of a float32
 _UNIT_TOLERANCE = 1e-3
-_COLUMNS = {"id", "name", "digest", "embedding"}  # of the table of faces
 _NO_TEXT = "Could not decode to UTF-8"  # what sqlite3 says of a damaged name, in an error as of a file that is held
 # Two models are one where their embeddings of the same pictures have this cosine: a file exported in float32 or float16
 # passes, another training run does not.
@@ -37,8 +36,8 @@ CREATE TABLE faces (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, embedding BLOB NOT NULL
 );
 CREATE INDEX faces_by_name ON faces (name);
-INSERT INTO state VALUES ('revision', 0), ('removals', 0);
 """
+_COUNTS = {"revision", "removals"}
 
 
 class Gallery:
@@ -101,8 +100,9 @@ class Gallery:
         if found == (0, 0, 0):
             with self._transaction("IMMEDIATE") as run:
                 if _identity(run) == (0, 0, 0):
-                    for statement in filter(str.strip, _SCHEMA.split(";")):
+                    for statement in _statements():
                         run(statement)
+                    run("INSERT INTO state VALUES ('revision', 0), ('removals', 0)")
                     run(f"PRAGMA application_id = {APPLICATION_ID}")
                     run(f"PRAGMA user_version = {FORMAT}")
                 found = _identity(run)
@@ -111,18 +111,18 @@ class Gallery:
                 f"{self.path}: not a gallery of this version of keras_sphereface. Choose another file"
             )
         with self._transaction() as run:
-            columns = {
-                table: {name for _, name, *_ in run(f"PRAGMA table_info({table})")} for table in ("state", "faces")
-            }
-            kept = dict(run("SELECT key, value FROM state")) if columns["state"] >= {"key", "value"} else {}
-        counts = [kept.get(key) for key in ("revision", "removals")]
+            # A view or a trigger in its place is a program of somebody else's.
+            if sorted(map(_words, _made(run))) != sorted(map(_words, _statements())):
+                raise self._damaged()
+            kept = dict(run("SELECT key, value FROM state"))
         fingerprint = kept.get("fingerprint", b"")
         is_sound = isinstance(fingerprint, bytes) and len(fingerprint) % _BYTES == 0
-        if not (is_sound and columns["faces"] >= _COLUMNS and all(type(count) is int for count in counts)):
+        if not (is_sound and all(type(kept.get(key)) is int for key in _COUNTS)):
             raise self._damaged()
 
     def _check_names(self, names):
-        if not all(isinstance(name, str) for name in names):  # SQLite keeps bytes as well in a column of texts
+        # SQLite keeps bytes as well in a column of texts.
+        if not all(isinstance(name, str) and _can_be_printed(name) for name in names):
             raise self._damaged()
 
     def _damaged(self):
@@ -157,6 +157,8 @@ class Gallery:
                 ) from error
             except sqlite3.DatabaseError as error:
                 raise FileFormatError(f"{self.path}: not a gallery ({error}). Choose another file") from error
+            except UnicodeDecodeError as error:  # of SQLite's own words on a damaged file
+                raise self._damaged() from error
 
     def bind(self, fingerprint: ArrayLike) -> None:
         """Ties the gallery to a model, or checks that it is the one it is tied to.
@@ -270,6 +272,8 @@ class Gallery:
         """`(revision, removals)`: counts of changes, and of those that removed."""
         with self._transaction() as run:
             rows = dict(run("SELECT key, value FROM state WHERE key IN ('revision', 'removals')").fetchall())
+        if rows.keys() != _COUNTS:
+            raise self._damaged()
         return rows["revision"], rows["removals"]
 
     def faces_after(self, last_id: int = 0) -> tuple[list[int], list[str], np.ndarray]:
@@ -324,6 +328,20 @@ def _identity(run):
     return (*pragmas, run("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
+def _statements():
+    """The statements that make a gallery's tables and index."""
+    return filter(str.strip, _SCHEMA.split(";"))
+
+
+def _made(run):
+    """The statements that made what is in the open file; what SQLite makes by itself has none, or a name of its own."""
+    return [sql for (sql,) in run("SELECT sql FROM sqlite_master WHERE sql NOT NULL AND name != 'sqlite_sequence'")]
+
+
+def _words(statement):
+    return str(statement).split()
+
+
 def _is_unit(embeddings):
     with np.errstate(over="ignore", invalid="ignore"):
         return np.abs(np.linalg.norm(embeddings, axis=1) - 1) < _UNIT_TOLERANCE
@@ -336,7 +354,10 @@ def check_name(name: str) -> str:
         ValueError: If it is empty, too long, or has characters that cannot be printed.
     """
     text = unicodedata.normalize("NFC", name.strip()) if isinstance(name, str) else ""
-    is_text = all(letter.isprintable() or letter in _JOINERS for letter in text)
-    if not text.strip(_JOINERS) or len(text) > MAX_NAME or not is_text:
+    if not text.strip(_JOINERS) or len(text) > MAX_NAME or not _can_be_printed(text):
         raise ValueError(f"Expected a name of 1 to {MAX_NAME} printable characters. Received: name={name!r}")
     return text
+
+
+def _can_be_printed(text):
+    return all(letter.isprintable() or letter in _JOINERS for letter in text)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from keras_sphereface import hub
 from keras_sphereface.data.images import check_size
 from keras_sphereface.embedder import as_embedder
-from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.errors import FileFormatError, one_line, shown
 from keras_sphereface.evaluator import input_size
 from keras_sphereface.export import litert, saved_model
 from keras_sphereface.export.onnx_file import open_session, runner
@@ -177,6 +177,9 @@ def _of_card(path):
         return Thresholds()
     description = read_json(path)
     try:
-        return Thresholds(description.get("thresholds") or ())
+        entries = description.get("thresholds") or ()
+        if isinstance(entries, str):  # a user may name a report, a stranger's file none of the user's
+            raise ValueError(f"expected thresholds as a list. Received: {shown(entries)}")
+        return Thresholds(entries)
     except (AttributeError, ValueError) as error:
         raise FileFormatError(f"{path}: {one_line(error)}") from error

@@ -65,7 +65,12 @@ class PhotoEmbedder:
                 block = photos[start : start + self.batch_size]
                 crops = [self._crop_or_none(photo, start + offset, on_error) for offset, photo in enumerate(block, 1)]
                 usable = [crop for crop in crops if crop is not None]
-                found = iter(self.embed_crops(np.stack(usable)) if usable else ())
+                names = [
+                    name_of(photo, start + offset)
+                    for offset, (photo, crop) in enumerate(zip(block, crops), 1)
+                    if crop is not None
+                ]
+                found = iter(self.embed_crops(np.stack(usable), names) if usable else ())
                 rows += [None if crop is None else next(found) for crop in crops]
                 bar.update(len(block))
         known = next((row for row in rows if row is not None), None)
@@ -80,20 +85,20 @@ class PhotoEmbedder:
                 raise
             on_error(photo, error)
 
-    def embed_crops(self, crops: np.ndarray) -> np.ndarray:
-        """Embeds `(n, h, w, 3)` uint8 crops; returns `(n, d)` float32 of unit length."""
-        parts = [self._embed_block(crops[i : i + self.batch_size]) for i in range(0, len(crops), self.batch_size)]
+    def embed_crops(self, crops: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+        """Embeds `(n, h, w, 3)` uint8 crops; returns `(n, d)` float32 of unit length. `names` are for messages."""
+        size, names = self.batch_size, names or [f"crop {number}" for number in range(1, len(crops) + 1)]
+        parts = [self._embed_block(crops[i : i + size], names[i : i + size]) for i in range(0, len(crops), size)]
         return np.concatenate(parts)
 
-    def _embed_block(self, crops):
+    def _embed_block(self, crops, names):
         sides = crops if self.flip == "none" else np.concatenate([crops, crops[:, :, ::-1]])
         # Blocks of 1, 2, 4, ... images: a model is compiled for each size that it meets.
         room = 1 << (len(sides) - 1).bit_length()
         with self._lock:
-            embeddings = embed_batch(self._model.embed, sides, room)
-        fused = check_embeddings(
-            fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip).astype(np.float64)
-        )
+            embeddings = embed_batch(self._model.embed, sides, room, [*names, *names])
+        fused = fuse(embeddings[: len(crops)], embeddings[-len(crops) :], self.flip)
+        fused = check_embeddings(fused.astype(np.float64), names)
         return (fused / np.linalg.norm(fused, axis=1, keepdims=True)).astype(np.float32)
 
     def fingerprint(self) -> np.ndarray:
@@ -103,6 +108,11 @@ class PhotoEmbedder:
         phase = 2 * np.pi * (rows * np.sin(angles) + columns * np.cos(angles)) / _PROBE_WAVELENGTHS
         colours = np.reshape(_PROBE_COLOURS, (-1, 1, 1, 3)) + _PROBE_CONTRAST * np.sin(phase)
         return self.embed_crops(np.rint(colours).astype(np.uint8))
+
+
+def name_of(photo: Photo, number: int, name: str = "photo") -> str:
+    """What messages call a photo: its path, or its number."""
+    return os.fspath(photo) if isinstance(photo, str | os.PathLike) else f"{name} {number}"
 
 
 def as_list(photos: Photo | Sequence[Photo]) -> list:

@@ -15,7 +15,7 @@ from keras_sphereface.faces.detectors import Detector
 from keras_sphereface.hints import Embedder, Path, Size
 from keras_sphereface.recognition.gallery import Gallery, check_name
 from keras_sphereface.recognition.models import open_model
-from keras_sphereface.recognition.photos import PhotoEmbedder, as_list
+from keras_sphereface.recognition.photos import PhotoEmbedder, as_list, name_of
 from keras_sphereface.recognition.results import Candidate, Enrollment, Identification, Verification
 from keras_sphereface.recognition.search import PeopleIndex
 from keras_sphereface.recognition.thresholds import Entries
@@ -151,8 +151,10 @@ class Recognizer:
             ValueError: If the name is none, or a photo cannot be used or is somebody else's already; nothing is added then.
         """
         name = check_name(name)
-        crops = self.photos.crops(as_list(photos), f"{name}'s photo")
-        embeddings = self.photos.embed_crops(crops)
+        photos, whose = as_list(photos), f"{name}'s photo"
+        crops = self.photos.crops(photos, whose)
+        names = [name_of(photo, number, whose) for number, photo in enumerate(photos, 1)]
+        embeddings = self.photos.embed_crops(crops, names)
         self._bind()
         digests = [hashlib.sha256(crop.tobytes()).digest() for crop in crops]
         added, duplicates = self.gallery.add(name, digests, embeddings)

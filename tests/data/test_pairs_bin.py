@@ -5,6 +5,7 @@ import struct
 import numpy as np
 import pytest
 
+from keras_sphereface.data import bin_reader
 from keras_sphereface.data.bin_pairs import read_bin, write_bin
 from keras_sphereface.data.images import encode_jpeg, encode_png
 from keras_sphereface.data.pairs import PairSet
@@ -215,12 +216,28 @@ def test_random_damage_never_ends_in_another_error(tmp_path, pairs, rng):
         (([b"x"] * 3, [True]), "two images per pair, 2 for 1 pairs, found 3"),
         (([b"x"] * 2, [2]), "list of booleans"),
         (([1, 2], [True]), "image 0: expected bytes"),
-        ((np.zeros((2, 4, 4, 3), np.uint8), [True]), "found LazyArray"),
+        ((np.zeros((2, 4, 4, 3), np.uint8), [True]), "found one array for the list of images"),
     ],
 )
 def test_wrong_contents_are_named(tmp_path, content, message):
     with pytest.raises(FileFormatError, match=message):
         read_bin(_dump(tmp_path / "a.bin", content))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_bytes_of_either_kind_in_every_protocol(tmp_path, pairs, kind, protocol):
+    images = [kind(encode_png(pairs.image(index))) for index in range(4)]
+    read = read_bin(_dump(tmp_path / "x.bin", (images, [True, False]), protocol))
+    for index in range(4):
+        np.testing.assert_array_equal(read.image(index), pairs.image(index))
+
+
+def test_a_file_of_nothing_but_instructions_is_left_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(bin_reader, "MOST_INSTRUCTIONS", 1000)
+    (tmp_path / "x.bin").write_bytes(b"\x80\x02" + b"]" * 5000 + b".")
+    with pytest.raises(FileFormatError, match="byte 1001: more than 1000 instructions"):
+        read_bin(tmp_path / "x.bin")
 
 
 def test_object_arrays_are_refused(tmp_path):

@@ -88,8 +88,16 @@ def test_names_with_spaces_need_tabs_and_tables_have_commas_and_a_first_line(lfw
     (lfw / "own.csv").write_text(
         "left,right,label\r\nAnn Lee/a 1.png,Ann Lee/a 2.png,1\r\nBob/Bob_0001.png,Ann Lee/a 1.png,0"
     )
+    (lfw / "quoted.csv").write_text(
+        '"left","right","label"\n"Ann Lee/a 1.png","Ann Lee/a 2.png",1\nBob/Bob_0001.png,"Ann Lee/a 1.png", "0"'
+    )
     (lfw / "two.txt").write_text("Ann Lee/a 1.png\t1\nAnn Lee/a 2.png\t1\n")
-    for file, layout, flags in (("tabs.txt", "pair", [1, 0]), ("own.csv", "pair", [1, 0]), ("two.txt", "image", [1])):
+    for file, layout, flags in (
+        ("tabs.txt", "pair", [1, 0]),
+        ("own.csv", "pair", [1, 0]),
+        ("quoted.csv", "pair", [1, 0]),
+        ("two.txt", "image", [1]),
+    ):
         pairs = read_pair_list(lfw, file, layout=layout)
         assert pairs.mated.tolist() == flags
         assert pairs.names[:2] == ["Ann Lee/a 1.png", "Ann Lee/a 2.png"]

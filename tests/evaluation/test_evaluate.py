@@ -76,6 +76,21 @@ def test_a_pytorch_module_is_measured_as_it_is(pairs):
     np.testing.assert_allclose(own.scores, evaluate(_pixels, pairs, bootstrap=0).scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("flip", ["sum", "concat"])
+def test_mirror_images_of_another_width_are_refused(pairs, flip):
+    calls = []
+
+    def changing(images):
+        calls.append(len(images))
+        return _pixels(images)[:, : 3 + len(calls) % 2]
+
+    with pytest.raises(ValueError, match=r"Received: \(\d+, 4\) and \(\d+, 3\)\. Use one model"):
+        evaluate(changing, pairs, flip=flip, bootstrap=0)
+    with pytest.raises(ValueError, match=r"Received: \(3, 2\) and \(1, 2\)"):
+        ksf.evaluation.fuse(np.ones((3, 2)), np.ones((1, 2)), flip)
+    assert ksf.evaluation.fuse([[1.0, 0.0]], [[0.0, 1.0]], "sum").tolist() == [[1.0, 1.0]]
+
+
 def test_public_name_is_the_function(pairs):
     assert ksf.evaluate is evaluate
     assert "identities-20-0" in ksf.evaluate(_pixels, pairs, bootstrap=20).signature

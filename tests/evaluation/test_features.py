@@ -234,3 +234,25 @@ def test_a_file_that_another_program_holds_is_not_called_broken(tmp_path, monkey
             open_features(path)
     with open_features(path) as file:
         assert len(file["features"]) == len(NAMES)
+
+
+def test_attributes_of_a_wrong_kind_are_refused(tmp_path):
+    path = extract(embed, blocks, tmp_path / "f.h5", NAMES, "m")
+    with h5py.File(path, "r+") as file:
+        file.attrs["images_sha256"] = np.arange(5)
+    with pytest.raises(FileFormatError, match=r"made with images_sha256=\[0 1 2 3 4\], now"):
+        open_features(path, NAMES)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = np.arange(5)
+    with pytest.raises(FileFormatError, match="made with format="):
+        open_features(path)
+
+
+def test_features_that_are_not_stored_are_refused(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = features.FORMAT
+        file["valid_rows"] = np.array([5])
+        file.create_dataset("features", (5, 200_000_000), "f4")
+    with pytest.raises(FileFormatError, match="claims 4000000000 bytes, but 0 are stored"):
+        open_features(path)

@@ -394,6 +394,14 @@ def test_pair_scores_are_cosines_at_known_angles():
     assert np.abs(scores).max() <= 1
 
 
+@pytest.mark.parametrize("size", [1e100, 1e-100, 1e300, 5e-324 * 2**10])
+def test_pair_scores_do_not_depend_on_the_norms(size):
+    embeddings = np.array([[size, 0.0], [size, size], [1.0, 1.0], [0.0, -size]])
+    scores = pair_scores(embeddings, [0, 1, 0, 1, 2], [1, 2, 3, 3, 1])
+    np.testing.assert_allclose(scores, [np.sqrt(0.5), 1, 0, -np.sqrt(0.5), 1], atol=1e-15)
+    assert scores[1] == 1
+
+
 def test_pair_scores_are_computed_in_float64(rng):
     # <(1, 1 + 1e-9), (1, -1)> = -1e-9, over the product of two lengths of sqrt(2); float32 has no 1 + 1e-9.
     assert pair_scores([[1, 1 + 1e-9], [1, -1]], [0], [1]) == pytest.approx(-5e-10, rel=1e-6)
@@ -434,7 +442,9 @@ def test_folds_are_integers(folds):
         verification([0.9, 0.6, 0.4, 0.1], [1, 1, 0, 0], folds=folds)
 
 
-@pytest.mark.parametrize("mated", [["1", "1", "0", "0"], [1, 1, 0, 2], [0.5, 1, 0, 0], [np.nan, 1, 0, 0]])
+@pytest.mark.parametrize(
+    "mated", [["1", "1", "0", "0"], [1, 1, 0, 2], [0.5, 1, 0, 0], [np.nan, 1, 0, 0], [1, 1, 0, None]]
+)
 def test_mated_is_yes_or_no(mated):
     with pytest.raises(ValueError, match="Expected mated as booleans or 0 and 1"):
         verification([0.9, 0.6, 0.4, 0.1], mated)

@@ -455,6 +455,8 @@ def test_bad_input_is_refused(name):
         head.loss(embeddings, np.array([0.5, 1.0]))
     with pytest.raises(ValueError, match=r"in \[0, .*Received: \[4294967297\]"):  # 1 in 32 bits
         head.loss(embeddings, np.array([0, 2**32 + 1]))
+    with pytest.raises(ValueError, match=r"needs labels, .*Received: labels=None"):
+        head.loss(embeddings, None)
     for labels in (["0", "1"], np.array(["0", "1"]), np.array(["0", "1"], object)):
         with pytest.raises(ValueError, match=r"integer class numbers\. Received: dtype"):
             head.loss(embeddings, labels)
