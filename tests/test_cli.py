@@ -287,6 +287,7 @@ def test_wrong_usage_is_exit_code_2(run):
         (["identify", "x.db", A, "--top", "two"], "--top: expected a whole number of at least 1. Received: two"),
         (["identify", "x.db", A, "--top", "0"], "--top: expected a whole number of at least 1. Received: 0"),
         (["train", "x", "--seed", "-1"], "--seed: expected a whole number from 0 to 2**32 - 1. Received: -1"),
+        (["plot", "margins", "m.png", "--margins", "v=1", "arcface=x"], "expected arcface=VALUE with a number"),
         (["train", "x", "--learning-rate", "nan"], "--learning-rate: expected a finite number above 0. Received: nan"),
         (
             ["train", "x", "--weight-decay", "-1"],
@@ -320,6 +321,7 @@ def test_numbers_that_are_none_are_told_what_is_expected(words, message, capsys)
             "--backbone: --pretrained has its own",
         ),
         (["plot", "margins", "x.gif"], "ending in .png"),
+        (["publish", "model.keras", "badname", "--dry-run", "pub"], "organization/"),
         (["detect", "people", "--size", "0", "5"], "Expected --size as 112 112 or 112 96. Received: --size 0 5"),
         (["pack", "people", "packed", "--jpeg-quality", "0"], "--jpeg-quality of 1 to 100"),
         (["export", "m.keras", "m.onnx", "--precision", "int8"], "--precision int8 needs --calibration"),

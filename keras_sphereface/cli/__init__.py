@@ -89,9 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     # The package's own limit is lower, and its error says the same once more.
     warnings.filterwarnings("ignore", "Image size .* decompression bomb")
-    warnings.filterwarnings(
-        "ignore", category=UserWarning, module=r"PIL\."
-    )  # of parts of a photo that nobody asked for
+    # Of parts of a photo that nobody asked for: transparency, EXIF.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     code = UNREAD  # until the command has one
     try:
         if args.needs_keras:

@@ -243,8 +243,9 @@ def _pretrained(args, dataset):
     from keras_sphereface.hub import load_pretrained
 
     model = load_pretrained(args.pretrained, dtype=None if args.dtype == "float32" else args.dtype)
-    if (size := tuple(model.input_shape[1:3])) != tuple(dataset.image_size):
-        expected, found = ("x".join(map(str, sides)) for sides in (size, dataset.image_size))
+    size, found = model.input_shape[1:3], dataset.image_size
+    if any(side not in (None, given) for side, given in zip(size, found)):
+        expected, found = ("x".join(map(str, sides)) for sides in (size, found))
         raise ValueError(
             f"{args.data}: expected images of {expected} (height x width), as {args.pretrained} takes. Received: {found}. "
             f"keras-sphereface pack FOLDER train.rec --image-size {expected} makes such"
