@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from keras_sphereface.errors import FileFormatError, is_of_system, one_line
 from keras_sphereface.hints import Path
 
 _BLOCK = 1 << 20
+_SMALL_BLOCK = 64 << 10
 SHA256 = re.compile("[0-9a-f]{64}")
 
 # Bytes of a description or a configuration: as JSON, each can become fifty in memory. An IResNet-200's has 780,000.
@@ -168,6 +170,24 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
+def read_at_most(file: BinaryIO, size: int) -> bytes:
+    """Reads an open file of somebody else's from where it stands, and little beyond a size: a device has no end.
+
+    Args:
+        file: The file, open for reading bytes.
+        size: Number of bytes that are enough.
+
+    Returns:
+        All bytes if they are `size` at most, else more than `size`, by a block at most.
+
+    Example:
+    >>> len(read_at_most(io.BytesIO(b"abc"), 2)) > 2
+    True
+    """
+    # `file.read(n)` takes n bytes of memory at once, however few there are.
+    return b"".join(itertools.islice(iter(lambda: file.read(_SMALL_BLOCK), b""), size // _SMALL_BLOCK + 1))
+
+
 def read_json(
     path: Path,
     source: str | None = None,
@@ -190,7 +210,7 @@ def read_json(
     """
     source = source or path
     with open(path, "rb") as file:
-        content = file.read(_LONGEST_JSON + 1)  # whatever size it says it has: a device has none and does not end
+        content = read_at_most(file, _LONGEST_JSON)
     if len(content) > _LONGEST_JSON:
         raise FileFormatError(
             f"{source}: has more than {_LONGEST_JSON} bytes, expected at most that. Do not use this file"

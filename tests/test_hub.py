@@ -776,7 +776,7 @@ def test_publish_command(server, backbone, tmp_path, monkeypatch, capsys):
     assert "license: mit" in (tmp_path / "out" / "README.md").read_text()
     assert main([*arguments[:2], f"hf://{REPO}", *arguments[3:], "--dry-run", str(tmp_path / "out")]) == 0
     assert f'load_pretrained("hf://{REPO}")' in (tmp_path / "out" / "README.md").read_text()
-    assert main([*arguments[:2], "no name", "--dry-run", str(tmp_path / "out")]) == 1
+    assert main([*arguments[:2], "no name", "--dry-run", str(tmp_path / "out")]) == 2
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("My project")
     assert main([*arguments, "--dry-run", str(tmp_path / "project")]) == 1

@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import itertools
 import os
 from typing import BinaryIO
 
@@ -12,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from keras_sphereface.arguments import is_number
 from keras_sphereface.data import heif
 from keras_sphereface.errors import FileFormatError, one_line
+from keras_sphereface.files import read_at_most
 from keras_sphereface.hints import Path, Size
 
 # A picture in whatever form `as_image` takes.
@@ -22,7 +22,6 @@ MAX_PIXELS = 64 * 1024 * 1024
 
 # As many pixels with 16 bits of red, green, blue and alpha, not compressed. What is longer is another file, or has no end.
 MAX_BYTES = 8 * MAX_PIXELS
-_BLOCK = 64 * 1024
 _BAND = 1 << 20  # pixels that are converted at once
 
 # Only raster formats: Pillow would hand an EPS file to Ghostscript, which runs programs.
@@ -145,8 +144,7 @@ def read_file(path: Path) -> bytes:
 
 def _read(file, name):
     """The bytes of an open file from where it stands."""
-    # `file.read(n)` takes n bytes of memory at once, however few there are.
-    data = b"".join(itertools.islice(iter(lambda: file.read(_BLOCK), b""), MAX_BYTES // _BLOCK + 1))
+    data = read_at_most(file, MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise FileFormatError(f"{name}: has more than {MAX_BYTES} bytes, expected an image file. Reduce or remove it.")
     return data
