@@ -12,7 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from keras_sphereface.files import atomic_writer, flush, sha256, sync_folder
+from keras_sphereface.files import atomic_writer, flush, read_json, sha256, sync_folder
 from keras_sphereface.hints import Path
 
 log = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class CheckpointFiles:
         for path in reversed(self.paths()):
             try:
                 return path, _checked_description(path)
-            except (OSError, ValueError, RecursionError) as error:
+            except (OSError, ValueError) as error:
                 log.warning("%s is half-written or damaged (%s); the checkpoint before it is used", path, error)
         return None, None
 
     def newest_description(self) -> dict:
         """The newest description that is whole, whatever its file is; empty where there is none."""
         for path in reversed(self.paths()):
-            with contextlib.suppress(OSError, ValueError, RecursionError):
+            with contextlib.suppress(OSError, ValueError):
                 return _read_description(path)
         return {}
 
@@ -110,7 +110,7 @@ def _description_path(path):
 
 
 def _read_description(path):
-    description = json.loads(_description_path(path).read_bytes())
+    description = read_json(_description_path(path))
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ValueError(f"its description is not of format {FORMAT}")
     if description.pop("seal", None) != _seal(description):
